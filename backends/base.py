@@ -1,0 +1,166 @@
+"""What the compiler knows of a backend: groups of nodes go in, kernel calls and machine code come out.
+
+The compiler partitions a program into `Group`s, asks the backend for storages, in-place pairs and a `Lowering` of each
+group, plans memory over the answers, and has the backend build all `KernelSpec`s into one code image. Backends never
+see the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgec.graph.ir import Node, Value
+from edgec.graph.types import DType
+from edgec.runtime.abi import Access, Arch, Feature, Storage
+
+
+@dataclass(frozen=True)
+class Target:
+    """One machine to compile for. `lanes` is the number of f32 in a vector register, `registers` how many there are."""
+
+    name: str
+    arch: Arch
+    triple: str
+    cpu: str
+    attributes: tuple[str, ...] = ()  # LLVM -mattr, with sign
+    features: Feature = Feature(0)
+    lanes: int = 1
+    registers: int = 16
+    c_source: bool = False  # unscheduled C from every kernel instead of machine code
+    description: str = ""
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes that become one kernel: an anchor and the elementwise nodes that follow it, in execution order.
+
+    `inputs` are read from memory and `outputs` written to it; values between nodes of the group that nobody else reads
+    never exist in memory. A group of elementwise nodes alone has the first of them as its anchor.
+    """
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def anchor(self) -> Node:
+        return self.nodes[0]
+
+    @property
+    def epilogue(self) -> tuple[Node, ...]:
+        return self.nodes[1:]
+
+    inputs: tuple[Value, ...] = ()
+    outputs: tuple[Value, ...] = ()
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One pointer of a kernel: what lies behind it and what the kernel does with it."""
+
+    dtype: DType
+    elements: int
+    access: Access
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.bytes * self.elements
+
+
+class KernelSpec(Protocol):
+    """A complete, printable description of one kernel; equal specs are one kernel.
+
+    Implementations are frozen dataclasses whose `repr` determines the code: with the target and the generator's version it is
+    the key of the kernel cache.
+    """
+
+    @property
+    def stem(self) -> str:
+        """`f32_conv2d_hard_swish`: what a profile shows, without target and hash."""
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]: ...
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Scratch memory of a group, alive only while its calls run. Compared by identity of `index` within a group."""
+
+    index: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One launch: `operands[i]` is bound to `spec.arguments[i]`; tasks 0..tasks-1 may run in any order and on any thread."""
+
+    spec: KernelSpec
+    operands: tuple[Value | Workspace, ...]
+    tasks: int
+    macs: int = 0
+    label: str = ""  # the source nodes, for the profile
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """The calls that compute one group, in order."""
+
+    calls: tuple[KernelCall, ...]
+    workspaces: tuple[Workspace, ...] = ()
+
+
+@dataclass(frozen=True)
+class CodeImage:
+    """Linked machine code: an ELF file without imports, relocations and writable data, mapped as it is.
+
+    `entries` gives each spec's function as an offset into `data`. For C-source targets `data` is the C source and
+    `entries` are indices into its table of functions.
+    """
+
+    kind: str  # "elf" | "c"
+    data: bytes
+    entries: Mapping[KernelSpec, int]
+    names: Mapping[KernelSpec, str]  # symbol: edgec_<stem>__<hash8>
+
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+class Backend(Protocol):
+    """Code generation for one target."""
+
+    target: Target
+
+    def unsupported(self, node: Node) -> str | None:
+        """Why this node cannot be lowered, or None. Must not load the code generator: `edgec check` calls it."""
+
+    def can_fuse(self, anchor: Node, follower: Node) -> bool:
+        """Whether `follower`, an elementwise node that reads an output of `anchor`'s group, can join the epilogue."""
+
+    def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
+        """Storage of every param, state and constant leaf by name (row-major where absent), one for all programs."""
+
+    def activation_storage(self, value: Value) -> Storage:
+        """Storage of a computed value. Inputs and outputs of a program are always row-major."""
+
+    def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
+        """Pairs (output, input) of equal size where the output may overwrite the input if nobody reads it later."""
+
+    def lower(
+        self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]
+    ) -> Lowering:
+        """Kernel calls for a group. `alias[output]` is the input whose memory it shares: one pointer serves both."""
+
+    def build(self, specs: Sequence[KernelSpec], *, progress: Progress | None = None) -> CodeImage:
+        """Compile in worker processes, through the kernel cache, and link. UserError E0402, E0404."""
+
+
+@dataclass(frozen=True)
+class TargetStatus:
+    """One line of `edgec targets`: what of a target's tools is installed, and the command that installs the rest."""
+
+    target: Target
+    missing: tuple[str, ...] = ()
+    install: str = ""
+    runs_on: str = ""
+    notes: tuple[str, ...] = field(default=())

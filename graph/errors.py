@@ -1,0 +1,75 @@
+"""The closed list of error codes, and the two kinds of failure: the user's and ours.
+
+Every code stands here once with its summary; `UserError` refuses any other. The text form is
+
+    error[E0103]: node `Conv_3` uses op `Foo`, which edgec cannot import
+      --> model.onnx: node `Conv_3`
+    hint: ...
+"""
+
+from __future__ import annotations
+
+# Hundreds digit: 1 import, 2 graph and shapes, 3 training, 4 target and toolchain, 5 artifact and files, 6 run time.
+CODES = {
+    "E0101": "the file is not an ONNX model",
+    "E0102": "the file is truncated or damaged",
+    "E0103": "the model uses operators that cannot be imported",
+    "E0104": "an input has a dynamic shape and no value was given for it",
+    "E0105": "a shape was given for an input that does not exist, or contradicts the model",
+    "E0106": "the model file cannot be read",
+    "E0107": "the model is too large for one protobuf",
+    "E0201": "the graph does not type-check",
+    "E0202": "the text form cannot be parsed",
+    "E0301": "an operator on the way to the loss has no gradient",
+    "E0302": "the training specification is wrong",
+    "E0303": "the update scheme names nothing that can be trained",
+    "E0401": "unknown target",
+    "E0402": "a tool that the target needs is not installed",
+    "E0403": "an operator has no lowering for the target",
+    "E0404": "a kernel failed to compile",
+    "E0405": "the target needs more memory than the budget",
+    "E0501": "the file is not an edgec artifact",
+    "E0502": "the artifact is damaged",
+    "E0503": "the artifact has a newer format than this runtime",
+    "E0504": "the artifact was built for another machine",
+    "E0505": "the file cannot be written",
+    "E0506": "the checkpoint does not fit the artifact",
+    "E0507": "the file cannot be read",
+    "E0601": "unknown tensor name",
+    "E0602": "a tensor has the wrong dtype",
+    "E0603": "a tensor has the wrong shape",
+    "E0604": "a label is out of range",
+    "E0605": "the loss is not finite",
+    "E0606": "the artifact has no such program",
+    "E0607": "the data set does not fit the program",
+    "E0608": "the device run failed",
+}
+
+
+class EdgecError(Exception):
+    """Base of both kinds, so that a caller can catch everything of ours."""
+
+
+class UserError(EdgecError):
+    """The user's input is at fault: a code, what is wrong, where, and what to do. Exit status 1."""
+
+    def __init__(self, code: str, message: str, *, where: str | None = None, hint: str | None = None):
+        if code not in CODES:
+            raise InternalError(f"error code {code} is not in the list")
+        super().__init__(message)
+        self.code, self.message, self.where, self.hint = code, message, where, hint
+
+    def __str__(self) -> str:
+        return self.render()
+
+    def render(self) -> str:
+        lines = [f"error[{self.code}]: {self.message}"]
+        if self.where:
+            lines.append(f"  --> {self.where}")
+        if self.hint:
+            lines.append(f"hint: {self.hint}")
+        return "\n".join(lines)
+
+
+class InternalError(EdgecError):
+    """A bug of ours: never shown as the user's mistake. Exit status 70."""

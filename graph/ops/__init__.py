@@ -1,0 +1,1 @@
+"""The closed set of ops, one file each. `ALL_OPS` is the list: explicit, ordered, no logic."""

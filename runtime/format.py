@@ -1,0 +1,152 @@
+"""The artifact (`.edge`) as Python sees it: the records, and reading and writing them.
+
+The byte layout is in `runtime/README.md`, in C in `csrc/format.h`; `layout.py` holds the same tables for Python.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.runtime.abi import Access, Arch, Feature, Storage
+
+
+class Region(enum.IntEnum):
+    """Which memory a buffer lies in."""
+
+    ARENA = 0  # of a session: inputs, outputs, activations, gradients, workspaces, scalars
+    PARAM = 1  # of a model: private copies of parameters that some program updates, or whose storage differs from the file's
+    STATE = 2  # of a model: optimizer state, running statistics, counters
+    WEIGHTS = 3  # the file's mapping, read only: frozen parameters and constants
+
+
+class TensorKind(enum.IntEnum):
+    PARAM = 0
+    STATE = 1
+    CONSTANT = 2
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A logical weight: shared by all variants. `data` is the logical array; `storage` is how the file lays it out."""
+
+    name: str
+    kind: TensorKind
+    data: np.ndarray
+    storage: Storage
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a variant keeps tensor number `tensor`, and in which storage.
+
+    In region WEIGHTS the storage equals the file's and `offset` is ignored. `trained` marks what some program updates:
+    it goes into checkpoints (all of STATE does too).
+    """
+
+    tensor: int
+    region: Region
+    offset: int
+    storage: Storage
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A range of memory that calls and tensors refer to by index. For WEIGHTS, `offset` is relative to tensor `tensor`."""
+
+    region: Region
+    offset: int
+    bytes: int
+    tensor: int = -1
+
+
+@dataclass(frozen=True)
+class KernelArgument:
+    bytes: int
+    access: Access
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of the code image: its entry offset (index, for C source) and what each pointer must hold."""
+
+    name: str
+    entry: int
+    arguments: tuple[KernelArgument, ...]
+
+
+class Opcode(enum.IntEnum):
+    KERNEL = 0
+    GUARD = 1  # stop here with `loss is not finite` unless the f32 in the buffer is finite
+    ZERO = 2  # fill the buffer with zero bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step of a program. `operands` are buffer indices; `label` names the source nodes."""
+
+    opcode: Opcode
+    kernel: int
+    operands: tuple[int, ...]
+    tasks: int
+    macs: int = 0
+    label: str = ""
+
+
+class Slot(enum.IntEnum):
+    """The role of a tensor in a program's signature."""
+
+    INPUT = 0
+    OUTPUT = 1
+    SCALAR = 2
+    LOSS = 3  # an output that is the scalar loss
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A named tensor of a program's signature, row-major. `low`..`high` bounds integer inputs (labels); high < low: no check."""
+
+    name: str
+    slot: Slot
+    dtype: str  # name of a graph DType: "f32", "i64", ...
+    shape: tuple[int, ...]
+    buffer: int
+    low: int = 0
+    high: int = -1
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    arena_bytes: int
+    calls: tuple[Call, ...]
+    bindings: tuple[Binding, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One target: its requirements, placements of all tensors, buffers, kernels, programs and code."""
+
+    target: str
+    arch: Arch
+    features: Feature
+    placements: tuple[Placement, ...]
+    buffers: tuple[Buffer, ...]
+    kernels: tuple[Kernel, ...]
+    programs: tuple[Program, ...]
+    code: bytes
+    param_bytes: int  # size of region PARAM
+    state_bytes: int  # size of region STATE
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Everything a `.edge` file holds. `fingerprint` (16 bytes) identifies graph, scheme and optimizer, not the target."""
+
+    fingerprint: bytes
+    tensors: tuple[Tensor, ...]
+    variants: tuple[Variant, ...]
+    manifest: dict = field(default_factory=dict)
