@@ -1,0 +1,156 @@
+"""What a pass is, and the one loop that runs passes: verify after each, dump, stop after a phase, name the culprit.
+
+Passes of the early phases work on a `Module`, later ones on what the optimiser builds from it; a `Level` says how such
+a subject is verified and printed. Facts make the order of the list checkable: a pass states what must hold before it
+and what holds after it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from edgec.compiler.train import Train
+from edgec.graph.errors import EdgecError, InternalError, UserError
+
+Subject = TypeVar("Subject")
+
+
+class Phase(enum.Enum):
+    """Phases in order; the value is the name that `--stop-after` takes."""
+
+    SPECIALISE = "specialise"
+    QUANTIZE = "quantize"
+    DIFFERENTIATE = "differentiate"
+    SPARSIFY = "sparsify"
+    OPTIMISE = "optimise"
+    PLAN = "plan"
+    LOWER = "lower"
+    PACK = "pack"
+
+    @property
+    def number(self) -> int:
+        return list(Phase).index(self)
+
+
+class Fact(enum.Enum):
+    """What holds from the pass that ensures it to the end of the pipeline."""
+
+    CONSTANTS_FOLDED = "no node has constant operands only"
+    CANONICAL = "no node is an identity"
+    TRAINABLE_MARKED = "`Value.trainable` is set on exactly the parameters that the update scheme trains"
+    NO_BATCH_NORM = "no batch_norm node is left"
+    LOSS = "where training is asked for, there are `train` and `eval` programs with a scalar output `loss`"
+    GRADIENTS = "each trainable parameter of `train` that the loss depends on has its gradient among the outputs"
+    UPDATES = "each such gradient is consumed by an update; the outputs of `train` are the loss alone"
+    NO_DEAD = "every node and leaf contributes to a result; inputs always stay"
+    FUSED = "every node belongs to exactly one group"
+    ORDERED = "groups stand in execution order, updates after the guard"
+    STORAGE = "every value has a storage"
+    PAIRED = "in-place pairs are chosen"
+    LOWERED = "every group has its kernel calls"
+    PLANNED = "every buffer has an offset, and the checker has accepted them"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked of one compilation, as far as passes read it. `skip` names optional passes to leave out."""
+
+    train: Train | None = None
+    skip: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Pass(Generic[Subject]):
+    """One step: `run` changes the subject in place and says whether it changed anything.
+
+    `name` is that of the file and of its test: verb_object. `optional` marks what only makes programs better, and so
+    has a switch.
+    """
+
+    name: str
+    phase: Phase
+    run: Callable[[Subject, Options], bool]
+    requires: frozenset[Fact] = frozenset()
+    ensures: frozenset[Fact] = frozenset()
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Level(Generic[Subject]):
+    """A kind of subject: `verify` raises where it is broken, `text` prints it for `--dump-ir`."""
+
+    verify: Callable[[Subject], None]
+    text: Callable[[Subject], str]
+
+
+@dataclass
+class Trace:
+    """One run through the whole pipeline, over all levels: the numbering of dumps, and where to stop.
+
+    `dump` is the folder for `007_name.ir` files, `observe` is told the name of each pass before it runs.
+    """
+
+    dump: Path | None = None
+    stop_after: Phase | None = None
+    observe: Callable[[str], None] | None = None
+    done: list[str] = field(default_factory=list)
+
+    def wants(self, phase: Phase) -> bool:
+        return self.stop_after is None or phase.number <= self.stop_after.number
+
+    def write(self, name: str, text: Callable[[], str]) -> None:
+        """Dump under the number of passes done so far; `000_name.ir` before the first."""
+        if self.dump is None:
+            return
+        path = self.dump / f"{len(self.done):03d}_{name}.ir"
+        try:
+            self.dump.mkdir(parents=True, exist_ok=True)
+            path.write_text(text())
+        except OSError as error:
+            raise UserError("E0505", f"cannot write the dump: {error.strerror}", where=str(path)) from error
+
+
+def check_order(passes: Sequence[Pass], given: frozenset[Fact] = frozenset()) -> frozenset[Fact]:
+    """All facts that hold after `passes`; InternalError where one requires what none before it ensures."""
+    facts, last = given, Phase.SPECIALISE
+    for step in passes:
+        if missing := step.requires - facts:
+            raise InternalError(f"pass {step.name} requires {sorted(f.name for f in missing)}, which nothing ensures")
+        if step.phase.number < last.number:
+            raise InternalError(f"pass {step.name} of phase {step.phase.value} stands after phase {last.value}")
+        facts, last = facts | step.ensures, step.phase
+    return facts
+
+
+def run_pipeline(
+    passes: Sequence[Pass[Subject]], subject: Subject, options: Options, level: Level[Subject], trace: Trace
+) -> bool:
+    """Run `passes` on `subject`, in order; False when `trace.stop_after` ended the run before the end of the list.
+
+    A UserError of a pass is the user's (no gradient, wrong specification); a type error (E0201) or a subject that does
+    not verify is the pass's own fault, and becomes an InternalError that names it.
+    """
+    for step in passes:
+        if not trace.wants(step.phase):
+            return False
+        if step.optional and step.name in options.skip:
+            continue
+        if trace.observe is not None:
+            trace.observe(step.name)
+        try:
+            step.run(subject, options)
+        except UserError as error:
+            if error.code != "E0201":
+                raise
+            raise InternalError(f"pass {step.name} built a node that does not type-check: {error}") from error
+        try:
+            level.verify(subject)
+        except EdgecError as error:
+            raise InternalError(f"pass {step.name} left a broken program: {error}") from error
+        trace.done.append(step.name)
+        trace.write(step.name, lambda: level.text(subject))
+    return True
