@@ -1,0 +1,185 @@
+"""The fine-tuning loop on the tiny runtime: epochs, batches, schedule, evaluation, checkpoints, resume.
+
+Used by `edgec train`, the app and the scheme search. The order of samples depends on the seed and the epoch alone, so a
+run that was interrupted and resumed from its checkpoint is the same run, to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgec.runtime.binding import Model
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.schedule import Schedule
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a training step: `step` of `steps` are done; `seconds_left` is extrapolated from this run's pace."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    lr: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Over a whole data set: mean loss, and the share of samples whose largest output is at the label."""
+
+    loss: float
+    accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a run did: the loss of every step from `first_step` on, and the evaluation after every epoch."""
+
+    first_step: int
+    losses: tuple[float, ...]
+    evaluations: tuple[Evaluation, ...]
+
+
+def batches(samples: int, batch: int, *, epochs: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Pairs (epoch, `batch` sample indices): a stream of seeded permutations, one per epoch, cut into batches.
+
+    A batch may span two epochs, so that no sample is dropped; what is left of the last epoch, less than one batch, is.
+    """
+    pending = np.empty(0, np.int64)
+    for epoch in range(epochs):
+        order = np.random.default_rng((seed, epoch)).permutation(samples)
+        pending = np.concatenate([pending, order])
+        while len(pending) >= batch:
+            yield epoch, pending[:batch]
+            pending = pending[batch:]
+
+
+def evaluate(model: Model, data: Arrays, *, output: str | None = None) -> Evaluation:
+    """Mean loss and accuracy of the `eval` program over `data` (its inputs, with `labels`).
+
+    The last batch is filled up with the samples before it; only the samples not yet seen count.
+    """
+    batch, samples = _sizes(model, "eval", data)
+    output = output or _only_output(model)
+    loss_sum, right = 0.0, 0
+    for start in range(0, samples, batch):
+        first = min(start, samples - batch)
+        fresh = slice(start - first, batch)
+        feeds = {name: array[first : first + batch] for name, array in data.items()}
+        loss, outputs = model.eval_step(feeds)
+        counted = batch - (start - first)
+        loss_sum += loss * counted
+        predicted = outputs[output][fresh].reshape(counted, -1).argmax(axis=1)
+        right += int((predicted == feeds["labels"][fresh]).sum())
+    return Evaluation(loss_sum / samples, right / samples, samples)
+
+
+def fit(
+    model: Model,
+    data: Arrays,
+    *,
+    epochs: int,
+    schedule: Schedule,
+    eval_data: Arrays | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 0,
+    resume: bool = False,
+    max_steps: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_evaluation: Callable[[int, Evaluation], None] | None = None,
+) -> Fit:
+    """Train `model` on `data`: arrays named as the inputs of the `train` program, first axis the sample.
+
+    With `checkpoint`, the state is saved there every `checkpoint_every` steps (0: after every epoch) and at the end;
+    with `resume`, the run goes on from it if the file exists. Raises RuntimeFailure E0607 where the data does not fit,
+    E0604 for a label out of range, E0605 when the loss is not finite (the last checkpoint then holds the state before).
+    """
+    batch, samples = _sizes(model, "train", data)
+    steps = epochs * samples // batch
+    if max_steps is not None:
+        steps = min(steps, max_steps)
+    first = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        first = model.load_checkpoint(checkpoint).step
+    losses: list[float] = []
+    evaluations: list[Evaluation] = []
+    started = time.monotonic()
+
+    def end_of_epoch(epoch: int, step: int) -> None:
+        if eval_data is not None:
+            evaluations.append(evaluate(model, eval_data))
+            if on_evaluation:
+                on_evaluation(epoch, evaluations[-1])
+        if checkpoint is not None and not checkpoint_every:
+            model.save_checkpoint(checkpoint, step=step)
+
+    current = None
+    step = 0
+    for step, (epoch, rows) in enumerate(batches(samples, batch, epochs=epochs, seed=seed)):
+        if step >= steps:
+            break
+        if step >= first:
+            if current is not None and epoch != current:
+                end_of_epoch(current, step)
+            current = epoch
+            lr = schedule.rate(step, steps)
+            loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr)
+            losses.append(loss)
+            done = step + 1
+            if on_progress:
+                pace = (time.monotonic() - started) / (done - first)
+                on_progress(Progress(done, steps, epoch, loss, lr, pace * (steps - done)))
+            if checkpoint is not None and checkpoint_every and done % checkpoint_every == 0:
+                model.save_checkpoint(checkpoint, step=done)
+    if current is not None:
+        end_of_epoch(current, steps)
+    if checkpoint is not None and checkpoint_every:
+        model.save_checkpoint(checkpoint, step=steps)
+    return Fit(first, tuple(losses), tuple(evaluations))
+
+
+def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
+    """(batch of the program, samples in the data), after checking that the data fits the program."""
+    wanted = {b.name: b for b in model.signature(program).inputs}
+    missing, extra = sorted(wanted.keys() - data.keys()), sorted(data.keys() - wanted.keys())
+    if missing or extra:
+        raise RuntimeFailure(
+            "E0607",
+            f"the data has arrays {sorted(data)}, program `{program}` takes {sorted(wanted)}",
+            hint="name the arrays as the inputs of the model, and the class indices `labels`",
+        )
+    counts = {name: len(data[name]) for name in wanted}
+    if len(set(counts.values())) != 1:
+        raise RuntimeFailure("E0607", f"the arrays hold different numbers of samples: {counts}")
+    samples = next(iter(counts.values()))
+    batch = next(iter(wanted.values())).shape[0]
+    for name, binding in wanted.items():
+        if data[name].shape[1:] != binding.shape[1:]:
+            raise RuntimeFailure(
+                "E0607", f"a sample of `{name}` has shape {data[name].shape[1:]}, the program takes {binding.shape[1:]}"
+            )
+    if samples < batch:
+        raise RuntimeFailure(
+            "E0607",
+            f"{samples} samples are fewer than one batch of {batch}",
+            hint=f"compile with --train-batch {max(samples, 1)} or less",
+        )
+    return batch, samples
+
+
+def _only_output(model: Model) -> str:
+    outputs = [b.name for b in model.signature("eval").outputs]
+    if len(outputs) != 1:
+        raise RuntimeFailure("E0607", f"the model has outputs {outputs}: say which one holds the class scores")
+    return outputs[0]
