@@ -1,0 +1,37 @@
+"""Exponential function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from edgec.graph.ops.base import GradientBuilder
+from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.mul import Mul
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
+
+
+@dataclass(frozen=True)
+class Exp(Unary):
+    """y = e to the power x."""
+
+    name: ClassVar[str] = "exp"
+
+    def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        (x,) = inputs
+        return (np.asarray(np.exp(x)),)
+
+    def vjp(
+        self,
+        build: GradientBuilder,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        gradients: tuple[Value | None, ...],
+    ) -> tuple[Value | None, ...]:
+        (y,) = outputs
+        (dy,) = gradients
+        return (build.emit(Mul(), dy, y),)

@@ -1,0 +1,39 @@
+"""Multiplication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from edgec.graph.ops.base import GradientBuilder
+from edgec.graph.ops.broadcasting import sum_to
+from edgec.graph.ops.elementwise import Binary
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
+
+
+@dataclass(frozen=True)
+class Mul(Binary):
+    """y = a * b, broadcast."""
+
+    name: ClassVar[str] = "mul"
+
+    def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        a, b = inputs
+        return (np.asarray(a * b),)
+
+    def vjp(
+        self,
+        build: GradientBuilder,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        gradients: tuple[Value | None, ...],
+    ) -> tuple[Value | None, ...]:
+        a, b = inputs
+        (dy,) = gradients
+        da = sum_to(build, build.emit(Mul(), dy, b), a.type) if build.wanted(a) else None
+        db = sum_to(build, build.emit(Mul(), dy, a), b.type) if build.wanted(b) else None
+        return da, db

@@ -1,0 +1,50 @@
+"""What reductions have in common: axes, their type rule, and how a gradient spreads back over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op, type_error
+from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.checks import operands, require_axis, require_number
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.types import TensorType
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
+
+
+@dataclass(frozen=True)
+class Reduction(Op):
+    """x -> y without the extents of `axes`, which stand in ascending order; with `keepdims` they stay as 1."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    @property
+    def channel_rule(self) -> ChannelRule:
+        """Channels stay at axis 1 unless they, or an axis before them, are reduced away."""
+        stays = 1 not in self.axes and (self.keepdims or 0 not in self.axes)
+        return ChannelRule.PASS if stays else ChannelRule.BLOCK
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        (x,) = operands(self, inputs, 1)
+        require_number(self, x)
+        for axis in self.axes:
+            require_axis(self, axis, x)
+        if list(self.axes) != sorted(set(self.axes)):
+            raise type_error(self, f"axes {self.axes} are not ascending", x, hint="name each axis once, in order")
+        return (x.with_shape(self.kept_shape(x) if self.keepdims else self.dropped_shape(x)),)
+
+    def kept_shape(self, x: TensorType) -> tuple[int, ...]:
+        return tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+
+    def dropped_shape(self, x: TensorType) -> tuple[int, ...]:
+        return tuple(n for i, n in enumerate(x.shape) if i not in self.axes)
+
+    def spread(self, build: GradientBuilder, dy: Value, x: TensorType) -> Value:
+        """`dy`, repeated along the reduced axes of `x`."""
+        if dy.type.shape != self.kept_shape(x):
+            dy = build.emit(Reshape(self.kept_shape(x)), dy)
+        return dy if dy.type == x else build.emit(BroadcastTo(x.shape), dy)
