@@ -1,0 +1,81 @@
+/* What the parts of the runtime share: the tables of a validated artifact, and a model in memory. */
+#ifndef EDGEC_MODEL_H
+#define EDGEC_MODEL_H
+
+#include "format.h"
+#include "platform.h"
+
+/* The tables of one variant, in the file. After artifact_read every index in them may be followed blindly. */
+typedef struct artifact {
+    const uint8_t *base;
+    size_t bytes;
+    const format_header *header;
+    const format_section *sections;
+
+    const char *strings;
+    size_t string_bytes;
+    const format_storage *storages;
+    uint32_t storage_count;
+    const format_tensor *tensors;
+    uint32_t tensor_count;
+    const format_variant *variants;
+    uint32_t variant_count;
+    const uint8_t *weights;
+    size_t weight_bytes;
+
+    const format_variant *variant; /* the chosen one */
+    const format_placement *placements;
+    const format_buffer *buffers;
+    uint32_t buffer_count;
+    const format_kernel *kernels;
+    uint32_t kernel_count;
+    const format_argument *arguments;
+    uint32_t argument_count;
+    const format_program *programs;
+    uint32_t program_count;
+    const format_call *calls;
+    uint32_t call_count;
+    const format_operand *operands;
+    uint32_t operand_count;
+    const format_binding *bindings;
+    uint32_t binding_count;
+    const uint8_t *code; /* NULL: the kernels are linked in */
+    size_t code_bytes;
+} artifact;
+
+/* reader.c: finds and checks everything of the variant that `options` and this machine lead to. */
+edgec_status artifact_read(artifact *a, const uint8_t *data, size_t bytes, const edgec_options *options);
+
+/* validate.c: the rules of ../README.md, "What is refused". */
+edgec_status validate_shared(const artifact *a, edgec_location *refused);
+edgec_status validate_variant(const artifact *a, edgec_location *refused);
+
+/* image.c: the rules of ../README.md, "Code image". Sets the bytes that its segment covers. */
+edgec_status image_check(const artifact *a, size_t *mapped_bytes);
+
+struct edgec_model {
+    artifact artifact;
+    edgec_allocator allocator;
+    size_t allocation; /* bytes of this block, which the regions are part of */
+    platform_file file;
+    platform_code code;
+    const edgec_linked_kernel *linked;
+    platform_lock lock; /* of the bytes in `param` and `state` */
+    uint8_t *param;
+    uint8_t *state;
+};
+
+/* Bytes of an element, 0 for an unknown dtype. */
+size_t dtype_bytes(uint8_t dtype);
+
+/* Where a tensor's stored bytes lie now, and in which storage. The bytes are const only in WEIGHTS. */
+const uint8_t *model_tensor_bytes(const edgec_model *model, uint32_t tensor, const format_storage **storage);
+
+/* Whether a program writes parameters or states. */
+int artifact_updates(const artifact *a, const format_program *program);
+
+static inline const char *artifact_string(const artifact *a, uint32_t offset) { return a->strings + offset; }
+
+static inline size_t align_up(size_t bytes, size_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
+
+#endif
