@@ -1,0 +1,171 @@
+"""A small language for kernels over TVM's IR builder: pointers, vectors, accumulators, loops.
+
+A kernel is written as a Python function that emits statements when it runs: Python loops unroll (register tiles),
+`serial` emits a loop. Nothing is scheduled or vectorised behind the author's back:
+
+    def body(x: Pointer, y: Pointer, lo: Expr, hi: Expr) -> None:
+        with serial(lo, hi) as task:
+            for start, lanes in split_width(24, 16):
+                y.store(task * 24 + start, maximum(constant(0.0, lanes), x.load(task * 24 + start, lanes)))
+
+    function = build_kernel(spec.arguments, body)
+
+Vectors have any number of lanes that is a power of two and at most the target's; other widths are cut by
+`split_width`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from edgec.backends.base import Argument
+from edgec.backends.tvm._tvm import Expr, IRBuilder, PrimFunc, T, tirx
+from edgec.graph.types import DType
+
+TVM_DTYPE = {
+    DType.F16: "float16",
+    DType.BF16: "bfloat16",
+    DType.F32: "float32",
+    DType.F64: "float64",
+    DType.I8: "int8",
+    DType.U8: "uint8",
+    DType.I32: "int32",
+    DType.I64: "int64",
+    DType.BOOL: "bool",
+}
+
+Index = Expr | int
+
+
+class Pointer:
+    """Memory that a kernel reads or writes by element index: an argument, or a local array (registers, if indices
+    are constants).
+    """
+
+    def __init__(self, buffer: tirx.Buffer):
+        self._buffer = buffer
+
+    def load(self, index: Index, lanes: int = 1) -> Expr:
+        """`lanes` consecutive elements from `index`."""
+        return self._buffer[index if lanes == 1 else T.ramp(index, 1, lanes)]
+
+    def store(self, index: Index, value: Expr) -> None:
+        """Write as many consecutive elements as `value` has lanes."""
+        lanes = lanes_of(value)
+        T.buffer_store(self._buffer, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
+
+
+def build_kernel(arguments: Sequence[Argument], body: Callable[..., None], name: str = "kernel") -> PrimFunc:
+    """A serial kernel `void name(pointers..., int32 lo, int32 hi)` whose statements `body(*pointers, lo, hi)` emits.
+
+    Arguments never overlap: an input that an output overwrites is one READ_WRITE argument.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func():
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True, "global_symbol": name})
+            dtypes = [TVM_DTYPE[argument.dtype] for argument in arguments]
+            handles = [T.arg(f"p{i}", T.handle(dtype)) for i, dtype in enumerate(dtypes)]
+            lo, hi = T.arg("lo", T.int32()), T.arg("hi", T.int32())
+            # An empty buffer is legal as an argument but not as a declaration.
+            pointers = [
+                Pointer(T.decl_buffer((max(argument.elements, 1),), dtype, data=handle))
+                for argument, dtype, handle in zip(arguments, dtypes, handles, strict=True)
+            ]
+            body(*pointers, lo, hi)
+    return builder.get()
+
+
+# -- control
+# -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serial(start: Index, stop: Index) -> Iterator[Index]:
+    """A real loop; the body is emitted once. A single iteration between constants needs no loop."""
+    if isinstance(start, int) and isinstance(stop, int) and stop - start == 1:
+        yield start
+        return
+    with T.serial(start, stop) as index:
+        yield index
+
+
+@contextmanager
+def when(condition: Expr | bool) -> Iterator[None]:
+    """Emit the body under an `if`."""
+    with T.If(condition), T.Then():
+        yield
+
+
+# -- values
+# ------------------------------------------------------------------------------------------------------------
+
+
+def lanes_of(value: Expr) -> int:
+    return value.ty.dtype.lanes
+
+
+def constant(value: float, lanes: int = 1) -> Expr:
+    """An f32 constant in every lane."""
+    return broadcast(T.float32(value), lanes)
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """A scalar in every lane; a vector of `lanes` stays as it is."""
+    return value if lanes == 1 or lanes_of(value) == lanes else T.broadcast(value, lanes)
+
+
+def bind(value: Expr) -> Expr:
+    """Name a value that is used more than once, so that expressions do not grow as trees."""
+    return T.Bind(value)
+
+
+def local(elements: int, dtype: DType = DType.F32) -> Pointer:
+    """An array of the kernel itself, uninitialised. With constant indices LLVM keeps all of it in registers."""
+    return Pointer(T.alloc_buffer((elements,), TVM_DTYPE[dtype], scope="local"))
+
+
+def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
+    """Lane by lane; both sides are evaluated."""
+    return tirx.Select(condition, then, otherwise)
+
+
+def maximum(bound: Expr, x: Expr) -> Expr:
+    """`bound > x ? bound : x`: a NaN in `x` passes through, as in numpy."""
+    return T.max(bound, x)
+
+
+def minimum(bound: Expr, x: Expr) -> Expr:
+    """`bound < x ? bound : x`: a NaN in `x` passes through, as in numpy."""
+    return T.min(bound, x)
+
+
+def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
+    """The lanes `indices` of the concatenation of `vectors`."""
+    return tirx.Shuffle(list(vectors), list(indices))
+
+
+def transpose(rows: Sequence[Expr]) -> list[Expr]:
+    """The columns of a square block of vectors: as many rows as lanes. LLVM turns it into unpack and permute
+    instructions.
+    """
+    count = len(rows)
+    return [shuffle(rows, [column + count * row for row in range(count)]) for column in range(count)]
+
+
+# -- widths
+# ------------------------------------------------------------------------------------------------------------
+
+
+def split_width(width: int, lanes: int) -> tuple[tuple[int, int], ...]:
+    """Cut a width into vectors (start, lanes): full ones, then falling powers of two. 10 with 8 lanes: (0, 8), (8,
+    2).
+    """
+    pieces, start = [], 0
+    while start < width:
+        while lanes > width - start:
+            lanes //= 2
+        pieces.append((start, lanes))
+        start += lanes
+    return tuple(pieces)
