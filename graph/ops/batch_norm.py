@@ -58,19 +58,23 @@ class BatchNorm(Op):
         channels = gamma.type.shape
         zeros, ones = build.constant(np.zeros(channels, np.float32)), build.constant(np.ones(channels, np.float32))
         axes = tuple(axis for axis in range(x.type.rank) if axis != 1)
-        dx = dgamma = dbeta = dmean = dvariance = None
-        if build.wanted(x) or build.wanted(mean):  # both are dy * gamma / sqrt(variance + epsilon), but for the sign
-            dx = build.emit(self, dy, gamma, zeros, zeros, variance)
+        dx = dgamma = dbeta = dmean = dvariance = to_x = to_gamma = None
+        if build.wanted(x) or build.wanted(mean):  # dy * gamma / sqrt(variance + epsilon)
+            to_x = build.emit(self, dy, gamma, zeros, zeros, variance)
         if build.wanted(gamma) or build.wanted(variance):
             normalised = build.emit(self, x, ones, zeros, mean, variance)
-            dgamma = build.emit(ReduceSum(axes), build.emit(Mul(), dy, normalised))
+            to_gamma = build.emit(ReduceSum(axes), build.emit(Mul(), dy, normalised))
+        if build.wanted(x):
+            dx = to_x
+        if build.wanted(gamma):
+            dgamma = to_gamma
         if build.wanted(beta):
             dbeta = build.emit(ReduceSum(axes), dy)
         if build.wanted(mean):
             minus = build.constant(np.full(channels, -1.0, np.float32))
-            dmean = build.emit(Mul(), build.emit(ReduceSum(axes), dx), minus)
+            dmean = build.emit(Mul(), build.emit(ReduceSum(axes), to_x), minus)
         if build.wanted(variance):
             shifted = build.emit(Add(), variance, build.constant(np.full(channels, self.epsilon, np.float32)))
             half = build.constant(np.full(channels, -0.5, np.float32))
-            dvariance = build.emit(Mul(), half, build.emit(Div(), build.emit(Mul(), gamma, dgamma), shifted))
+            dvariance = build.emit(Mul(), half, build.emit(Div(), build.emit(Mul(), gamma, to_gamma), shifted))
         return dx, dgamma, dbeta, dmean, dvariance

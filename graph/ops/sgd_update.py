@@ -46,7 +46,7 @@ class SgdUpdate(Op):
         scalar = param.dtype.type
         step = grad + scalar(self.weight_decay) * param if self.weight_decay else grad
         if not rest:
-            return (param - lr * step,)
+            return (np.asarray(param - lr * step),)
         velocity = scalar(self.momentum) * rest[0] + step
         step = step + scalar(self.momentum) * velocity if self.nesterov else velocity
-        return param - lr * step, velocity
+        return np.asarray(param - lr * step), np.asarray(velocity)
