@@ -231,7 +231,8 @@ typedef struct edgec_profile_event {
 
 typedef void (*edgec_profile_callback)(void *context, const edgec_profile_event *event);
 
-/* Calls back after every call of every later run, on the caller's thread; NULL switches it off. */
+/* Calls back after every call of every later run, on the caller's thread; NULL switches it off. The callback must not use
+ * the model: it is locked. */
 void edgec_session_profile(edgec_session *session, edgec_profile_callback callback, void *context);
 
 /* ---- Parameters and states, by the names and in the shapes of the source model, row-major. -------------------- */

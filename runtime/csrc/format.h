@@ -35,7 +35,7 @@ enum format_section_type {
     SECTION_STORAGES = 2,
     SECTION_TENSORS = 3,
     SECTION_VARIANTS = 4,
-    SECTION_WEIGHTS = 5,
+    SECTION_WEIGHTS = 5, /* a whole number of 64-byte lines */
     SECTION_MANIFEST = 6,  /* JSON for people and tools */
     SECTION_SIGNATURE = 7, /* reserved */
 

@@ -13,7 +13,7 @@ typedef struct artifact {
     const format_section *sections;
 
     const char *strings;
-    size_t string_bytes;
+    uint32_t string_bytes;
     const format_storage *storages;
     uint32_t storage_count;
     const format_tensor *tensors;
@@ -21,7 +21,7 @@ typedef struct artifact {
     const format_variant *variants;
     uint32_t variant_count;
     const uint8_t *weights;
-    size_t weight_bytes;
+    uint32_t weight_lines; /* of 64 bytes: so that the count fits for files up to 256 GB */
 
     const format_variant *variant; /* the chosen one */
     const format_placement *placements;
@@ -40,7 +40,7 @@ typedef struct artifact {
     const format_binding *bindings;
     uint32_t binding_count;
     const uint8_t *code; /* NULL: the kernels are linked in */
-    size_t code_bytes;
+    size_t code_bytes;   /* of the image's segment */
 } artifact;
 
 /* reader.c: finds and checks everything of the variant that `options` and this machine lead to. */
@@ -50,8 +50,14 @@ edgec_status artifact_read(artifact *a, const uint8_t *data, size_t bytes, const
 edgec_status validate_shared(const artifact *a, edgec_location *refused);
 edgec_status validate_variant(const artifact *a, edgec_location *refused);
 
-/* image.c: the rules of ../README.md, "Code image". Sets the bytes that its segment covers. */
-edgec_status image_check(const artifact *a, size_t *mapped_bytes);
+/* EDGEC_MALFORMED, and where. */
+static inline edgec_status refuse(edgec_location *refused, uint32_t section, uint32_t record) {
+    *refused = (edgec_location){section, record};
+    return EDGEC_MALFORMED;
+}
+
+/* image.c: the rules of ../README.md, "Code image". Sets `bytes` to those that its segment covers. */
+edgec_status image_check(const uint8_t *image, size_t size, uint8_t arch, size_t *bytes);
 
 struct edgec_model {
     artifact artifact;
@@ -63,6 +69,8 @@ struct edgec_model {
     platform_lock lock; /* of the bytes in `param` and `state` */
     uint8_t *param;
     uint8_t *state;
+    uint8_t *updates; /* of each program: whether it writes to them */
+    size_t arena_bytes;
 };
 
 /* Bytes of an element, 0 for an unknown dtype. */
@@ -71,8 +79,8 @@ size_t dtype_bytes(uint8_t dtype);
 /* Where a tensor's stored bytes lie now, and in which storage. The bytes are const only in WEIGHTS. */
 const uint8_t *model_tensor_bytes(const edgec_model *model, uint32_t tensor, const format_storage **storage);
 
-/* Whether a program writes parameters or states. */
-int artifact_updates(const artifact *a, const format_program *program);
+/* Whether operand number `operand` of a call is written. */
+int call_writes(const artifact *a, const format_call *call, uint32_t operand);
 
 static inline const char *artifact_string(const artifact *a, uint32_t offset) { return a->strings + offset; }
 

@@ -1,0 +1,199 @@
+/* Proves that every index, offset, count and size of the tables may be followed; ../README.md lists the rules.
+ *
+ * Checksums do not replace this: a file may have been made wrong. Every loop is linear in the bytes of the file:
+ * ranges of records must follow one another, so that no record is looked at twice. */
+#include <string.h>
+
+#include "model.h"
+
+static const uint64_t MAX_BYTES = SIZE_MAX / 4; /* sums of a few sizes cannot overflow */
+
+static int valid_name(const artifact *a, uint32_t offset) {
+    if (offset >= a->string_bytes) return 0;
+    uint32_t left = a->string_bytes - offset;
+    return memchr(a->strings + offset, 0, left < EDGEC_MAX_NAME + 1 ? left : EDGEC_MAX_NAME + 1) != NULL;
+}
+
+/* Product of a shape times `element_bytes`; 0 if it has a wrong rank or is too large. */
+static int shape_bytes(const uint32_t *shape, uint8_t rank, uint64_t element_bytes, uint64_t *bytes) {
+    uint64_t product = element_bytes;
+    if (rank > EDGEC_MAX_RANK || element_bytes == 0) return 0;
+    for (uint8_t axis = 0; axis < rank; axis++) {
+        if (shape[axis] != 0 && product > MAX_BYTES / shape[axis]) return 0;
+        product *= shape[axis];
+    }
+    *bytes = product;
+    return 1;
+}
+
+static int within(uint64_t offset, uint64_t bytes, uint64_t total) { return offset <= total && bytes <= total - offset; }
+
+/* ---- Shared sections. ---- */
+
+static int valid_storage(const format_storage *s) {
+    uint64_t elements;
+    uint32_t seen = 0;
+    if (!shape_bytes(s->dims, s->rank, 1, &elements)) return 0;
+    for (uint8_t place = 0; place < s->rank; place++) {
+        if (s->perm[place] >= s->rank) return 0;
+        seen |= 1u << s->perm[place];
+    }
+    return seen == (1u << s->rank) - 1u && (s->block == 0 || s->rank > 0);
+}
+
+/* Whether storage number `storage` holds as many elements as a tensor of `bytes`. */
+static int storage_fits(const artifact *a, uint32_t storage, uint64_t bytes, uint8_t dtype) {
+    uint64_t stored;
+    if (storage >= a->storage_count) return 0;
+    const format_storage *s = &a->storages[storage];
+    return shape_bytes(s->dims, s->rank, dtype_bytes(dtype), &stored) && stored == bytes;
+}
+
+static int valid_tensor(const artifact *a, const format_tensor *t) {
+    uint64_t bytes;
+    return valid_name(a, t->name) && t->kind <= EDGEC_CONSTANT &&
+           shape_bytes(t->shape, t->rank, dtype_bytes(t->dtype), &bytes) && bytes == t->bytes &&
+           storage_fits(a, t->storage, bytes, t->dtype) && t->offset % EDGEC_ALIGNMENT == 0 &&
+           within(t->offset, t->bytes, (uint64_t)a->weight_lines * EDGEC_ALIGNMENT);
+}
+
+edgec_status validate_shared(const artifact *a, edgec_location *refused) {
+    for (uint32_t i = 0; i < a->storage_count; i++)
+        if (!valid_storage(&a->storages[i])) return refuse(refused, SECTION_STORAGES, i);
+    for (uint32_t i = 0; i < a->tensor_count; i++)
+        if (!valid_tensor(a, &a->tensors[i])) return refuse(refused, SECTION_TENSORS, i);
+    for (uint32_t i = 0; i < a->variant_count; i++) {
+        const format_variant *v = &a->variants[i];
+        if (!valid_name(a, v->target) || v->param_bytes > MAX_BYTES || v->state_bytes > MAX_BYTES)
+            return refuse(refused, SECTION_VARIANTS, i);
+    }
+    return EDGEC_OK;
+}
+
+/* ---- One variant. ---- */
+
+/* `end` of each region: placements follow one another in the order of tensors, so that none overlap. */
+static int valid_placement(const artifact *a, uint32_t index, uint64_t end[2]) {
+    const format_placement *p = &a->placements[index];
+    const format_tensor *t = &a->tensors[index];
+    if (p->region == REGION_WEIGHTS) return p->storage == t->storage && p->offset == 0 && p->trained == 0;
+    if (p->region != (t->kind == EDGEC_STATE ? REGION_STATE : REGION_PARAM)) return 0;
+    if (p->trained > (t->kind == EDGEC_CONSTANT ? 0 : 1)) return 0;
+    uint64_t total = p->region == REGION_PARAM ? a->variant->param_bytes : a->variant->state_bytes;
+    uint64_t *previous = &end[p->region == REGION_PARAM];
+    if (p->offset < *previous || p->offset % EDGEC_ALIGNMENT != 0 || !within(p->offset, t->bytes, total)) return 0;
+    *previous = p->offset + t->bytes;
+    return storage_fits(a, p->storage, t->bytes, t->dtype);
+}
+
+static int valid_buffer(const artifact *a, const format_buffer *b) {
+    switch (b->region) {
+        case REGION_ARENA: return b->offset % EDGEC_ALIGNMENT == 0 && within(b->offset, b->bytes, MAX_BYTES);
+        case REGION_PARAM: return within(b->offset, b->bytes, a->variant->param_bytes);
+        case REGION_STATE: return within(b->offset, b->bytes, a->variant->state_bytes);
+        case REGION_WEIGHTS:
+            return b->tensor < a->tensor_count && a->placements[b->tensor].region == REGION_WEIGHTS &&
+                   within(b->offset, b->bytes, a->tensors[b->tensor].bytes);
+        default: return 0;
+    }
+}
+
+/* Takes the range `first`..`first + count` if it begins where the previous one ended. */
+static int next_range(uint32_t *end, uint32_t first, uint32_t count, uint32_t total) {
+    if (first != *end || count > total - first) return 0;
+    *end += count;
+    return 1;
+}
+
+static int valid_kernel(const artifact *a, const format_kernel *k, uint32_t *end) {
+    if (!valid_name(a, k->name) || k->argument_count == 0 || k->argument_count > EDGEC_MAX_ARGUMENTS) return 0;
+    if (!next_range(end, k->first_argument, k->argument_count, a->argument_count)) return 0;
+    /* No function begins inside the ELF header. */
+    return a->code == NULL || (k->entry >= 64 && k->entry < a->code_bytes);
+}
+
+static int in_arena(const format_buffer *b, const format_program *p) { return within(b->offset, b->bytes, p->arena_bytes); }
+
+static int valid_call(const artifact *a, const format_program *p, const format_call *c, uint32_t *end) {
+    if (!valid_name(a, c->label) || c->tasks < 0) return 0;
+    if (!next_range(end, c->first_operand, c->operand_count, a->operand_count)) return 0;
+    if (c->opcode > OPCODE_ZERO) return 0;
+    if (c->opcode == OPCODE_KERNEL) {
+        if (c->kernel >= a->kernel_count || c->operand_count != a->kernels[c->kernel].argument_count) return 0;
+    } else if (c->operand_count != 1) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < c->operand_count; i++) {
+        uint32_t index = a->operands[c->first_operand + i];
+        if (index >= a->buffer_count) return 0;
+        const format_buffer *b = &a->buffers[index];
+        uint64_t needed = c->opcode == OPCODE_GUARD ? sizeof(float) : 0;
+        if (c->opcode == OPCODE_KERNEL) needed = a->arguments[a->kernels[c->kernel].first_argument + i].bytes;
+        if (b->bytes < needed || (b->region == REGION_ARENA && !in_arena(b, p))) return 0;
+        if (call_writes(a, c, i) && b->region == REGION_WEIGHTS) return 0;
+    }
+    return 1;
+}
+
+static int call_updates(const artifact *a, const format_call *c) {
+    for (uint32_t i = 0; i < c->operand_count; i++) {
+        uint8_t region = a->buffers[a->operands[c->first_operand + i]].region;
+        if (call_writes(a, c, i) && (region == REGION_PARAM || region == REGION_STATE)) return 1;
+    }
+    return 0;
+}
+
+static int valid_binding(const artifact *a, const format_program *p, const format_binding *b) {
+    uint64_t bytes;
+    int integer = b->dtype >= EDGEC_I8 && b->dtype <= EDGEC_I64;
+    if (!valid_name(a, b->name) || b->slot > EDGEC_SLOT_LOSS || b->buffer >= a->buffer_count) return 0;
+    if (!shape_bytes(b->shape, b->rank, dtype_bytes(b->dtype), &bytes)) return 0;
+    const format_buffer *buffer = &a->buffers[b->buffer];
+    if (buffer->region != REGION_ARENA || !in_arena(buffer, p) || bytes > buffer->bytes) return 0;
+    if ((b->slot == EDGEC_SLOT_SCALAR || b->slot == EDGEC_SLOT_LOSS) && bytes != dtype_bytes(b->dtype)) return 0;
+    if (b->slot == EDGEC_SLOT_LOSS && b->dtype != EDGEC_F32) return 0;
+    return b->high < b->low || (integer && (b->slot == EDGEC_SLOT_INPUT || b->slot == EDGEC_SLOT_SCALAR));
+}
+
+/* Where the previous program's records ended. */
+typedef struct ends {
+    uint32_t calls, operands, bindings;
+} ends;
+
+static edgec_status validate_program(const artifact *a, uint32_t index, ends *end, edgec_location *refused) {
+    const format_program *p = &a->programs[index];
+    int updated = 0;
+    if (!valid_name(a, p->name) || p->arena_bytes > MAX_BYTES ||
+        !next_range(&end->calls, p->first_call, p->call_count, a->call_count) ||
+        !next_range(&end->bindings, p->first_binding, p->binding_count, a->binding_count))
+        return refuse(refused, SECTION_PROGRAMS, index);
+    for (uint32_t i = p->first_call; i < end->calls; i++) {
+        const format_call *c = &a->calls[i];
+        if (!valid_call(a, p, c, &end->operands)) return refuse(refused, SECTION_CALLS, i);
+        if (c->opcode == OPCODE_GUARD && updated) return refuse(refused, SECTION_CALLS, i);
+        updated |= call_updates(a, c);
+    }
+    for (uint32_t i = p->first_binding; i < end->bindings; i++)
+        if (!valid_binding(a, p, &a->bindings[i])) return refuse(refused, SECTION_BINDINGS, i);
+    return EDGEC_OK;
+}
+
+edgec_status validate_variant(const artifact *a, edgec_location *refused) {
+    uint64_t placed[2] = {0, 0};
+    uint32_t arguments = 0;
+    ends end = {0, 0, 0};
+    for (uint32_t i = 0; i < a->tensor_count; i++)
+        if (!valid_placement(a, i, placed)) return refuse(refused, SECTION_PLACEMENTS, i);
+    for (uint32_t i = 0; i < a->buffer_count; i++)
+        if (!valid_buffer(a, &a->buffers[i])) return refuse(refused, SECTION_BUFFERS, i);
+    for (uint32_t i = 0; i < a->argument_count; i++)
+        if (a->arguments[i].access < ACCESS_READ || a->arguments[i].access > ACCESS_READ_WRITE)
+            return refuse(refused, SECTION_ARGUMENTS, i);
+    for (uint32_t i = 0; i < a->kernel_count; i++)
+        if (!valid_kernel(a, &a->kernels[i], &arguments)) return refuse(refused, SECTION_KERNELS, i);
+    for (uint32_t i = 0; i < a->program_count; i++) {
+        edgec_status status = validate_program(a, i, &end, refused);
+        if (status != EDGEC_OK) return status;
+    }
+    return EDGEC_OK;
+}
