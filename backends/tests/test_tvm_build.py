@@ -1,0 +1,162 @@
+import ctypes
+import mmap
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import ELEMENTS, ToySpec, build_toys
+
+from edgec.backends import elf
+from edgec.backends.base import CodeImage
+from edgec.backends.targets import find_target
+from edgec.backends.toolchain import toolchain
+from edgec.backends.tvm import build as build_module
+from edgec.backends.tvm.build import build, symbol_name
+from edgec.graph.errors import InternalError, UserError
+
+
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def shared_cache(shared_folder, monkeypatch):
+    """What one test compiled another may use."""
+    monkeypatch.setenv("EDGEC_CACHE", str(shared_folder))
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """An empty cache; its folder of kernels."""
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path))
+    return tmp_path / "kernels"
+
+
+def call(image: CodeImage, spec: ToySpec, x: np.ndarray, tasks: int) -> np.ndarray:
+    """Map the image as the runtime does, and run all tasks."""
+    memory = mmap.mmap(-1, len(image.data), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory.write(image.data)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
+    y = np.zeros_like(x)
+    function(start + image.entries[spec])(x.ctypes.data, y.ctypes.data, 0, tasks)
+    return y
+
+
+def test_built_kernels_run_from_the_mapped_image():
+    specs = [ToySpec(3.25), ToySpec(-1.5), ToySpec(3.25)]
+    target = find_target("x86")
+    image = build_toys(specs, "x86")
+    assert image.kind == "elf" and len(image.entries) == 2
+    x = np.random.default_rng(0).standard_normal(ELEMENTS).astype(np.float32)
+    for spec in specs:
+        y = call(image, spec, x, ELEMENTS // target.lanes)
+        np.testing.assert_allclose(y, x * np.float32(1 + spec.factor), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["x86-64-v3", "rpi4"])
+def test_image_obeys_the_rules_and_its_bytes_are_reproducible(name, own_cache):
+    specs = [ToySpec(float(i)) for i in range(4)]
+    target = find_target(name)
+    first = build_toys(specs, name)
+    elf.check_image(first.data, target.arch)
+    for path in own_cache.iterdir():
+        path.unlink()
+    second = build_toys(list(reversed(specs)), name)
+    assert first.data == second.data
+    assert first.entries == second.entries
+
+
+def test_weak_half_float_helpers_are_dropped_when_unused():
+    image = build_toys([ToySpec(1.0), ToySpec(2.0)], "x86-64-v3")
+    functions = {s.name for s in elf.parse(image.data).symbols if s.is_function}
+    assert functions == set(image.names.values())
+
+
+def test_a_name_tells_the_kernel_and_the_target():
+    spec = ToySpec()
+    name = symbol_name(spec, find_target("rpi4"))
+    assert name.startswith("edgec_f32_toy_scale__") and len(name.rpartition("__")[2]) == 8
+    assert name != symbol_name(spec, find_target("rpi5"))
+
+
+def test_progress_counts_to_the_number_of_distinct_kernels(own_cache):
+    seen = []
+    build_toys([ToySpec(1.0), ToySpec(2.0), ToySpec(1.0)], "x86", lambda done, total: seen.append((done, total)))
+    assert seen[0] == (0, 2) and seen[-1] == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("abort", "crashed with SIGABRT"),
+        ("raise", "failed"),
+        ("hang", "did not finish within 1 s"),
+        ("libm", "failed"),
+    ],
+)
+def test_a_failing_kernel_is_named(behaviour, reason, monkeypatch):
+    monkeypatch.setattr(build_module, "KERNEL_TIMEOUT", 1 if behaviour == "hang" else 60)
+    spec = ToySpec(behaviour=behaviour)
+    with pytest.raises(UserError) as caught:
+        build_toys([ToySpec(), spec] if behaviour != "hang" else [spec], "x86")
+    assert caught.value.code == "E0404"
+    assert f"the code generator {reason} on kernel `edgec_f32_toy_{behaviour}__" in caught.value.message
+    expected = {"abort": "about to abort", "raise": "no such tile", "hang": "", "libm": "from outside: expf"}
+    assert expected[behaviour] in caught.value.hint
+
+
+def test_a_failing_import_of_the_generator_is_ours():
+    with pytest.raises(InternalError, match="no_such_emitter"):
+        build([ToySpec()], find_target("x86"), emitter="no_such_emitter")
+
+
+def test_missing_tvm_is_the_users_to_install(own_cache, monkeypatch):
+    monkeypatch.setattr(build_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        build_toys([ToySpec()], "x86")
+    assert caught.value.code == "E0402" and "pip install apache-tvm" in caught.value.hint
+
+
+_WARM = """
+import sys
+sys.path.insert(0, {folder!r})
+from toys import ToySpec, build_toys
+image = build_toys([ToySpec()], "rpi4")
+assert not any(name.partition(".")[0] == "tvm" for name in sys.modules), "tvm was loaded"
+sys.stdout.buffer.write(image.data)
+"""
+
+
+def test_neither_a_cold_nor_a_warm_build_loads_tvm_here_and_a_warm_one_forks_nothing(own_cache, monkeypatch):
+    folder = str(Path(__file__).parent)
+    cold = subprocess.run([sys.executable, "-c", _WARM.format(folder=folder)], capture_output=True, check=True)
+
+    def refuse(*_, **__):
+        raise AssertionError("a warm build compiled something")
+
+    monkeypatch.setattr(build_module, "run_isolated", refuse)
+    assert build_toys([ToySpec()], "rpi4").data == cold.stdout
+
+
+def test_another_generator_does_not_get_old_kernels(monkeypatch, own_cache):
+    build_toys([ToySpec()], "x86")
+    monkeypatch.setattr(build_module, "generator_version", lambda: "changed")
+    build_toys([ToySpec()], "x86")
+    assert len(list(own_cache.iterdir())) == 2
+
+
+def test_c_source_target_has_a_table_that_compiles(tmp_path):
+    compiler = toolchain(find_target("cortex-m7").arch).compiler.path()
+    specs = [ToySpec(1.5), ToySpec(2.5)]
+    image = build_toys(specs, "cortex-m7")
+    assert image.kind == "c" and sorted(image.entries.values()) == [0, 1]
+    order = sorted(image.names.values())
+    assert all(order[image.entries[spec]] == image.names[spec] for spec in specs)
+    (tmp_path / "kernels.c").write_bytes(image.data)
+    machine = ["-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"]
+    flags = ["-std=c11", "-O2", "-Wall", "-Werror", "-ffreestanding", "-c"]
+    subprocess.run([compiler, *machine, *flags, "kernels.c"], cwd=tmp_path, check=True)

@@ -1,0 +1,36 @@
+"""Kernels that behave well or badly on demand, for tests of the build. Loads tvm."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from edgec.backends.base import KernelSpec, Target
+from edgec.backends.tvm._tvm import PrimFunc, T
+from edgec.backends.tvm.builder import Pointer, broadcast, build_kernel, serial
+
+
+def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
+    lanes = target.lanes
+
+    def scale(x: Pointer, y: Pointer, lo, hi) -> None:
+        """Task t: y[t * lanes : ] = factor * x[t * lanes : ] + x[t * lanes : ]."""
+        with serial(lo, hi) as task:
+            vector = x.load(task * lanes, lanes)
+            y.store(task * lanes, vector * broadcast(T.float32(spec.factor), lanes) + vector)
+
+    def call_libm(x: Pointer, y: Pointer, lo, hi) -> None:
+        with serial(lo, hi) as task:
+            y.store(task, T.exp(x.load(task)))
+
+    match spec.behaviour:
+        case "abort":
+            os.write(1, b"about to abort\n")
+            os.abort()
+        case "hang":
+            time.sleep(600)
+        case "raise":
+            raise ValueError("no such tile")
+        case "libm":
+            return build_kernel(spec.arguments, call_libm, symbol)
+    return build_kernel(spec.arguments, scale, symbol)

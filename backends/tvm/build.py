@@ -1,0 +1,140 @@
+"""Kernel specs to one code image: through the cache, compile processes and the linker.
+
+Loads no tvm in this process: a warm cache links in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from edgec.backends.base import CodeImage, KernelSpec, Progress, Target
+from edgec.backends.elf import entry_offsets
+from edgec.backends.link import link
+from edgec.backends.toolchain import TVM_REQUIREMENT
+from edgec.backends.tvm.cache import KernelCache, cache_folder
+from edgec.backends.tvm.isolate import JobFailure, run_isolated
+from edgec.graph.errors import InternalError, UserError
+
+EMITTER = "edgec.backends.tvm.emitters"  # module with `emit(spec, target, symbol) -> PrimFunc`
+KERNEL_TIMEOUT = 300.0  # seconds for one kernel; the slowest known takes half a second
+
+# What the C text of a kernel may lean on.
+_C_PRELUDE = "#include <stdbool.h>\n#include <stdint.h>\n\n"
+
+
+def build(
+    specs: Sequence[KernelSpec], target: Target, *, progress: Progress | None = None, emitter: str = EMITTER
+) -> CodeImage:
+    """Compile every distinct spec and link the code. Equal specs and target give equal bytes.
+
+    UserError E0402 if the linker or tvm is missing, E0404 with the kernel's name if one cannot be compiled.
+    """
+    unique = tuple(dict.fromkeys(specs))
+    names = {spec: symbol_name(spec, target) for spec in unique}
+    if len(set(names.values())) != len(unique):
+        raise InternalError("two kernels of one image have the same name")
+    compiled = _compile(unique, names, target, progress, emitter)
+    code = {names[spec]: compiled[spec] for spec in unique}
+    if target.c_source:
+        order = sorted(code)
+        entries = {spec: order.index(names[spec]) for spec in unique}
+        return CodeImage("c", c_image(code), entries, names)
+    image = link(code, target.arch)
+    offsets = entry_offsets(image, code)
+    return CodeImage("elf", image, {spec: offsets[names[spec]] for spec in unique}, names)
+
+
+def symbol_name(spec: KernelSpec, target: Target) -> str:
+    """`edgec_<stem>__<8 hex digits of what determines the code, generator aside>`."""
+    return f"edgec_{spec.stem}__{hashlib.sha256(f'{spec!r}|{target!r}'.encode()).hexdigest()[:8]}"
+
+
+def c_image(functions: dict[str, bytes]) -> bytes:
+    """One C file with all kernels and, in the order of their names, the table `edgec_kernels` of their addresses."""
+    table = "".join(f"    (edgec_kernel_fn){name},\n" for name in sorted(functions))
+    text = b"\n".join(functions[name] for name in sorted(functions)).decode()
+    return (
+        f"{_C_PRELUDE}{text}\ntypedef void (*edgec_kernel_fn)(void);\n"
+        f"extern const edgec_kernel_fn edgec_kernels[];\nconst edgec_kernel_fn edgec_kernels[] = {{\n{table}}};\n"
+    ).encode()
+
+
+def generator_version() -> str:
+    """Hash of this package's sources and tvm's release: what code depends on besides spec and target."""
+    digest = hashlib.sha256(TVM_REQUIREMENT.encode())
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        if "tests" not in path.relative_to(folder).parts:
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _compile(
+    specs: Sequence[KernelSpec],
+    names: dict[KernelSpec, str],
+    target: Target,
+    progress: Progress | None,
+    emitter: str,
+) -> dict[KernelSpec, bytes]:
+    cache = KernelCache(cache_folder() / "kernels")
+    version = generator_version()
+    keys = {spec: hashlib.sha256(f"{spec!r}|{target!r}|{emitter}|{version}".encode()).hexdigest() for spec in specs}
+    compiled = {spec: payload for spec in specs if (payload := cache.get(keys[spec])) is not None}
+    misses = [spec for spec in specs if spec not in compiled]
+
+    def report() -> None:
+        if progress is not None:
+            progress(len(compiled), len(specs))
+
+    def finished(number: int, payload: bytes) -> None:
+        compiled[misses[number]] = payload
+        cache.put(keys[misses[number]], payload)
+        report()
+
+    report()
+    if misses:
+        if importlib.util.find_spec("tvm") is None:
+            raise UserError("E0402", "apache-tvm is needed to compile kernels", hint=f"pip install {TVM_REQUIREMENT}")
+        try:
+            run_isolated(
+                [partial(_compile_one, spec, target, names[spec], emitter) for spec in misses],
+                prepare=partial(_load_generator, emitter),
+                processes=len(os.sched_getaffinity(0)),
+                timeout=KERNEL_TIMEOUT,
+                finished=finished,
+            )
+        except JobFailure as failure:
+            raise _report(failure, misses, names) from failure
+        cache.evict()
+    return compiled
+
+
+def _report(failure: JobFailure, specs: Sequence[KernelSpec], names: dict[KernelSpec, str]) -> Exception:
+    if failure.job is None:
+        return InternalError(f"{failure.reason}\n{failure.log}")
+    spec = specs[failure.job]
+    return UserError(
+        "E0404",
+        f"the code generator {failure.reason} on kernel `{names[spec]}`",
+        where=repr(spec),
+        hint=f"this is a bug of edgec; please report it with this text\n{failure.log}",
+    )
+
+
+def _load_generator(emitter: str) -> None:
+    # tvm imports torch where it finds it, which takes twice as long as tvm itself and serves nobody here.
+    sys.modules.setdefault("torch", None)
+    importlib.import_module("edgec.backends.tvm.codegen")
+    importlib.import_module(emitter)
+
+
+def _compile_one(spec: KernelSpec, target: Target, symbol: str, emitter: str) -> bytes:
+    from edgec.backends.tvm.codegen import compile_kernel  # noqa: PLC0415  only compile processes load tvm
+
+    return compile_kernel(spec, target, symbol, emitter)

@@ -1,0 +1,42 @@
+"""One kernel to code: its PrimFunc through two TVM passes to LLVM or C. Loads tvm; runs in compile processes only."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tempfile
+from pathlib import Path
+
+from edgec.backends import elf
+from edgec.backends.base import KernelSpec, Target
+from edgec.backends.targets import tvm_target
+from edgec.backends.tvm._tvm import IRModule, tirx, tvm
+from edgec.graph.errors import InternalError
+
+
+def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) -> bytes:
+    """An object file that defines the function `symbol`, or its C text for a C-source target.
+
+    emitter: name of the module whose `emit(spec, target, symbol)` gives the kernel's PrimFunc.
+    """
+    function = importlib.import_module(emitter).emit(spec, target, symbol)
+    machine = tvm.target.Target(tvm_target(target))
+    module = IRModule({symbol: function})
+    for step in (tirx.transform.BindTarget(machine), tirx.transform.LowerIntrin()):
+        module = step(module)
+    if target.c_source:
+        return _c_text(tvm.get_global_func("target.build.c")(module, machine).inspect_source(), symbol).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.o"
+        tvm.get_global_func("target.build.llvm")(module, machine).write_to_file(str(path))
+        code = path.read_bytes()
+    elf.check_object(code, target.arch, symbol)
+    return code
+
+
+def _c_text(source: str, symbol: str) -> str:
+    """The function alone, without the prelude that ties it to TVM's headers; `static`, for a table gives it out."""
+    start = re.search(rf"^TVM_DLL [^;{{]*\b{re.escape(symbol)}\([^;]*\{{", source, re.MULTILINE)
+    if start is None:
+        raise InternalError(f"kernel `{symbol}`: the C text does not define its function")
+    return "static " + source[start.start() :].removeprefix("TVM_DLL ").rstrip() + "\n"
