@@ -67,4 +67,4 @@ class Pad(Op):
         if x.dtype is DType.BOOL:
             return self.value in (0, 1)
         limits = np.iinfo(x.dtype.numpy)
-        return self.value == int(self.value) and limits.min <= self.value <= limits.max
+        return float(self.value).is_integer() and limits.min <= self.value <= limits.max

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Tolerance, type_error
 from edgec.graph.ops.checks import require_float
-from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.div import Div
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.types import TensorType
 
@@ -47,8 +47,8 @@ class ReduceMean(Reduction):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        """dx = dy / count, scaled before it is spread: the smaller tensor."""
+        """dx = dy / count, divided before it is spread: the smaller tensor, and by a number that is exact in f32."""
         (x,) = inputs
         (dy,) = gradients
-        share = build.emit(Mul(), dy, build.constant(np.array(1 / self.count(x.type), np.float32)))
+        share = build.emit(Div(), dy, build.constant(np.array(self.count(x.type), np.float32)))
         return (self.spread(build, share, x.type),)

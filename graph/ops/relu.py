@@ -24,7 +24,7 @@ class Relu(Unary):
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         (x,) = inputs
-        return (np.maximum(x, x.dtype.type(0)),)
+        return (np.asarray(np.maximum(x, x.dtype.type(0))),)
 
     def vjp(
         self,

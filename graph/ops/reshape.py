@@ -34,7 +34,7 @@ class Reshape(Op):
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         (x,) = inputs
-        return (x.reshape(self.shape),)
+        return (x.reshape(self.shape).copy(),)
 
     def cost(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> Cost:
         return Cost(0, 0)
