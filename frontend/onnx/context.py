@@ -1,0 +1,175 @@
+"""What a converter may use: operands as graph values, arguments as numpy arrays, and `emit`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.frontend.onnx.fold import FOLDS
+from edgec.frontend.onnx.model import Node, Opaque, Unsupported
+from edgec.graph.ir import Graph, Role, Value
+from edgec.graph.ops.base import Op
+from edgec.graph.types import DType, TensorType
+
+MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
+MAX_FOLDED = 2**25  # elements that folding may make for one model
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A tensor known at compile time. `parameter` is the name of the float initializer it is, else empty."""
+
+    array: np.ndarray
+    parameter: str = ""
+
+    @property
+    def foldable(self) -> bool:
+        """Whether what is computed from it may be a constant: a parameter proper stays live, for training."""
+        return not self.parameter or self.array.size == 1
+
+
+Entry = Value | Known | Opaque  # opaque: reading it is refused, with the reason
+Converted = Value | Known | tuple[Value | Known, ...]  # what a converter returns
+
+
+class Context:
+    """The graph under construction and what the ONNX names stand for.
+
+    `reserved` holds every name of the model: values that the model does not name keep clear of them.
+    """
+
+    def __init__(self, graph: Graph, reserved: Collection[str]):
+        self.graph = graph
+        self.entries: dict[str, Entry] = {}
+        self._reserved = reserved
+        self._leaves: dict[Known, Value] = {}
+        self._stems: dict[str, int] = {}  # how often a stem has been asked for
+        self._folded = 0
+
+    # -- operands ---------------------------------------------------------------------------------------------------
+
+    def has(self, node: Node, index: int) -> bool:
+        """Whether the optional input is given."""
+        return index < len(node.inputs) and bool(node.inputs[index])
+
+    def entry(self, node: Node, index: int) -> Value | Known:
+        if not self.has(node, index):
+            raise Unsupported(f"input {index} is missing")
+        return self._readable(self.entries[node.inputs[index]])
+
+    def type(self, node: Node, index: int) -> TensorType:
+        """The type of an input, without making a leaf of it."""
+        entry = self.entry(node, index)
+        if isinstance(entry, Value):
+            return entry.type
+        return TensorType(_dtype(entry.array), entry.array.shape)
+
+    def value(self, node: Node, index: int) -> Value:
+        """An input as a tensor of the graph: a known one becomes a parameter or a constant."""
+        entry = self.entry(node, index)
+        return entry if isinstance(entry, Value) else self._leaf(entry, node.inputs[index], entry.parameter)
+
+    def factor(self, node: Node, index: int, shape: tuple[int, ...]) -> Value:
+        """An operand of an elementwise op with a result of `shape`: one element that is stretched is a constant."""
+        entry = self.entry(node, index)
+        if isinstance(entry, Value) or entry.array.size != 1:
+            return self.value(node, index)
+        rank = entry.array.ndim
+        stretched = rank == 0 or shape[len(shape) - rank :] != entry.array.shape
+        return self._leaf(entry, node.inputs[index], "" if stretched else entry.parameter)
+
+    def known(self, node: Node, index: int, what: str) -> np.ndarray:
+        """An input that must be known at compile time; `what` names it in the reason if it is not."""
+        entry = self.entry(node, index)
+        if isinstance(entry, Value):
+            raise Unsupported(f"{what} is computed from the model's inputs; it must be known at compile time")
+        return entry.array
+
+    def known_ints(self, node: Node, index: int, what: str) -> tuple[int, ...]:
+        array = self.known(node, index, what)
+        if array.ndim > 1 or array.dtype.kind not in "iu":
+            raise Unsupported(f"{what} is not a list of integers")
+        return tuple(int(item) for item in array.reshape(-1))
+
+    def known_scalar(self, node: Node, index: int, what: str) -> float:
+        array = self.known(node, index, what)
+        if array.size != 1:
+            raise Unsupported(f"{what} has {array.size} elements; one is supported")
+        return float(array.reshape(()))
+
+    # -- results ----------------------------------------------------------------------------------------------------
+
+    def emit(self, node: Node, op: Op, *inputs: Value) -> Value:
+        """Append an op with one output. The converter's result gets the ONNX name afterwards."""
+        value = self.graph.emit1(op, *inputs, name=self._free_name(f"{node.outputs[0]}.{op.name}"), source=node.label)
+        if value.type.size > MAX_ELEMENTS:
+            raise Unsupported(f"the result {value.type} has more than {MAX_ELEMENTS} elements")
+        return value
+
+    def number(self, node: Node, number: float, like: Value) -> Value:
+        """A scalar constant in the float dtype of `like`."""
+        if not like.type.dtype.is_float:
+            raise Unsupported(f"computes on {like.type.dtype.value} at run time")
+        array = np.array(number, like.type.dtype.numpy)
+        return self.graph.constant(array, self._free_name(f"{node.outputs[0]}.c"))
+
+    def fold(self, node: Node) -> tuple[Known, ...] | None:
+        """The results of a node that can be evaluated at compile time; None if it cannot."""
+        given = [self._readable(self.entries[name]) if name else None for name in node.inputs]
+        if node.op not in FOLDS or not all(e is None or isinstance(e, Known) and e.foldable for e in given):
+            return None
+        arrays = [None if entry is None else entry.array for entry in given]
+        results, cost = FOLDS[node.op].run(node, arrays, MAX_FOLDED - self._folded)
+        self._folded += cost
+        return tuple(Known(array) for array in results)
+
+    def result(self, name: str) -> Value:
+        """The value of a model output."""
+        entry = self._readable(self.entries[name])
+        return entry if isinstance(entry, Value) else self._leaf(entry, name, entry.parameter)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _readable(self, entry: Entry) -> Value | Known:
+        if isinstance(entry, Opaque):
+            raise Unsupported(f"reads {entry.what}")
+        return entry
+
+    def _leaf(self, known: Known, name: str, parameter: str) -> Value:
+        if known in self._leaves:
+            return self._leaves[known]
+        kind = TensorType(_dtype(known.array), known.array.shape)
+        data = np.ascontiguousarray(known.array).reshape(kind.shape)  # which makes vectors of scalars
+        if parameter:
+            leaf = self.graph.add_leaf(Role.PARAM, parameter, kind, data=data)
+        else:
+            name = self.graph.fresh_name(known.parameter or name)
+            leaf = self.graph.add_leaf(Role.CONSTANT, name, kind, data=data)
+        self._leaves[known] = leaf
+        return leaf
+
+    def _free_name(self, stem: str) -> str:
+        """`stem`, or the first of `stem.1`, `stem.2`, ... that nobody has."""
+        while True:
+            count = self._stems.get(stem, 0)
+            self._stems[stem] = count + 1
+            name = f"{stem}.{count}" if count else stem
+            if name not in self._reserved and self.graph.fresh_name(name) == name:
+                return name
+
+
+def initializer(name: str, array: np.ndarray | Opaque) -> Known | Opaque:
+    """The entry of a model's initializer."""
+    if isinstance(array, Opaque):
+        return array
+    is_float = array.dtype.kind == "f" or array.dtype == DType.BF16.numpy
+    return Known(array, name if is_float else "")
+
+
+def _dtype(array: np.ndarray) -> DType:
+    try:
+        return DType.of(array.dtype)
+    except KeyError:
+        raise Unsupported(f"tensors of dtype {array.dtype} are not supported") from None

@@ -1,0 +1,98 @@
+"""An ONNX model as plain data: what the rest of the frontend works on instead of protobuf messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.graph.types import DType
+
+Dim = int | str | None  # a number, a symbol shared by name, or simply unknown
+
+
+class Unsupported(Exception):
+    """A node that cannot be imported; the text is the reason, for the user."""
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """Something the frontend does not read (a subgraph, a string tensor); `what` names it."""
+
+    what: str
+
+
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray | Opaque
+
+
+@dataclass(frozen=True)
+class Input:
+    """A model input; `dims` is None where even the rank is unknown."""
+
+    name: str
+    dtype: DType | Opaque
+    dims: tuple[Dim, ...] | None
+
+    def __str__(self) -> str:
+        if self.dims is None:
+            return f"`{self.name}` of unknown rank"
+        return f"`{self.name}` [{','.join('?' if dim is None else str(dim) for dim in self.dims)}]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One application of an ONNX operator. An absent optional input is the empty name."""
+
+    op: str
+    domain: str
+    opset: int  # version of the operator set of `domain` that the model asks for
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.name or f"{self.op}:{next(filter(None, self.outputs), '')}"
+
+    def get_int(self, name: str, default: int | None = None) -> int:
+        value = self._get(name, default)
+        if not isinstance(value, int):
+            raise Unsupported(f"attribute `{name}` is not an integer")
+        return value
+
+    def get_float(self, name: str, default: float | None = None) -> float:
+        value = self._get(name, default)
+        if not isinstance(value, (int, float)):
+            raise Unsupported(f"attribute `{name}` is not a number")
+        return float(value)
+
+    def get_str(self, name: str, default: str | None = None) -> str:
+        value = self._get(name, default)
+        if not isinstance(value, str):
+            raise Unsupported(f"attribute `{name}` is not a string")
+        return value
+
+    def get_ints(self, name: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        value = self._get(name, default)
+        if not isinstance(value, tuple) or not all(isinstance(item, int) for item in value):
+            raise Unsupported(f"attribute `{name}` is not a list of integers")
+        return value
+
+    def _get(self, name: str, default: Attribute | None) -> Attribute:
+        value = self.attributes.get(name, default)
+        if value is None:
+            raise Unsupported(f"attribute `{name}` is missing")
+        return value
+
+
+@dataclass(frozen=True)
+class Model:
+    """One ONNX file. `label` names it in errors; initializer arrays are read-only and may be mapped from disk."""
+
+    label: str
+    opset: int
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...]
+    initializers: dict[str, np.ndarray | Opaque]
+    nodes: tuple[Node, ...]

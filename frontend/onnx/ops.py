@@ -1,0 +1,36 @@
+"""Every ONNX operator that becomes graph ops, and why some never will."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.fold import FOLDS
+from edgec.frontend.onnx.model import Node
+from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
+from edgec.frontend.onnx.ops_movement import MOVEMENTS
+from edgec.frontend.onnx.ops_nn import LAYERS
+from edgec.frontend.onnx.ops_reduce import REDUCTIONS
+
+CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {**ELEMENTWISE, **LAYERS, **REDUCTIONS, **MOVEMENTS}
+
+_CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
+_DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+
+
+def refusal(node: Node) -> str | None:
+    """Why no node of this kind can be imported, whatever its inputs are; None if it depends on them."""
+    if node.domain:
+        return f"the operator belongs to the domain `{node.domain}`"
+    if node.op in _CONTROL_FLOW:
+        return "control flow: programs are static"
+    if node.op in CONVERTERS or node.op in FOLDS:
+        return None
+    if node.op in _RANDOM:
+        return "random numbers at run time"
+    return data_dependent(node) or "the operator has no equivalent"
+
+
+def data_dependent(node: Node) -> str | None:
+    return "its output shape depends on data" if node.op in _DATA_DEPENDENT else None

@@ -1,0 +1,138 @@
+"""Layers with weights: convolutions, dense layers, batch normalisation. Biases become `reshape` and `add`."""
+
+from __future__ import annotations
+
+from edgec.frontend.onnx.arguments import read_windows
+from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.model import Node, Unsupported
+from edgec.graph.ir import Value
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.reshape import Reshape
+
+
+def widen(ctx: Context, node: Node, x: Value) -> Value:
+    """x[N,C,L] as [N,C,1,L]: operators over one spatial axis are those over two."""
+    if x.type.rank == 4:
+        return x
+    return ctx.emit(node, Reshape((*x.type.shape[:2], 1, x.type.shape[2])), x)
+
+
+def narrow(ctx: Context, node: Node, y: Value, rank: int) -> Value:
+    """The inverse of `widen` for a result."""
+    if y.type.rank == rank:
+        return y
+    return ctx.emit(node, Reshape((*y.type.shape[:2], y.type.shape[3])), y)
+
+
+def _kernel(ctx: Context, node: Node) -> tuple[int, ...]:
+    """Spatial extents of the weight, input 1, in agreement with the attribute."""
+    x, w = ctx.type(node, 0), ctx.type(node, 1)
+    if x.rank != w.rank or x.rank not in (3, 4):
+        raise Unsupported(f"an input of rank {x.rank} and a weight of rank {w.rank}; 3 or 4 are supported")
+    kernel = w.shape[2:]
+    if node.get_ints("kernel_shape", kernel) != kernel:
+        raise Unsupported(f"kernel_shape does not agree with the weight of shape {list(w.shape)}")
+    return kernel
+
+
+def _with_bias(ctx: Context, node: Node, y: Value) -> Value:
+    """y[N,C,H,W] plus the optional input 2 of shape [C]."""
+    if not ctx.has(node, 2):
+        return y
+    bias = ctx.value(node, 2)
+    if bias.type.shape != (y.type.shape[1],):
+        raise Unsupported(f"the bias has shape {list(bias.type.shape)} for {y.type.shape[1]} channels")
+    return ctx.emit(node, Add(), y, ctx.emit(node, Reshape((y.type.shape[1], 1, 1)), bias))
+
+
+def _conv(ctx: Context, node: Node) -> Converted:
+    kernel = _kernel(ctx, node)
+    x, w = ctx.value(node, 0), ctx.value(node, 1)
+    windows = read_windows(node, x.type.shape[2:], kernel)
+    op = Conv2d(windows.strides, windows.pads, windows.dilations, node.get_int("group", 1))
+    y = ctx.emit(node, op, widen(ctx, node, x), widen(ctx, node, w))
+    return narrow(ctx, node, _with_bias(ctx, node, y), x.type.rank)
+
+
+def _conv_transpose(ctx: Context, node: Node) -> Converted:
+    """The input gradient of the convolution with the same weight, as a forward op."""
+    kernel = _kernel(ctx, node)
+    if node.get_str("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
+        raise Unsupported("padding by auto_pad or output_shape; explicit pads are supported")
+    x, w = ctx.value(node, 0), ctx.value(node, 1)
+    windows = read_windows(node, x.type.shape[2:], kernel)
+    extra = node.get_ints("output_padding", (0,) * len(kernel))
+    if len(extra) != len(kernel) or min(extra) < 0:
+        raise Unsupported(f"output_padding {list(extra)} does not fit")
+    extra = (0, *extra)[-2:]
+    height, width = (
+        windows.strides[axis] * (windows.size[axis] - 1)
+        + windows.dilations[axis] * (windows.kernel[axis] - 1)
+        + 1
+        + extra[axis]
+        - windows.pads[axis]
+        - windows.pads[axis + 2]
+        for axis in (0, 1)
+    )
+    op = Conv2dInputGrad(
+        windows.strides,
+        windows.pads,
+        windows.dilations,
+        node.get_int("group", 1),
+        input_size=(height, width),
+    )
+    y = ctx.emit(node, op, widen(ctx, node, x), widen(ctx, node, w))
+    return narrow(ctx, node, _with_bias(ctx, node, y), x.type.rank)
+
+
+def _gemm(ctx: Context, node: Node) -> Converted:
+    """alpha * A' B' + beta * C."""
+    if ctx.type(node, 0).rank != 2 or ctx.type(node, 1).rank != 2:
+        raise Unsupported("the operands must have rank 2")
+    op = MatMul(bool(node.get_int("transA", 0)), bool(node.get_int("transB", 0)))
+    y = _scaled(ctx, node, ctx.emit(node, op, ctx.value(node, 0), ctx.value(node, 1)), node.get_float("alpha", 1.0))
+    if not ctx.has(node, 2):
+        return y
+    return ctx.emit(node, Add(), y, _scaled(ctx, node, ctx.value(node, 2), node.get_float("beta", 1.0)))
+
+
+def _scaled(ctx: Context, node: Node, x: Value, factor: float) -> Value:
+    return x if factor == 1 else ctx.emit(node, Mul(), x, ctx.number(node, factor, x))
+
+
+def _matmul(ctx: Context, node: Node) -> Converted:
+    """numpy's matmul: a vector operand gains an axis, which the result loses."""
+    a, b = ctx.value(node, 0), ctx.value(node, 1)
+    if min(a.type.rank, b.type.rank) < 1:
+        raise Unsupported("an operand is a scalar")
+    left = ctx.emit(node, Reshape((1, *a.type.shape)), a) if a.type.rank == 1 else a
+    right = ctx.emit(node, Reshape((*b.type.shape, 1)), b) if b.type.rank == 1 else b
+    y = ctx.emit(node, MatMul(), left, right)
+    if min(a.type.rank, b.type.rank) > 1:
+        return y
+    *leading, m, n = y.type.shape
+    shape = (*leading, *(() if a.type.rank == 1 else (m,)), *(() if b.type.rank == 1 else (n,)))
+    return ctx.emit(node, Reshape(shape), y)
+
+
+def _batch_norm(ctx: Context, node: Node) -> Converted:
+    # Up to opset 13 the extra outputs meant training; from 14 on an attribute says so.
+    training = node.get_int("training_mode", 0) if node.opset >= 14 else any(node.outputs[1:])
+    if training or node.get_int("spatial", 1) != 1:
+        raise Unsupported("batch normalisation in training mode; export the model for inference")
+    op = BatchNorm(node.get_float("epsilon", 1e-5))
+    return ctx.emit(node, op, *(ctx.value(node, index) for index in range(5)))
+
+
+LAYERS = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batch_norm,
+}

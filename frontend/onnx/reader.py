@@ -1,0 +1,186 @@
+"""ONNX file, bytes or `ModelProto` to a `Model`. Everything here is hostile until checked: only UserError gets out.
+
+With `tensors.py` and `functions.py` the only code of edgec that knows the protobuf classes of onnx.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, defs
+from onnx.inliner import inline_local_functions
+
+from edgec.frontend.onnx.functions import check_functions
+from edgec.frontend.onnx.model import Attribute, Dim, Input, Model, Node, Opaque
+from edgec.frontend.onnx.tensors import ExternalData, numpy_dtype, read_tensor
+from edgec.graph.errors import UserError
+from edgec.graph.types import DType
+
+Source = str | Path | bytes | ModelProto
+
+OLDEST_OPSET = 7  # numpy broadcasting came with it
+NEWEST_OPSET = defs.onnx_opset_version()
+MAX_PROTOBUF = 2**31 - 1  # bytes: the limit of the format
+
+
+def read_model(source: Source) -> Model:
+    """The model as plain data.
+
+    UserError: E0101 not ONNX, E0102 truncated or damaged, E0106 unreadable, E0107 above 2 GiB, E0103 where the opset or
+    the functions are out of range.
+    """
+    label = label_of(source)
+    proto = read_proto(source)
+    folder = Path(source).parent if isinstance(source, (str, Path)) else None
+    try:
+        return _to_model(_inlined(proto, label), ExternalData(folder), label)
+    except UnicodeDecodeError:
+        raise UserError("E0102", "a name in the model is not text", where=label) from None
+    except UserError as error:
+        error.where = error.where or label
+        raise
+
+
+def read_proto(source: Source) -> ModelProto:
+    """The protobuf message itself, its graph and opset present. A path is read once."""
+    if isinstance(source, ModelProto):
+        return source
+    label = label_of(source)
+    data = source if isinstance(source, bytes) else _read_file(Path(source))
+    if not data:
+        raise UserError("E0101", "the file is empty", where=label)
+    # A model's first field is its format version, a small number: every writer puts it there.
+    looks_like_onnx = data[0] == 0x08 and len(data) > 1 and 0 < data[1] < 0x40
+    try:
+        proto = ModelProto.FromString(data)
+    except DecodeError:
+        if not looks_like_onnx:
+            raise UserError("E0101", "the file is not an ONNX model", where=label) from None
+        raise UserError(
+            "E0102", f"the model ends early or is damaged ({len(data)} bytes)", where=label, hint="fetch the file again"
+        ) from None
+    if not proto.HasField("graph") and not looks_like_onnx:
+        raise UserError("E0101", "the file is not an ONNX model", where=label)
+    if not proto.HasField("graph") or not proto.opset_import:
+        missing = "opset" if proto.HasField("graph") else "graph"
+        message = f"the model ends before its {missing} ({len(data)} bytes)"
+        raise UserError("E0102", message, where=label, hint="fetch the file again")
+    return proto
+
+
+def label_of(source: Source) -> str:
+    """How errors call the model."""
+    return str(source) if isinstance(source, (str, Path)) else "the given model"
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError("E0106", "this is not a file", where=str(path))
+        if path.stat().st_size > MAX_PROTOBUF:
+            raise UserError(
+                "E0107",
+                "the file is larger than 2 GiB, the limit of protobuf",
+                where=str(path),
+                hint="save the model with external data: onnx.save(model, path, save_as_external_data=True)",
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError("E0106", f"the model cannot be read: {reason}", where=str(path)) from None
+
+
+def _inlined(proto: ModelProto, label: str) -> ModelProto:
+    if not proto.functions or not check_functions(proto, label):
+        return proto
+    try:
+        return inline_local_functions(proto)
+    except Exception as error:  # whatever its C++ throws: there is no common type
+        raise UserError("E0103", f"the model's functions cannot be inlined: {error}", where=label) from None
+
+
+def _to_model(proto: ModelProto, external: ExternalData, label: str) -> Model:
+    opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
+    opset = opsets.get("", 0)
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise UserError(
+            "E0103",
+            f"the model has opset {opset}; edgec imports opsets {OLDEST_OPSET} to {NEWEST_OPSET}",
+            where=label,
+            hint="convert it with onnx.version_converter.convert_version",
+        )
+    graph = proto.graph
+    initializers = {}
+    for tensor in graph.initializer:
+        if tensor.name in initializers:
+            raise UserError("E0102", f"two initializers have the name `{tensor.name}`")
+        initializers[tensor.name] = read_tensor(tensor, external)
+    for sparse in graph.sparse_initializer:
+        initializers[sparse.values.name] = Opaque("a sparse tensor")
+    # Old models list initializers as inputs too: those are defaults, which nobody overrides here.
+    inputs = tuple(_to_input(info) for info in graph.input if info.name not in initializers)
+    if len({item.name for item in inputs}) < len(inputs):
+        raise UserError("E0102", "two inputs have the same name")
+    outputs = tuple(info.name for info in graph.output)
+    if not outputs or len(set(outputs)) < len(outputs):
+        raise UserError("E0102", "two outputs have the same name" if outputs else "the model has no outputs")
+    nodes = tuple(_to_node(node, opsets, external) for node in graph.node)
+    return Model(label, opset, inputs, outputs, initializers, nodes)
+
+
+def _to_input(info: ValueInfoProto) -> Input:
+    kind = info.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return Input(info.name, Opaque(f"a {kind.removesuffix('_type')}" if kind else "a value without a type"), None)
+    tensor = info.type.tensor_type
+    dtype = numpy_dtype(tensor.elem_type)
+    if not isinstance(dtype, Opaque):
+        try:
+            dtype = DType.of(dtype)
+        except KeyError:
+            dtype = Opaque(f"a tensor of dtype {dtype}")
+    dims: list[Dim] = []
+    for dim in tensor.shape.dim:
+        # Zero and -1 are how some exporters spell an unknown dimension.
+        size = dim.dim_value if dim.WhichOneof("value") == "dim_value" else 0
+        dims.append(size if size > 0 else dim.dim_param or None)
+    return Input(info.name, dtype, tuple(dims) if tensor.HasField("shape") else None)
+
+
+def _to_node(node: NodeProto, opsets: dict[str, int], external: ExternalData) -> Node:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    inputs = list(node.input)
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    return Node(
+        op=node.op_type,
+        domain=domain,
+        opset=opsets.get(domain, 0),
+        name=node.name,
+        inputs=tuple(inputs),
+        outputs=tuple(node.output),
+        attributes={attribute.name: _to_attribute(attribute, external) for attribute in node.attribute},
+    )
+
+
+def _to_attribute(attribute: AttributeProto, external: ExternalData) -> Attribute:
+    match attribute.type:
+        case AttributeProto.INT:
+            return attribute.i
+        case AttributeProto.FLOAT:
+            return attribute.f
+        case AttributeProto.STRING:
+            return attribute.s.decode()
+        case AttributeProto.INTS:
+            return tuple(attribute.ints)
+        case AttributeProto.FLOATS:
+            return tuple(attribute.floats)
+        case AttributeProto.STRINGS:
+            return tuple(item.decode() for item in attribute.strings)
+        case AttributeProto.TENSOR:
+            return read_tensor(attribute.t, external)
+        case AttributeProto.GRAPH | AttributeProto.GRAPHS:
+            return Opaque("a subgraph")
+        case _:
+            return Opaque("an attribute of an unknown type")

@@ -1,0 +1,136 @@
+"""Binds the dynamic dimensions of a model's inputs to numbers: from `--shape`, from shared symbols, from `--batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgec.frontend.onnx.model import Dim, Input
+from edgec.graph.errors import UserError
+
+Shape = tuple[int, ...]
+
+
+def bind_shapes(
+    inputs: Sequence[Input], shapes: Mapping[str, Shape], batch: int | None, where: str
+) -> dict[str, Shape]:
+    """The static shape of every input.
+
+    A symbol has one value in the whole model. `batch` is for leading dimensions that nothing else sets. UserError E0105
+    for a shape that contradicts the model or another one; E0104 names every input that stays dynamic.
+    """
+    given = _check_given({item.name: item for item in inputs}, shapes, where)
+    symbols = _bind_symbols(inputs, given, where)
+    if batch is not None:
+        _bind_batch(inputs, given, symbols, batch, where)
+    bound, open_inputs = {}, []
+    for item in inputs:
+        dims = given.get(item.name) or [_value(dim, symbols) for dim in item.dims or ()]
+        if item.dims is None and item.name not in given or any(dim is None for dim in dims):
+            open_inputs.append(item)
+        else:
+            bound[item.name] = tuple(dims)
+    if open_inputs:
+        raise _dynamic(open_inputs, symbols, where)
+    return bound
+
+
+def _check_given(inputs: Mapping[str, Input], shapes: Mapping[str, Shape], where: str) -> dict[str, list[int | None]]:
+    """The shapes of the user, each checked against its own input."""
+    for name, shape in shapes.items():
+        if name not in inputs:
+            names = ", ".join(f"`{known}`" for known in inputs) or "none"
+            raise UserError("E0105", f"the model has no input `{name}`", where=where, hint=f"its inputs: {names}")
+        if any(not isinstance(size, int) or size < 1 for size in shape):
+            raise UserError("E0105", f"the shape {_text(shape)} for `{name}` is not all positive integers", where=where)
+        dims = inputs[name].dims
+        if dims is None:
+            continue
+        fits = len(dims) == len(shape) and all(
+            not isinstance(dim, int) or dim == size for dim, size in zip(dims, shape, strict=True)
+        )
+        if not fits:
+            raise UserError("E0105", f"the shape {_text(shape)} contradicts the model's {inputs[name]}", where=where)
+    return {name: list(shape) for name, shape in shapes.items()}
+
+
+def _bind_symbols(inputs: Sequence[Input], given: Mapping[str, list[int | None]], where: str) -> dict[str, int]:
+    symbols: dict[str, int] = {}
+    for item in inputs:
+        for dim, size in zip(item.dims or (), given.get(item.name, ()), strict=False):
+            if isinstance(dim, str) and symbols.setdefault(dim, size) != size:
+                raise UserError(
+                    "E0105",
+                    f"`{dim}` would be {symbols[dim]} and {size}: one symbol has one value",
+                    where=f"{where}: input {item}",
+                )
+    return symbols
+
+
+def _bind_batch(
+    inputs: Sequence[Input],
+    given: dict[str, list[int | None]],
+    symbols: dict[str, int],
+    batch: int,
+    where: str,
+) -> None:
+    if batch < 1:
+        raise UserError("E0105", f"the batch {batch} is not a positive integer", where=where)
+    used = False
+    for item in inputs:
+        if not item.dims:
+            continue
+        lead = given[item.name][0] if item.name in given else _value(item.dims[0], symbols)
+        used = used or lead == batch
+        if lead is not None:
+            continue
+        used = True
+        if isinstance(item.dims[0], str):
+            symbols[item.dims[0]] = batch
+        else:
+            given[item.name] = [batch, *(_value(dim, symbols) for dim in item.dims[1:])]
+    if not used:
+        raise UserError(
+            "E0105", f"no input has a leading dimension that --batch {batch} could set", where=where, hint=_list(inputs)
+        )
+    # A symbol set for one input may stand elsewhere in another that was completed before it.
+    for item in inputs:
+        if item.name in given:
+            given[item.name] = [
+                _value(dim, symbols) if size is None else size
+                for dim, size in zip(item.dims or given[item.name], given[item.name], strict=True)
+            ]
+
+
+def _value(dim: Dim, symbols: Mapping[str, int]) -> int | None:
+    return symbols.get(dim) if isinstance(dim, str) else dim
+
+
+def _dynamic(inputs: Sequence[Input], symbols: Mapping[str, int], where: str) -> UserError:
+    """E0104 with the flags that would bind every input: 1 for leading dimensions, letters for the others."""
+    flags, letters = [], []
+    for item in inputs:
+        if item.dims is None:
+            flags.append(f"--shape {item.name}=SHAPE")
+            letters.append("SHAPE")
+            continue
+        sizes = []
+        for axis, dim in enumerate(item.dims):
+            size = _value(dim, symbols) or (1 if axis == 0 else None)
+            if size is None:
+                size = dim.upper() if isinstance(dim, str) and dim.isidentifier() else f"D{axis}"
+                letters.append(size)
+            sizes.append(str(size))
+        flags.append(f"--shape {item.name}={','.join(sizes)}")
+    hint = " ".join(flags)
+    if letters:
+        hint += f" with numbers for {', '.join(dict.fromkeys(letters))}"
+    lines = "".join(f"\n  {item}" for item in inputs)
+    return UserError("E0104", f"no sizes were given for the dynamic shapes of:{lines}", where=where, hint=hint)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
+def _list(inputs: Sequence[Input]) -> str:
+    return "its inputs: " + ", ".join(map(str, inputs))

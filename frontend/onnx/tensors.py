@@ -1,0 +1,139 @@
+"""One ONNX `TensorProto` as a numpy array and back. Sizes are checked before any memory is taken.
+
+Format: https://onnx.ai/onnx/repo-docs/ExternalData.html and onnx.proto, `TensorProto`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path, PurePosixPath
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto
+
+from edgec.frontend.onnx.model import Opaque
+from edgec.graph.errors import UserError
+
+# Element types that are read: the numpy dtype, and the field that holds the elements where `raw_data` does not.
+_ELEMENTS = {
+    TensorProto.FLOAT: (np.dtype(np.float32), "float_data"),
+    TensorProto.DOUBLE: (np.dtype(np.float64), "double_data"),
+    TensorProto.FLOAT16: (np.dtype(np.float16), "int32_data"),
+    TensorProto.BFLOAT16: (np.dtype(ml_dtypes.bfloat16), "int32_data"),
+    TensorProto.INT8: (np.dtype(np.int8), "int32_data"),
+    TensorProto.UINT8: (np.dtype(np.uint8), "int32_data"),
+    TensorProto.INT16: (np.dtype(np.int16), "int32_data"),
+    TensorProto.UINT16: (np.dtype(np.uint16), "int32_data"),
+    TensorProto.INT32: (np.dtype(np.int32), "int32_data"),
+    TensorProto.INT64: (np.dtype(np.int64), "int64_data"),
+    TensorProto.UINT32: (np.dtype(np.uint32), "uint64_data"),
+    TensorProto.UINT64: (np.dtype(np.uint64), "uint64_data"),
+    TensorProto.BOOL: (np.dtype(np.bool_), "int32_data"),
+}
+_STORED_AS_BITS = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def numpy_dtype(element_type: int) -> np.dtype | Opaque:
+    """The numpy dtype of a `TensorProto.DataType`."""
+    if element_type in _ELEMENTS:
+        return _ELEMENTS[element_type][0]
+    known = element_type in TensorProto.DataType.values()
+    return Opaque(f"a tensor of dtype {TensorProto.DataType.Name(element_type).lower() if known else element_type}")
+
+
+class ExternalData:
+    """The side files of a model, mapped read-only on first use. `folder` is None for a model without a path."""
+
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+        self._files: dict[str, np.ndarray] = {}
+
+    def read(self, location: str, offset: int, size: int) -> np.ndarray:
+        """u8[size] at `offset` of the file `location`, shared with the page cache."""
+        if location not in self._files:
+            self._files[location] = self._map(location)
+        data = self._files[location]
+        if offset < 0 or offset + size > data.size:
+            raise UserError(
+                "E0102",
+                f"the external data file `{location}` has {data.size} bytes, the model needs {offset + size}",
+            )
+        return data[offset : offset + size]
+
+    def _map(self, location: str) -> np.ndarray:
+        if self._folder is None:
+            raise UserError(
+                "E0106",
+                f"the model keeps tensors in the file `{location}`, whose folder is unknown",
+                hint="give the path of the model instead of its bytes",
+            )
+        relative = PurePosixPath(location)
+        # Judged by its text: caches of model hubs are full of links, and what a link reads is only used as numbers.
+        if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
+            raise UserError("E0106", f"external data `{location}` lies outside the model's folder")
+        path = self._folder / relative
+        try:
+            if not path.is_file():
+                raise UserError("E0106", f"the external data file `{path}` does not exist")
+            return np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+        except OSError as error:
+            raise UserError("E0106", f"the external data file `{path}` cannot be read: {error.strerror}") from None
+
+
+def read_tensor(tensor: TensorProto, external: ExternalData) -> np.ndarray | Opaque:
+    """A read-only array of the tensor's shape; UserError E0102 where the data does not fit it."""
+    dtype = numpy_dtype(tensor.data_type)
+    if isinstance(dtype, Opaque):
+        return dtype
+    shape = tuple(tensor.dims)
+    if min(shape, default=0) < 0 or tensor.HasField("segment"):
+        raise UserError("E0102", f"tensor `{tensor.name}` has the shape {list(shape)}")
+    size = math.prod(shape)
+    if tensor.data_location == TensorProto.EXTERNAL:
+        location, offset = external_place(tensor)
+        flat = _of_bytes(external.read(location, offset, size * dtype.itemsize), dtype)
+    elif tensor.HasField("raw_data"):
+        raw = tensor.raw_data
+        if len(raw) != size * dtype.itemsize:
+            raise _wrong_size(tensor, f"{size * dtype.itemsize} bytes", f"{len(raw)}")
+        flat = _of_bytes(np.frombuffer(raw, np.uint8), dtype)
+    else:
+        flat = _of_fields(tensor, dtype, size)
+    array = flat.reshape(shape)
+    array.flags.writeable = False
+    return array
+
+
+def write_tensor(tensor: TensorProto, array: np.ndarray) -> None:
+    """Replace the elements of `tensor` by those of `array`, which has its shape; dtype and name stay."""
+    dtype = _ELEMENTS[tensor.data_type][0]
+    for name in ("raw_data", "external_data", "data_location", *{name for _, name in _ELEMENTS.values()}):
+        tensor.ClearField(name)
+    tensor.raw_data = np.ascontiguousarray(array, dtype).tobytes()
+
+
+def external_place(tensor: TensorProto) -> tuple[str, int]:
+    """File and byte offset of a tensor's external data."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    offset = entries.get("offset", "0")
+    if not offset.isascii() or not offset.isdigit() or len(offset) > 18:
+        raise UserError("E0102", f"tensor `{tensor.name}` has the external offset `{offset}`")
+    return entries.get("location", ""), int(offset)
+
+
+def _of_bytes(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return data != 0 if dtype == np.bool_ else data.view(dtype)
+
+
+def _of_fields(tensor: TensorProto, dtype: np.dtype, size: int) -> np.ndarray:
+    elements = getattr(tensor, _ELEMENTS[tensor.data_type][1])
+    if len(elements) != size:
+        raise _wrong_size(tensor, f"{size} elements", f"{len(elements)}")
+    if tensor.data_type in _STORED_AS_BITS:
+        return np.array(elements, np.int32).astype(np.uint16).view(dtype)
+    return np.array(elements, None if size else dtype).astype(dtype)
+
+
+def _wrong_size(tensor: TensorProto, wanted: str, got: str) -> UserError:
+    return UserError("E0102", f"tensor `{tensor.name}` of shape {list(tensor.dims)} needs {wanted}, the file has {got}")
