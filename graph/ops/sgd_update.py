@@ -9,12 +9,12 @@ import numpy as np
 
 from edgec.graph.ops.base import ChannelRule, Op, type_error
 from edgec.graph.ops.checks import operands, require_float
-from edgec.graph.types import TensorType
+from edgec.graph.types import DType, TensorType
 
 
 @dataclass(frozen=True)
 class SgdUpdate(Op):
-    """param, grad, lr[] -> param; with momentum: param, grad, lr[], velocity -> param, velocity.
+    """param, grad, lr f32[] -> param; with momentum: param, grad, lr, velocity -> param, velocity.
 
         g = grad + weight_decay * param
         velocity = momentum * velocity + g;   g = g + momentum * velocity if nesterov else velocity
@@ -35,8 +35,8 @@ class SgdUpdate(Op):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         param, grad, lr, *rest = operands(self, inputs, 4 if self.momentum else 3)
         require_float(self, param)
-        if grad != param or lr != param.with_shape(()) or any(velocity != param for velocity in rest):
-            raise type_error(self, "gradient and velocity have the parameter's type, lr is a scalar", *inputs)
+        if grad != param or lr != TensorType(DType.F32, ()) or any(velocity != param for velocity in rest):
+            raise type_error(self, "gradient and velocity have the parameter's type, lr is f32[]", *inputs)
         if self.nesterov and not self.momentum:
             raise type_error(self, "nesterov needs a momentum", *inputs)
         return (param, param) if self.momentum else (param,)
@@ -44,6 +44,7 @@ class SgdUpdate(Op):
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         param, grad, lr, *rest = inputs
         scalar = param.dtype.type
+        lr = scalar(lr)
         step = grad + scalar(self.weight_decay) * param if self.weight_decay else grad
         if not rest:
             return (np.asarray(param - lr * step),)
