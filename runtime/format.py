@@ -1,6 +1,7 @@
 """The artifact (`.edge`) as Python sees it: the records, and reading and writing them.
 
-The byte layout is in `runtime/README.md`, in C in `csrc/format.h`; `layout.py` holds the same tables for Python.
+The byte layout is in `runtime/README.md`, in C in `csrc/format.h`, for numpy in `tables.py`; `layout.py` reads and
+writes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class Region(enum.IntEnum):
     """Which memory a buffer lies in."""
 
     ARENA = 0  # of a session: inputs, outputs, activations, gradients, workspaces, scalars
-    PARAM = 1  # of a model: private copies of parameters that some program updates, or whose storage differs from the file's
+    PARAM = 1  # of a model: parameters and constants that some program updates, or in a storage not the file's
     STATE = 2  # of a model: optimizer state, running statistics, counters
     WEIGHTS = 3  # the file's mapping, read only: frozen parameters and constants
 
@@ -42,8 +43,9 @@ class Tensor:
 class Placement:
     """Where a variant keeps tensor number `tensor`, and in which storage.
 
-    In region WEIGHTS the storage equals the file's and `offset` is ignored. `trained` marks what some program updates:
-    it goes into checkpoints (all of STATE does too).
+    In region WEIGHTS the storage equals the file's and `offset` is ignored; PARAM is for parameters and constants,
+    STATE for states. Offsets are multiples of 64 and ascend with `tensor` within a region. `trained` marks what some
+    program updates: it goes into checkpoints (all of STATE does too).
     """
 
     tensor: int
@@ -55,7 +57,10 @@ class Placement:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A range of memory that calls and tensors refer to by index. For WEIGHTS, `offset` is relative to tensor `tensor`."""
+    """A range of memory that calls and bindings refer to by index.
+
+    In WEIGHTS `offset` is relative to tensor number `tensor`; in ARENA it is a multiple of 64.
+    """
 
     region: Region
     offset: int
@@ -71,7 +76,11 @@ class KernelArgument:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function of the code image: its entry offset (index, for C source) and what each pointer must hold."""
+    """A function of the code image: its entry and what each pointer must hold.
+
+    `entry` is an offset into the image, or an index into the application's table where kernels are linked in. `name` is
+    its symbol, which must then be the table's.
+    """
 
     name: str
     entry: int
@@ -86,7 +95,10 @@ class Opcode(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Call:
-    """One step of a program. `operands` are buffer indices; `label` names the source nodes."""
+    """One step of a program. `operands` are buffer indices (one for GUARD and ZERO); `label` names the source nodes.
+
+    `kernel` is -1 except for KERNEL. Nothing may write PARAM or STATE before a GUARD of the same program.
+    """
 
     opcode: Opcode
     kernel: int
@@ -107,7 +119,11 @@ class Slot(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Binding:
-    """A named tensor of a program's signature, row-major. `low`..`high` bounds integer inputs (labels); high < low: no check."""
+    """A named tensor of a program's signature, row-major, in the arena.
+
+    `low`..`high`, both included, bounds an integer input (labels); high < low: no check. SCALAR and LOSS have one
+    element, and LOSS is f32.
+    """
 
     name: str
     slot: Slot
@@ -128,7 +144,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Variant:
-    """One target: its requirements, placements of all tensors, buffers, kernels, programs and code."""
+    """One target: its requirements, placements of all tensors, buffers, kernels, programs and code.
+
+    `code` is an ELF image for X86_64 and AARCH64 (the rules are in README.md), empty if the kernels will be linked into
+    the application, and C source for the other architectures.
+    """
 
     target: str
     arch: Arch
@@ -144,7 +164,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class Artifact:
-    """Everything a `.edge` file holds. `fingerprint` (16 bytes) identifies graph, scheme and optimizer, not the target."""
+    """Everything a `.edge` file holds.
+
+    `fingerprint` (16 bytes) identifies graph, scheme and optimizer, not the target.
+    """
 
     fingerprint: bytes
     tensors: tuple[Tensor, ...]

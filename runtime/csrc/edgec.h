@@ -32,6 +32,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 #define EDGEC_FORMAT_VERSION 1u /* of artifacts: this runtime reads this version and older ones */
 #define EDGEC_MAX_RANK 8
@@ -257,12 +258,13 @@ edgec_status edgec_tensor_write(edgec_model *model, uint32_t tensor, const void 
 
 /* ---- Checkpoints (`.edgeckpt`): trained parameters and all states, in logical form. --------------------------- */
 
-/* Written to a temporary file, synced and renamed: a failure leaves the old file. */
-edgec_status edgec_checkpoint_save(edgec_model *model, const char *path);
+/* Written to a temporary file, synced and renamed: a failure leaves the old file. `step` is the caller's own count. */
+edgec_status edgec_checkpoint_save(edgec_model *model, const char *path, uint64_t step);
 
-/* Checked completely before anything is changed. */
-edgec_status edgec_checkpoint_load(edgec_model *model, const char *path);
+/* Checked completely before anything is changed. `step` may be NULL. */
+edgec_status edgec_checkpoint_load(edgec_model *model, const char *path, uint64_t *step);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

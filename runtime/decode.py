@@ -1,0 +1,158 @@
+"""Sections of a checked file to the records of an artifact. A file may be wrong behind right checksums: E0502."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgec.runtime import tables
+from edgec.runtime.abi import Access, Arch, Feature, Storage
+from edgec.runtime.dtypes import DTYPES, numpy_dtype
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.format import (
+    Artifact,
+    Binding,
+    Buffer,
+    Call,
+    Kernel,
+    KernelArgument,
+    Opcode,
+    Placement,
+    Program,
+    Region,
+    Slot,
+    Tensor,
+    TensorKind,
+    Variant,
+)
+from edgec.runtime.tables import Section
+
+Sections = Mapping[tuple[Section, int], memoryview]
+
+
+def _rows(sections: Sections, section: Section, variant: int = tables.NONE) -> np.ndarray:
+    return np.frombuffer(sections[section, variant], tables.RECORDS[section])
+
+
+def _extents(values: np.ndarray, rank: int) -> tuple[int, ...]:
+    if rank > tables.MAX_RANK:
+        raise ValueError(f"rank {rank}")
+    return tuple(int(value) for value in values[:rank])
+
+
+class _Names:
+    def __init__(self, section: memoryview):
+        self._bytes = bytes(section)
+
+    def __getitem__(self, offset: int) -> str:
+        return self._bytes[offset : self._bytes.index(b"\0", offset)].decode()
+
+
+def _storages(sections: Sections) -> list[Storage]:
+    return [
+        Storage(_extents(row["dims"], row["rank"]), _extents(row["perm"], row["rank"]), int(row["block"]))
+        for row in _rows(sections, Section.STORAGES)
+    ]
+
+
+def _tensors(sections: Sections, names: _Names, storages: list[Storage]) -> tuple[Tensor, ...]:
+    weights = sections[Section.WEIGHTS, tables.NONE]
+    tensors = []
+    for row in _rows(sections, Section.TENSORS):
+        storage = storages[row["storage"]]
+        start, stop = int(row["offset"]), int(row["offset"]) + int(row["bytes"])
+        stored = np.frombuffer(weights[start:stop], numpy_dtype(DTYPES[row["dtype"]]))
+        data = storage.unpack(stored, _extents(row["shape"], row["rank"]))
+        tensors.append(Tensor(names[row["name"]], TensorKind(row["kind"]), data, storage))
+    return tuple(tensors)
+
+
+def _kernels(sections: Sections, index: int, names: _Names) -> tuple[Kernel, ...]:
+    arguments = [
+        KernelArgument(int(row["bytes"]), Access(row["access"])) for row in _rows(sections, Section.ARGUMENTS, index)
+    ]
+    kernels = []
+    for row in _rows(sections, Section.KERNELS, index):
+        first, count = int(row["first_argument"]), int(row["argument_count"])
+        kernels.append(Kernel(names[row["name"]], int(row["entry"]), tuple(arguments[first : first + count])))
+    return tuple(kernels)
+
+
+def _programs(sections: Sections, index: int, names: _Names) -> tuple[Program, ...]:
+    operands = _rows(sections, Section.OPERANDS, index).tolist()
+    calls = [
+        Call(
+            opcode=Opcode(row["opcode"]),
+            kernel=int(row["kernel"]) if row["opcode"] == Opcode.KERNEL else -1,
+            operands=tuple(operands[row["first_operand"] :][: row["operand_count"]]),
+            tasks=int(row["tasks"]),
+            macs=int(row["macs"]),
+            label=names[row["label"]],
+        )
+        for row in _rows(sections, Section.CALLS, index)
+    ]
+    bindings = [
+        Binding(
+            name=names[row["name"]],
+            slot=Slot(row["slot"]),
+            dtype=DTYPES[row["dtype"]],
+            shape=_extents(row["shape"], row["rank"]),
+            buffer=int(row["buffer"]),
+            low=int(row["low"]),
+            high=int(row["high"]),
+        )
+        for row in _rows(sections, Section.BINDINGS, index)
+    ]
+    return tuple(
+        Program(
+            name=names[row["name"]],
+            arena_bytes=int(row["arena_bytes"]),
+            calls=tuple(calls[row["first_call"] :][: row["call_count"]]),
+            bindings=tuple(bindings[row["first_binding"] :][: row["binding_count"]]),
+        )
+        for row in _rows(sections, Section.PROGRAMS, index)
+    )
+
+
+def _variant(sections: Sections, index: int, record: np.void, names: _Names, storages: list[Storage]) -> Variant:
+    code = sections.get((Section.CODE, index), sections.get((Section.SOURCE, index), b""))
+    return Variant(
+        target=names[record["target"]],
+        arch=Arch(record["arch"]),
+        features=Feature(int(record["features"])),
+        placements=tuple(
+            Placement(tensor, Region(row["region"]), int(row["offset"]), storages[row["storage"]], bool(row["trained"]))
+            for tensor, row in enumerate(_rows(sections, Section.PLACEMENTS, index))
+        ),
+        buffers=tuple(
+            Buffer(
+                region=Region(row["region"]),
+                offset=int(row["offset"]),
+                bytes=int(row["bytes"]),
+                tensor=int(row["tensor"]) if row["tensor"] != tables.NONE else -1,
+            )
+            for row in _rows(sections, Section.BUFFERS, index)
+        ),
+        kernels=_kernels(sections, index, names),
+        programs=_programs(sections, index, names),
+        code=bytes(code),
+        param_bytes=int(record["param_bytes"]),
+        state_bytes=int(record["state_bytes"]),
+    )
+
+
+def decode(fingerprint: bytes, sections: Sections) -> Artifact:
+    try:
+        names = _Names(sections[Section.STRINGS, tables.NONE])
+        storages = _storages(sections)
+        variants = _rows(sections, Section.VARIANTS)
+        return Artifact(
+            fingerprint=fingerprint,
+            tensors=_tensors(sections, names, storages),
+            variants=tuple(_variant(sections, i, record, names, storages) for i, record in enumerate(variants)),
+            manifest=json.loads(bytes(sections[Section.MANIFEST, tables.NONE])),
+        )
+    except (KeyError, IndexError, ValueError, RecursionError) as error:
+        raise RuntimeFailure("E0502", f"the artifact contradicts itself: {error}") from error

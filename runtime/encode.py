@@ -1,0 +1,259 @@
+"""Records of an artifact to the tables of its sections. Limits are checked here: ValueError names the record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgec.runtime import tables
+from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, Arch, Storage
+from edgec.runtime.dtypes import DTYPES, dtype_name, numpy_dtype
+from edgec.runtime.format import Artifact, Opcode, Placement, Region, Tensor, Variant
+from edgec.runtime.tables import Section
+
+IMAGE_ARCHS = (Arch.X86_64, Arch.AARCH64)  # where the runtime maps code by itself
+
+
+def align(offset: int, alignment: int = BUFFER_ALIGNMENT) -> int:
+    return -(-offset // alignment) * alignment
+
+
+class Names:
+    """The STRINGS section: every name once, ended by a zero byte."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[str, int] = {}
+        self._bytes = bytearray()
+
+    def offset(self, name: str) -> int:
+        if name not in self._offsets:
+            encoded = name.encode()
+            if len(encoded) > tables.MAX_NAME or b"\0" in encoded:
+                raise ValueError(f"name {name[:40]!r}... has {len(encoded)} bytes or a zero byte; the limit is 255")
+            self._offsets[name] = len(self._bytes)
+            self._bytes += encoded + b"\0"
+        return self._offsets[name]
+
+    @property
+    def bytes(self) -> bytes:
+        return bytes(self._bytes)
+
+
+class Storages:
+    """The STORAGES section: every descriptor once."""
+
+    def __init__(self) -> None:
+        self._index: dict[Storage, int] = {}
+
+    def index(self, storage: Storage) -> int:
+        if len(storage.dims) > tables.MAX_RANK or sorted(storage.perm) != list(range(len(storage.dims))):
+            raise ValueError(f"{storage} has a rank above {tables.MAX_RANK}, or its perm is no permutation")
+        return self._index.setdefault(storage, len(self._index))
+
+    @property
+    def bytes(self) -> bytes:
+        rows = np.zeros(len(self._index), tables.STORAGE)
+        for row, storage in zip(rows, self._index, strict=True):
+            row["dims"][: len(storage.dims)] = storage.dims
+            row["perm"][: len(storage.perm)] = storage.perm
+            row["block"], row["rank"] = storage.block, len(storage.dims)
+        return rows.tobytes()
+
+
+def _padded(shape: Sequence[int], what: str) -> tuple[int, ...]:
+    if len(shape) > tables.MAX_RANK:
+        raise ValueError(f"{what} has rank {len(shape)}; the limit is {tables.MAX_RANK}")
+    return (*shape, *(0 for _ in range(tables.MAX_RANK - len(shape))))
+
+
+def _table(dtype: np.dtype, rows: list[dict]) -> bytes:
+    """Rows by field name; fields that a row leaves out are zero."""
+    table = np.zeros(len(rows), dtype)
+    for record, row in zip(table, rows, strict=True):
+        for name, value in row.items():
+            record[name] = value
+    return table.tobytes()
+
+
+def stored_tensor(tensor: Tensor) -> np.ndarray:
+    """A tensor's elements in the order of the file, little-endian."""
+    data = np.asarray(tensor.data)
+    return tensor.storage.pack(data.astype(numpy_dtype(dtype_name(data.dtype)), copy=False))
+
+
+def encode_tensors(artifact: Artifact, names: Names, storages: Storages) -> tuple[bytes, list[int]]:
+    """The TENSORS table, and the offset of each tensor in WEIGHTS with the section's size at the end."""
+    rows, offsets, end = [], [], 0
+    for tensor in artifact.tensors:
+        if tensor.storage.size != tensor.data.size:
+            raise ValueError(
+                f"tensor `{tensor.name}` has {tensor.data.size} elements, its storage {tensor.storage.size}"
+            )
+        rows.append(
+            {
+                "offset": end,
+                "bytes": tensor.data.nbytes,
+                "name": names.offset(tensor.name),
+                "storage": storages.index(tensor.storage),
+                "kind": tensor.kind,
+                "dtype": DTYPES.index(dtype_name(tensor.data.dtype)),
+                "rank": tensor.data.ndim,
+                "shape": _padded(tensor.data.shape, f"tensor `{tensor.name}`"),
+            }
+        )
+        offsets.append(end)
+        end = align(end + tensor.data.nbytes)
+    _refuse_duplicates([tensor.name for tensor in artifact.tensors], "tensor")
+    return _table(tables.TENSOR, rows), [*offsets, end]
+
+
+def _refuse_duplicates(names: list[str], what: str) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"{what} `{next(name for name in names if names.count(name) > 1)}` occurs twice")
+
+
+def encode_variants(artifact: Artifact, names: Names) -> bytes:
+    rows = [
+        {
+            "features": int(variant.features),
+            "param_bytes": variant.param_bytes,
+            "state_bytes": variant.state_bytes,
+            "target": names.offset(variant.target),
+            "arch": variant.arch,
+        }
+        for variant in artifact.variants
+    ]
+    return _table(tables.VARIANT, rows)
+
+
+def _encode_placements(artifact: Artifact, variant: Variant, storages: Storages) -> bytes:
+    """In the order of tensors. Offsets ascend within a region, which is how the reader proves that none overlap."""
+    placements: list[Placement] = sorted(variant.placements, key=lambda placement: placement.tensor)
+    if [placement.tensor for placement in placements] != list(range(len(artifact.tensors))):
+        raise ValueError(f"variant `{variant.target}` must place every tensor once")
+    ends = {Region.PARAM: 0, Region.STATE: 0}
+    rows = []
+    for placement, tensor in zip(placements, artifact.tensors, strict=True):
+        offset = placement.offset
+        if placement.region == Region.WEIGHTS:
+            offset = 0
+            if placement.storage != tensor.storage:
+                raise ValueError(f"`{tensor.name}` is read from the file in a storage that is not the file's")
+        else:
+            if offset < ends[placement.region] or offset % BUFFER_ALIGNMENT:
+                raise ValueError(f"`{tensor.name}` overlaps the tensor before it, or is not aligned to 64 bytes")
+            ends[placement.region] = offset + tensor.data.nbytes
+        rows.append(
+            {
+                "offset": offset,
+                "storage": storages.index(placement.storage),
+                "region": placement.region,
+                "trained": placement.trained,
+            }
+        )
+    return _table(tables.PLACEMENT, rows)
+
+
+def _encode_buffers(variant: Variant) -> bytes:
+    rows = [
+        {
+            "offset": buffer.offset,
+            "bytes": buffer.bytes,
+            "tensor": buffer.tensor if buffer.region == Region.WEIGHTS else tables.NONE,
+            "region": buffer.region,
+        }
+        for buffer in variant.buffers
+    ]
+    return _table(tables.BUFFER, rows)
+
+
+def _encode_kernels(variant: Variant, names: Names) -> tuple[bytes, bytes]:
+    """KERNELS and ARGUMENTS."""
+    kernels, arguments = [], []
+    for kernel in variant.kernels:
+        if not 1 <= len(kernel.arguments) <= MAX_KERNEL_ARGS:
+            raise ValueError(
+                f"kernel `{kernel.name}` has {len(kernel.arguments)} pointers; 1 to {MAX_KERNEL_ARGS} work"
+            )
+        kernels.append(
+            {
+                "entry": kernel.entry,
+                "name": names.offset(kernel.name),
+                "first_argument": len(arguments),
+                "argument_count": len(kernel.arguments),
+            }
+        )
+        arguments += [{"bytes": argument.bytes, "access": argument.access} for argument in kernel.arguments]
+    return _table(tables.KERNEL, kernels), _table(tables.ARGUMENT, arguments)
+
+
+def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
+    """PROGRAMS, CALLS, OPERANDS, BINDINGS. Records of a program follow those of the one before it."""
+    programs, calls, bindings = [], [], []
+    operands: list[int] = []
+    for program in variant.programs:
+        programs.append(
+            {
+                "arena_bytes": program.arena_bytes,
+                "name": names.offset(program.name),
+                "first_call": len(calls),
+                "call_count": len(program.calls),
+                "first_binding": len(bindings),
+                "binding_count": len(program.bindings),
+            }
+        )
+        for call in program.calls:
+            calls.append(
+                {
+                    "macs": call.macs,
+                    "kernel": call.kernel if call.opcode == Opcode.KERNEL else tables.NONE,
+                    "first_operand": len(operands),
+                    "tasks": call.tasks,
+                    "label": names.offset(call.label),
+                    "opcode": call.opcode,
+                    "operand_count": len(call.operands),
+                }
+            )
+            operands += call.operands
+        for binding in program.bindings:
+            bindings.append(
+                {
+                    "low": binding.low,
+                    "high": binding.high,
+                    "name": names.offset(binding.name),
+                    "buffer": binding.buffer,
+                    "slot": binding.slot,
+                    "dtype": DTYPES.index(binding.dtype),
+                    "rank": len(binding.shape),
+                    "shape": _padded(binding.shape, f"`{binding.name}` of program `{program.name}`"),
+                }
+            )
+        _refuse_duplicates([binding.name for binding in program.bindings], f"in program `{program.name}`,")
+    _refuse_duplicates([program.name for program in variant.programs], "program")
+    return {
+        Section.PROGRAMS: _table(tables.PROGRAM, programs),
+        Section.CALLS: _table(tables.CALL, calls),
+        Section.OPERANDS: np.asarray(operands, tables.OPERAND).tobytes(),
+        Section.BINDINGS: _table(tables.BINDING, bindings),
+    }
+
+
+def encode_variant(artifact: Artifact, variant: Variant, names: Names, storages: Storages) -> dict[Section, bytes]:
+    """All sections of one variant."""
+    kernels, arguments = _encode_kernels(variant, names)
+    sections = {
+        Section.PLACEMENTS: _encode_placements(artifact, variant, storages),
+        Section.BUFFERS: _encode_buffers(variant),
+        Section.KERNELS: kernels,
+        Section.ARGUMENTS: arguments,
+        **_encode_programs(variant, names),
+    }
+    if variant.code:
+        sections[Section.CODE if variant.arch in IMAGE_ARCHS else Section.SOURCE] = variant.code
+    return sections
+
+
+def encode_manifest(artifact: Artifact) -> bytes:
+    return json.dumps(artifact.manifest, sort_keys=True, ensure_ascii=False).encode()
