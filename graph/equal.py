@@ -38,7 +38,7 @@ def _leaf_difference(a: Graph, b: Graph) -> str | None:
     left, right = (
         {leaf.name: leaf for leaf in graph.leaves.values() if leaf.role is not Role.CONSTANT} for graph in (a, b)
     )
-    for name in left.keys() ^ right.keys():
+    for name in sorted(left.keys() ^ right.keys()):
         side = "first" if name in left else "second"
         return f"only the {side} has the leaf `{leaf_text((left if name in left else right)[name])}`"
     for name, leaf in left.items():

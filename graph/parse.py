@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.graph.attributes import declared_types, is_of_type, type_text
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Role, Value
 from edgec.graph.ops import ALL_OPS
@@ -34,13 +35,13 @@ _TOKEN = re.compile(
       | (?P<value>%(?:[A-Za-z0-9_.]+|"(?:\\.|[^"\\\n])*"))
       | (?P<string>"(?:\\.|[^"\\\n])*")
       | (?P<hash>\#[0-9a-f]{16}(?![0-9a-f]))
-      | (?P<number>-?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|inf\b|nan\b))
+      | (?P<number>-?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|-inf\b)
       | (?P<word>[A-Za-z_][A-Za-z0-9_.]*)
       | (?P<mark>[{}()\[\]=:,@])
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.ASCII,
 )
-_ROLES = {role.value: role for role in Role if role is not None}
+_ROLES = {role.value: role for role in Role}
 _DTYPES = {dtype.value: dtype for dtype in DType}
 _OPS = {op.name: op for op in ALL_OPS}
 _END = "end of text"
@@ -277,7 +278,7 @@ class _Parser:
         """The op named by `token`, with the attributes that follow."""
         if token.text not in _OPS:
             raise self.error(f"unknown op {token.text}", token)
-        declared = {field.name: field for field in fields(_OPS[token.text])}
+        declared = declared_types(_OPS[token.text])
         given: dict[str, Any] = {}
 
         def entry() -> None:
@@ -287,13 +288,15 @@ class _Parser:
                 hint = f"{token.text} has {', '.join(declared) or 'no attributes'}"
                 raise self.error(f"attribute {name.text} of {token.text} {problem}", name, hint=hint)
             self.expect("=")
-            value = self.attribute()
-            as_float = declared[name.text].type in ("float", float) and type(value) is int
-            given[name.text] = float(value) if as_float else value
+            kind, value_token, value = declared[name.text], self.token, self.attribute()
+            if not is_of_type(value, kind):
+                raise self.error(f"attribute {name.text} of {token.text} is not {type_text(kind)}", value_token)
+            given[name.text] = float(value) if kind is float else value
 
         if self.token.kind == "{":
             self.listed(entry, "{", "}")
-        missing = [name for name, field in declared.items() if field.default is MISSING and name not in given]
+        required = (field.name for field in fields(_OPS[token.text]) if field.default is MISSING)
+        missing = [name for name in required if name not in given]
         if missing:
             raise self.error(f"{token.text} needs {', '.join(missing)}", token)
         return _OPS[token.text](**given)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.graph.attributes import declared_types
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.base import Op
 from edgec.graph.types import TensorType
@@ -99,24 +100,23 @@ def node_text(node: Node) -> NodeText:
 def attributes_text(op: Op) -> str:
     """`{strides=(2,2), groups=4}`, without attributes at their defaults; "" if all are. Equal text, equal op."""
     entries = []
+    declared = declared_types(type(op))
     for field in fields(op):
-        text = attribute_text(getattr(op, field.name), field.type)
-        if field.default is MISSING or text != attribute_text(field.default, field.type):
+        text = attribute_text(getattr(op, field.name), declared[field.name])
+        if field.default is MISSING or text != attribute_text(field.default, declared[field.name]):
             entries.append(f"{field.name}={text}")
     return f"{{{', '.join(entries)}}}" if entries else ""
 
 
-def attribute_text(value: Any, declared: Any = None) -> str:
-    """One attribute: true, 3, 0.5, -inf, "text", (1,2); an integer in a field declared float stands as a float."""
+def attribute_text(value: Any, declared: Any) -> str:
+    """One attribute: true, 3, 0.5, -inf, "text", (1,2); an integer in an attribute declared float stands as a float."""
     if isinstance(value, tuple):
-        return f"({','.join(attribute_text(v) for v in value)})"
-    if isinstance(value, bool | np.bool_):
+        return f"({','.join(attribute_text(entry, type(entry)) for entry in value)})"
+    if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value)
-    if isinstance(value, float | np.floating) or declared in ("float", float):
-        return repr(float(value))
-    return str(value)
+    return repr(float(value)) if declared is float else str(value)
 
 
 def _word(name: str) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 
+from edgec.graph.attributes import declared_types, is_of_type, type_text
 from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops import ALL_OPS
@@ -57,7 +58,6 @@ FORBIDDEN: dict[Phase, frozenset[str]] = {
     Phase.OPTIMISED: frozenset({"batch_norm"}),
 }
 
-_ATTRIBUTE_TYPES = (bool, int, float, str)
 _NEIGHBOURS = 2  # lines quoted on either side
 
 
@@ -174,12 +174,12 @@ class _Verifier:
     def _attributes(self, node: Node) -> None:
         if type(node.op) not in ALL_OPS:
             raise self._fail_node(node, f"`{node.op.name}` is not in ALL_OPS")
-        for name, attribute in node.op.attributes().items():
-            if not _is_plain(attribute):
-                held = type(attribute).__name__
-                raise self._fail_node(
-                    node, f"attribute {name} of `{node.op.name}` is a {held}, not bool, int, float, str or a tuple"
-                )
+        for name, declared in declared_types(type(node.op)).items():
+            value = getattr(node.op, name)
+            if not is_of_type(value, declared):
+                held = f"{value!r}, a {type(value).__name__}"
+                problem = f"attribute {name} of `{node.op.name}` is {held}, and not {type_text(declared)}"
+                raise self._fail_node(node, problem)
 
     def _types(self, node: Node, line: NodeText) -> None:
         try:
@@ -234,10 +234,3 @@ class _Verifier:
         for node in self._graph.nodes:
             if node.op.name in FORBIDDEN[phase]:
                 raise self._fail_node(node, f"`{node.op.name}` may not occur in a program that is {phase.value}")
-
-
-def _is_plain(attribute: object) -> bool:
-    """Whether an attribute is of exactly the types that text form and hashing know; numpy's numbers are not."""
-    if type(attribute) is tuple:
-        return all(_is_plain(entry) for entry in attribute)
-    return type(attribute) in _ATTRIBUTE_TYPES
