@@ -37,7 +37,7 @@ class Phase(enum.Enum):
 
 
 class Fact(enum.Enum):
-    """What holds from the pass that ensures it to the end of the pipeline."""
+    """What holds from the pass that ensures it until one that breaks it."""
 
     CONSTANTS_FOLDED = "no node has constant operands only"
     CANONICAL = "no node is an identity"
@@ -47,6 +47,8 @@ class Fact(enum.Enum):
     GRADIENTS = "each trainable parameter of `train` that the loss depends on has its gradient among the outputs"
     UPDATES = "each such gradient is consumed by an update; the outputs of `train` are the loss alone"
     NO_DEAD = "every node and leaf contributes to a result; inputs always stay"
+    CONSTANTS_SHARED = "a constant's name stands for the same data in every program"
+    COMMITTED = "the node that makes a new parameter value can run behind the guard and all readers of the old one"
     FUSED = "every node belongs to exactly one group"
     ORDERED = "groups stand in execution order, updates after the guard"
     STORAGE = "every value has a storage"
@@ -67,8 +69,9 @@ class Options:
 class Pass(Generic[Subject]):
     """One step: `run` changes the subject in place and says whether it changed anything.
 
-    `name` is that of the file and of its test: verb_object. `optional` marks what only makes programs better, and so
-    has a switch.
+    `requires` must hold before it; after it `ensures` holds, and what `breaks` lists need not hold any more. `name` is
+    that of the file and of its test: verb_object. `optional` marks what only makes programs better, and so has a
+    switch.
     """
 
     name: str
@@ -76,14 +79,15 @@ class Pass(Generic[Subject]):
     run: Callable[[Subject, Options], bool]
     requires: frozenset[Fact] = frozenset()
     ensures: frozenset[Fact] = frozenset()
+    breaks: frozenset[Fact] = frozenset()
     optional: bool = False
 
 
 @dataclass(frozen=True)
 class Level(Generic[Subject]):
-    """A kind of subject: `verify` raises where it is broken, `text` prints it for `--dump-ir`."""
+    """A kind of subject: `verify` raises where it is broken, given the facts so far; `text` prints it for dumps."""
 
-    verify: Callable[[Subject], None]
+    verify: Callable[[Subject, frozenset[Fact]], None]
     text: Callable[[Subject], str]
 
 
@@ -91,13 +95,15 @@ class Level(Generic[Subject]):
 class Trace:
     """One run through the whole pipeline, over all levels: the numbering of dumps, and where to stop.
 
-    `dump` is the folder for `007_name.ir` files, `observe` is told the name of each pass before it runs.
+    `dump` is the folder for `007_name.ir` files, `observe` is told the name of each pass before it runs. `done` and
+    `facts` are the passes so far and what they have ensured.
     """
 
     dump: Path | None = None
     stop_after: Phase | None = None
     observe: Callable[[str], None] | None = None
     done: list[str] = field(default_factory=list)
+    facts: frozenset[Fact] = frozenset()
 
     def wants(self, phase: Phase) -> bool:
         return self.stop_after is None or phase.number <= self.stop_after.number
@@ -122,7 +128,7 @@ def check_order(passes: Sequence[Pass], given: frozenset[Fact] = frozenset()) ->
             raise InternalError(f"pass {step.name} requires {sorted(f.name for f in missing)}, which nothing ensures")
         if step.phase.number < last.number:
             raise InternalError(f"pass {step.name} of phase {step.phase.value} stands after phase {last.value}")
-        facts, last = facts | step.ensures, step.phase
+        facts, last = facts - step.breaks | step.ensures, step.phase
     return facts
 
 
@@ -143,12 +149,13 @@ def run_pipeline(
             trace.observe(step.name)
         try:
             step.run(subject, options)
+            trace.facts = trace.facts - step.breaks | step.ensures
         except UserError as error:
             if error.code != "E0201":
                 raise
             raise InternalError(f"pass {step.name} built a node that does not type-check: {error}") from error
         try:
-            level.verify(subject)
+            level.verify(subject, trace.facts)
         except EdgecError as error:
             raise InternalError(f"pass {step.name} left a broken program: {error}") from error
         trace.done.append(step.name)

@@ -1,0 +1,177 @@
+"""Pass `canonicalise`: one form for what can be written in several; nodes that do nothing go.
+
+Every rule looks at one node and gives the value that takes its place, or None. Rules run until none applies. Later
+passes rely on the forms: no identities, no reshape of a reshape, no broadcast before an elementwise op that broadcasts
+by itself; a matmul with a matrix on the right has one on the left, and transposition of its operands is an attribute.
+
+Ensures CANONICAL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from edgec.compiler.passbase import Options
+from edgec.compiler.rewrite import remove_dead_nodes, replace_node, reshape
+from edgec.graph.ir import Graph, Module, Node, Role, Value
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.clip import Clip
+from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.elementwise import Binary
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.pad import Pad
+from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduction import Reduction
+from edgec.graph.ops.relu import Relu
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.sub import Sub
+from edgec.graph.ops.transpose import Transpose
+
+Rule = Callable[[Graph, Node], Value | None]
+
+
+def canonicalise(module: Module, options: Options) -> bool:
+    changed = False
+    for graph in module.programs.values():
+        while _sweep(graph):
+            changed = True
+    return changed
+
+
+def _sweep(graph: Graph) -> bool:
+    changed = False
+    for node in list(graph.nodes):
+        for rule in _RULES:
+            nodes = len(graph.nodes)
+            value = rule(graph, node)
+            if value is not None:
+                replace_node(graph, node, value, rename=len(graph.nodes) > nodes)
+                changed = True
+                break
+    # Dead nodes would count as readers of what they read.
+    return remove_dead_nodes(graph) or changed
+
+
+def _drop_identity(graph: Graph, node: Node) -> Value | None:
+    """Ops that move data, asked to move nothing."""
+    op, x = node.op, node.inputs[0]
+    idle = (
+        (isinstance(op, Reshape | BroadcastTo | Slice | Pad) and node.output.type == x.type)
+        or (isinstance(op, Concat) and len(node.inputs) == 1)
+        or (isinstance(op, Transpose) and op.perm == tuple(range(x.type.rank)))
+        or (isinstance(op, Reduction) and not op.axes)
+        or (isinstance(op, Clip) and op.low == -math.inf and op.high == math.inf)
+        or (isinstance(op, Relu) and x.producer is not None and isinstance(x.producer.op, Relu))
+        or (
+            isinstance(op, MaxPool2d | AvgPool2d)
+            and (op.kernel_size, op.strides, op.pads) == ((1, 1), (1, 1), (0, 0, 0, 0))
+        )
+    )
+    return x if idle else None
+
+
+def _drop_neutral_operand(graph: Graph, node: Node) -> Value | None:
+    """x + 0, x - 0, x * 1, x / 1, unless the constant broadcasts x."""
+    if not isinstance(node.op, Add | Sub | Mul | Div):
+        return None
+    neutral = 0 if isinstance(node.op, Add | Sub) else 1
+    sides = ((0, 1), (1, 0)) if isinstance(node.op, Add | Mul) else ((0, 1),)
+    for kept, dropped in sides:
+        x, c = node.inputs[kept], node.inputs[dropped]
+        if c.role is Role.CONSTANT and x.type == node.output.type and np.all(c.data == neutral):
+            return x
+    return None
+
+
+def _merge_reshapes(graph: Graph, node: Node) -> Value | None:
+    inner = node.inputs[0].producer
+    if not (isinstance(node.op, Reshape) and inner is not None and isinstance(inner.op, Reshape)):
+        return None
+    return reshape(graph, node.inputs[0], node.op.shape, before=node)
+
+
+def _simplify_transpose(graph: Graph, node: Node) -> Value | None:
+    """Two transposes are one; one that keeps the order of all axes longer than 1 is a reshape."""
+    if not isinstance(node.op, Transpose):
+        return None
+    perm, x = node.op.perm, node.inputs[0]
+    if x.producer is not None and isinstance(x.producer.op, Transpose):
+        first = x.producer.op.perm
+        composed = Transpose(tuple(first[axis] for axis in perm))
+        return graph.emit1(composed, x.producer.inputs[0], source=node.source, before=node)
+    moved = [axis for axis in perm if x.type.shape[axis] != 1]
+    if moved == sorted(moved):
+        return graph.emit1(Reshape(node.output.type.shape), x, source=node.source, before=node)
+    return None
+
+
+def _simplify_reduction(graph: Graph, node: Node) -> Value | None:
+    """Over axes of extent 1, a sum, mean or maximum is a reshape; a global average pool is a mean."""
+    op, x = node.op, node.inputs[0]
+    if isinstance(op, Reduction) and all(x.type.shape[axis] == 1 for axis in op.axes):
+        return graph.emit1(Reshape(node.output.type.shape), x, source=node.source, before=node)
+    if isinstance(op, AvgPool2d) and op.kernel_size == x.type.shape[2:] and op.pads == (0, 0, 0, 0):
+        return graph.emit1(ReduceMean((2, 3), keepdims=True), x, source=node.source, before=node)
+    return None
+
+
+def _drop_broadcast(graph: Graph, node: Node) -> Value | None:
+    """Binary elementwise ops broadcast by themselves."""
+    if not isinstance(node.op, Binary):
+        return None
+    for slot, value in enumerate(node.inputs):
+        if value.producer is None or not isinstance(value.producer.op, BroadcastTo):
+            continue
+        operands = list(node.inputs)
+        operands[slot] = value.producer.inputs[0]
+        if node.op.infer(*(v.type for v in operands)) == (node.output.type,):
+            return graph.emit1(node.op, *operands, source=node.source, before=node)
+    return None
+
+
+def _flatten_matmul(graph: Graph, node: Node) -> Value | None:
+    """a[...,M,K] times a matrix is one product of [...*M,K]: so its weight gradient is one product too."""
+    if not isinstance(node.op, MatMul) or node.op.transpose_a:
+        return None
+    a, b = node.inputs
+    if a.type.rank == 2 or b.type.rank != 2:
+        return None
+    flat = reshape(graph, a, (math.prod(a.type.shape[:-1]), a.type.shape[-1]), before=node)
+    product = graph.emit1(node.op, flat, b, source=node.source, before=node)
+    return graph.emit1(Reshape(node.output.type.shape), product, source=node.source, before=node)
+
+
+def _absorb_transpose(graph: Graph, node: Node) -> Value | None:
+    """A transposition of the last two axes of a matmul's operand becomes the matmul's attribute."""
+    if not isinstance(node.op, MatMul):
+        return None
+    operands, flags = list(node.inputs), [node.op.transpose_a, node.op.transpose_b]
+    for slot, value in enumerate(node.inputs):
+        rank = value.type.rank
+        swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
+        if value.producer is not None and value.producer.op == swap:
+            operands[slot], flags[slot] = value.producer.inputs[0], not flags[slot]
+    if operands == node.inputs:
+        return None
+    return graph.emit1(MatMul(*flags), *operands, source=node.source, before=node)
+
+
+_RULES: tuple[Rule, ...] = (
+    _drop_identity,
+    _drop_neutral_operand,
+    _merge_reshapes,
+    _simplify_transpose,
+    _simplify_reduction,
+    _drop_broadcast,
+    _absorb_transpose,
+    _flatten_matmul,
+)

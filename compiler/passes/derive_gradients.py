@@ -1,0 +1,122 @@
+"""Pass `derive_gradients`: reverse-mode differentiation of `train`, written as nodes of the same program.
+
+Walks the nodes from the loss backwards and asks each op's `vjp`. Only gradients that some trainable parameter needs are
+computed; contributions to a value with several readers are summed. The gradient of parameter p becomes output
+`p/gradient`, until the updates consume it.
+
+Requires LOSS, TRAINABLE_MARKED. Ensures GRADIENTS. Breaks CANONICAL, CONSTANTS_FOLDED, NO_DEAD.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgec.compiler.passbase import Options
+from edgec.compiler.rewrite import describe
+from edgec.graph.errors import InternalError, UserError
+from edgec.graph.ir import Graph, Module, Node, Value
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.base import GradientBuilder, Op
+from edgec.graph.types import DType
+
+GRADIENT = "/gradient"
+
+
+def derive_gradients(module: Module, options: Options) -> bool:
+    graph = module.programs.get("train")
+    if graph is None:
+        return False
+    loss = graph.outputs[graph.loss]
+    forward = graph.ancestors([loss])
+    path = [node for node in graph.nodes if node in forward]
+    needed = _depends_on_trainable(graph, path)
+    _refuse_without_gradient([node for node in path if any(value in needed for value in node.inputs)])
+    if loss not in needed:
+        raise UserError("E0303", "the loss does not depend on any parameter that the update scheme trains")
+    gradients = _Gradients(graph, needed)
+    gradients.add(loss, gradients.constant(np.ones((), np.float32)))
+    for node in reversed(path):
+        if any(value in needed for value in node.inputs):
+            gradients.through(node)
+    for leaf in list(graph.leaves.values()):
+        if leaf.trainable and (gradient := gradients.of(leaf)) is not None:
+            graph.outputs[leaf.name + GRADIENT] = gradient
+    return True
+
+
+def _depends_on_trainable(graph: Graph, path: list[Node]) -> set[Value]:
+    """Values that change when a trainable parameter does: only their gradients can be of use."""
+    needed = {leaf for leaf in graph.leaves.values() if leaf.trainable}
+    for node in path:
+        if any(value in needed for value in node.inputs):
+            needed.update(value for value in node.outputs if value.type.dtype.is_float)
+    return needed
+
+
+def _refuse_without_gradient(nodes: list[Node]) -> None:
+    missing = [node for node in nodes if node.op.no_gradient is not None]
+    if missing:
+        listed = "".join(f"\n  {describe(node)} ({node.op.name}): {node.op.no_gradient}" for node in missing)
+        raise UserError(
+            "E0301",
+            f"{len(missing)} operators between trained parameters and the loss have no gradient:{listed}",
+            hint="train fewer layers, behind these, with `update`",
+        )
+
+
+class _Gradients(GradientBuilder):
+    """Gradients so far, by value; the builder that `vjp`s write with."""
+
+    def __init__(self, graph: Graph, needed: set[Value]):
+        self._graph, self._needed = graph, needed
+        self._dtype = graph.outputs[graph.loss].type.dtype
+        self._parts: dict[Value, list[Value]] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+        self._source = ""
+
+    def add(self, value: Value, gradient: Value) -> None:
+        if gradient.type != value.type:
+            raise InternalError(f"gradient {gradient} of {value} has another type")
+        self._parts.setdefault(value, []).append(gradient)
+
+    def of(self, value: Value) -> Value | None:
+        """The sum of all contributions, in the order in which they came; None where the loss does not depend on it."""
+        parts = self._parts.get(value)
+        if not parts:
+            return None
+        while len(parts) > 1:
+            parts[:2] = [self.emit(Add(), parts[0], parts[1])]
+        return parts[0]
+
+    def through(self, node: Node) -> None:
+        """From the gradients of a node's results to those of its operands: all readers of the results are done."""
+        self._source = node.source
+        results = tuple(self.of(value) for value in node.outputs)
+        if all(gradient is None for gradient in results):
+            return
+        gradients = node.op.vjp(self, tuple(node.inputs), node.outputs, results)
+        for value, gradient in zip(node.inputs, gradients, strict=True):
+            if value not in self._needed:
+                continue
+            if gradient is None:
+                raise InternalError(f"{node.op.name}.vjp gives no gradient for {value}, which a parameter needs")
+            self.add(value, gradient)
+
+    # -- for vjps ---------------------------------------------------------------------------------------------------
+
+    def emit(self, op: Op, *inputs: Value) -> Value:
+        return self._graph.emit1(op, *inputs, source=self._source)
+
+    def emit_all(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        return self._graph.emit(op, *inputs, source=self._source)
+
+    def constant(self, array: np.ndarray) -> Value:
+        if DType.of(array.dtype) is DType.F32:
+            array = array.astype(self._dtype.numpy)
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._graph.constant(array)
+        return self._constants[key]
+
+    def wanted(self, value: Value) -> bool:
+        return value in self._needed

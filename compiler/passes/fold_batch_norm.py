@@ -1,0 +1,144 @@
+"""Pass `fold_batch_norm`: batch norms become part of the convolution or product before them, dead or live.
+
+    scale = gamma / sqrt(variance + epsilon);   shift = beta + (bias - mean) * scale
+    batch_norm(conv(x, w) + bias) = conv(x, w * scale) + shift
+
+Each of these operations is done now where no program updates anything it reads, and becomes a node otherwise: fully
+frozen, the fold costs nothing at run time; with trained parameters it is live, autodiff goes through it, and no
+activation before the norm is ever saved. A norm behind anything else is x * scale + shift per channel.
+
+Requires TRAINABLE_MARKED. Ensures NO_BATCH_NORM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.compiler.passbase import Options
+from edgec.compiler.rewrite import describe, param_behind, remove_dead_nodes, replace_node, reshape
+from edgec.graph.errors import UserError
+from edgec.graph.ir import Graph, Module, Node, Role, Value
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.sub import Sub
+
+
+def fold_batch_norm(module: Module, options: Options) -> bool:
+    updated = module.updated_names() | {
+        leaf.name for graph in module.programs.values() for leaf in graph.by_role(Role.PARAM) if leaf.trainable
+    }
+    changed = False
+    for graph in module.programs.values():
+        for node in [node for node in graph.nodes if isinstance(node.op, BatchNorm)]:
+            _Fold(graph, node, frozenset(updated)).run()
+            changed = True
+        remove_dead_nodes(graph)
+    return changed
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What stands before a norm: a convolution or product, and perhaps a bias with one value per channel."""
+
+    node: Node
+    weight_shape: tuple[int, ...]  # of a vector over output channels, to broadcast against the weight
+    bias: Value | None
+
+
+class _Fold:
+    """Rewrites one batch norm. Channel vectors have shape [C] here."""
+
+    def __init__(self, graph: Graph, node: Node, updated: frozenset[str]):
+        self.graph, self.node, self.updated = graph, node, updated
+        self.channels = node.inputs[0].type.shape[1]
+        # [C,1,1] for NCHW: aligned with axis 1 of x.
+        self.per_channel = (self.channels,) + (1,) * (node.inputs[0].type.rank - 2)
+
+    def run(self) -> None:
+        x, gamma, beta, mean, variance = self.node.inputs
+        scale = self.emit(Mul(), gamma, self.inverse_deviation(variance), name=f"{gamma.name}.scale")
+        layer = self.layer_before(x)
+        if layer is None:
+            scaled = self.emit(Mul(), x, self.shaped(scale, self.per_channel))
+        else:
+            scaled = self.scaled_layer(layer, scale)
+            if layer.bias is not None:
+                mean = self.emit(Sub(), mean, self.shaped(layer.bias, (self.channels,)))
+        shift = self.emit(Sub(), beta, self.emit(Mul(), mean, scale), name=f"{beta.name}.shift")
+        y = self.graph.emit1(
+            Add(), scaled, self.shaped(shift, self.per_channel), source=self.node.source, before=self.node
+        )
+        replace_node(self.graph, self.node, y, rename=True)
+
+    def inverse_deviation(self, variance: Value) -> Value:
+        """1 / sqrt(variance + epsilon): there is no op for it, since statistics are never trained."""
+        if not self.frozen(variance):
+            raise UserError(
+                "E0103",
+                f"the variance of a batch norm is computed or trained: {variance}",
+                where=describe(self.node),
+                hint="export the model in inference mode, with the statistics as initializers",
+            )
+        wide = variance.data.astype(np.float64) + self.node.op.epsilon
+        return self.graph.constant(
+            (1 / np.sqrt(wide)).astype(variance.data.dtype), f"{variance.name}.inverse_deviation"
+        )
+
+    def layer_before(self, x: Value) -> _Layer | None:
+        """The layer whose result only this norm reads."""
+        bias = None
+        if len(x.uses) == 1 and x.producer is not None and isinstance(x.producer.op, Add):
+            for slot, value in enumerate(x.producer.inputs):
+                if self.is_channel_vector(value):
+                    bias, x = value, x.producer.inputs[1 - slot]
+                    break
+        if len(x.uses) != 1 or x.producer is None or self.graph.is_result(x):
+            return None
+        op = x.producer.op
+        if not isinstance(op, Conv2d | MatMul) or x.producer.inputs[1].role not in (Role.PARAM, Role.CONSTANT):
+            return None
+        if isinstance(op, Conv2d):
+            return _Layer(x.producer, (self.channels, 1, 1, 1), bias)
+        if x.type.rank == x.producer.inputs[1].type.rank == 2:
+            return _Layer(x.producer, (self.channels, 1) if op.transpose_b else (self.channels,), bias)
+        return None
+
+    def is_channel_vector(self, value: Value) -> bool:
+        """A leaf with one number for each channel: [C,1,1] or [1,C,1,1] before an NCHW norm.
+
+        An activation may have that shape too, in a batch of one.
+        """
+        shape = value.type.shape
+        while len(shape) > len(self.per_channel) and shape[0] == 1:
+            shape = shape[1:]
+        return shape == self.per_channel and (value.role is Role.CONSTANT or param_behind(value) is not None)
+
+    def scaled_layer(self, layer: _Layer, scale: Value) -> Value:
+        x, weight = layer.node.inputs
+        scaled = self.emit(Mul(), weight, self.shaped(scale, layer.weight_shape), name=f"{weight.name}.scaled")
+        return self.graph.emit1(layer.node.op, x, scaled, source=layer.node.source, before=self.node)
+
+    def shaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+        if self.frozen(value):
+            return self.emit(Reshape(shape), value)
+        return reshape(self.graph, value, shape, before=self.node)
+
+    def frozen(self, value: Value) -> bool:
+        """Known now, and the same for ever."""
+        if value.role is Role.CONSTANT:
+            return True
+        return value.role is Role.PARAM and value.data is not None and value.name not in self.updated
+
+    def emit(self, op: Op, *operands: Value, name: str = "") -> Value:
+        """The result of `op`: a constant where all operands are frozen, else a node."""
+        if all(map(self.frozen, operands)):
+            (array,) = op.reference(*(value.data for value in operands))
+            return self.graph.constant(array, name or operands[0].name)
+        return self.graph.emit1(op, *operands, name=name, source=self.node.source, before=self.node)
