@@ -1,6 +1,6 @@
 """Reading ELF64 little-endian files, and the rules that kernel objects and code images obey.
 
-Written from the System V gABI (chapters 4 and 5). Only what the rules need is read; nothing is ever changed in place.
+Written from the System V gABI (chapters 4 and 5). Only what the rules need is read; the one change is a symbol's name.
 """
 
 from __future__ import annotations
@@ -121,6 +121,25 @@ def _symbols(data: bytes, section: Section, sections: tuple[Section, ...]) -> It
 
 def _string(data: bytes, at: int) -> str:
     return data[at : data.index(b"\0", at)].decode()
+
+
+def rename_symbol(data: bytes, old: str, new: str) -> bytes:
+    """A copy of an object in which the symbol `old` is called `new`. InternalError if there is not just one of it."""
+    elf, (shoff,) = parse(data), struct.unpack_from("<Q", data, 40)
+    (shentsize,) = struct.unpack_from("<H", data, 58)
+    table = next(section for section in elf.sections if section.type == _SHT_SYMTAB)
+    names = elf.sections[table.link]
+    matches = [
+        at
+        for at in range(table.offset + 24, table.offset + table.size, 24)
+        if _string(data, names.offset + struct.unpack_from("<I", data, at)[0]) == old
+    ]
+    _require(len(matches) == 1, old, f"names {len(matches)} symbols of the object")
+    # A longer string table, at the end of the file; sections keep their offsets.
+    renamed = bytearray(data + data[names.offset : names.offset + names.size] + new.encode() + b"\0")
+    struct.pack_into("<I", renamed, matches[0], names.size)
+    struct.pack_into("<QQ", renamed, shoff + table.link * shentsize + 24, len(data), len(renamed) - len(data))
+    return bytes(renamed)
 
 
 def check_object(data: bytes, arch: Arch, symbol: str) -> None:

@@ -123,7 +123,8 @@ def bind(value: Expr) -> Expr:
 
 def local(elements: int, dtype: DType = DType.F32) -> Pointer:
     """An array of the kernel itself, uninitialised. With constant indices LLVM keeps all of it in registers."""
-    return Pointer(T.alloc_buffer((elements,), TVM_DTYPE[dtype], scope="local"))
+    # "global" is the only scope that TVM's C generator knows; to LLVM all scopes are the stack.
+    return Pointer(T.alloc_buffer((elements,), TVM_DTYPE[dtype], scope="global"))
 
 
 def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:

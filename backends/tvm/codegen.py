@@ -13,6 +13,10 @@ from edgec.backends.targets import tvm_target
 from edgec.backends.tvm._tvm import IRModule, tirx, tvm
 from edgec.graph.errors import InternalError
 
+# LLVM turns loops that copy or fill into calls of memcpy and memset, except within a function of that name; TVM gives
+# no other way to tell it.
+_NO_LIBRARY_CALLS = "memcpy"
+
 
 def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) -> bytes:
     """An object file that defines the function `symbol`, or its C text for a C-source target.
@@ -21,6 +25,8 @@ def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) 
     """
     function = importlib.import_module(emitter).emit(spec, target, symbol)
     machine = tvm.target.Target(tvm_target(target))
+    if not target.c_source:
+        function = function.with_attr("global_symbol", _NO_LIBRARY_CALLS)
     module = IRModule({symbol: function})
     for step in (tirx.transform.BindTarget(machine), tirx.transform.LowerIntrin()):
         module = step(module)
@@ -29,7 +35,7 @@ def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
         tvm.get_global_func("target.build.llvm")(module, machine).write_to_file(str(path))
-        code = path.read_bytes()
+        code = elf.rename_symbol(path.read_bytes(), _NO_LIBRARY_CALLS, symbol)
     elf.check_object(code, target.arch, symbol)
     return code
 

@@ -1,0 +1,124 @@
+"""Code of a generic kernel: a loop over its rows, in it loops over the rest of the output, in them one element."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm.builder import Index, Pointer, build_kernel, serial
+from edgec.backends.tvm.computation import Computation, Computed, Memory
+from edgec.backends.tvm.expressions import evaluate
+from edgec.backends.tvm.generic import (
+    batch_norm_code,
+    convolution_code,
+    matmul_code,
+    movement_code,
+    pooling_code,
+    reduction_code,
+    softmax_code,
+)
+from edgec.backends.tvm.generic.kernel import GenericSpec, row_axes
+from edgec.backends.tvm.generic.loops_code import loops
+from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
+from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.pad import Pad
+from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.softmax import Softmax
+from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
+from edgec.graph.ops.transpose import Transpose
+
+# op, operands, index -> the element of each result at that index. Elementwise ops stand in `expressions`.
+ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tuple[Expr, ...]]] = {
+    Conv2d: convolution_code.conv2d,
+    Conv2dInputGrad: convolution_code.conv2d_input_grad,
+    Conv2dWeightGrad: convolution_code.conv2d_weight_grad,
+    MatMul: matmul_code.matmul,
+    MaxPool2d: pooling_code.max_pool2d,
+    AvgPool2d: pooling_code.avg_pool2d,
+    AvgPool2dGrad: pooling_code.avg_pool2d_grad,
+    BatchNorm: batch_norm_code.batch_norm,
+    Reshape: movement_code.reshape,
+    Transpose: movement_code.transpose,
+    Concat: movement_code.concat,
+    Slice: movement_code.slice_,
+    Pad: movement_code.pad,
+    BroadcastTo: movement_code.broadcast_to,
+    ReduceSum: reduction_code.reduce_sum,
+    ReduceMean: reduction_code.reduce_mean,
+    ReduceMax: reduction_code.reduce_max,
+    SoftmaxCrossEntropyGrad: softmax_code.softmax_cross_entropy_grad,
+}
+
+# op, operands, results (None: not wanted), row -> statements that write the row. Nothing can be fused behind these.
+ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], Index], None]] = {
+    MaxPool2dGrad: pooling_code.max_pool2d_grad,
+    Softmax: softmax_code.softmax,
+    SoftmaxCrossEntropy: softmax_code.softmax_cross_entropy,
+}
+
+
+def emit_generic(spec: GenericSpec, target: Target) -> PrimFunc:
+    """The same code for every target."""
+
+    def body(*parameters: Pointer | Expr) -> None:
+        *pointers, lo, hi = parameters
+        per_task = -(-spec.rows // max(spec.tasks, 1))
+        stop = T.min(hi * per_task, spec.rows)
+        with serial(lo * per_task, stop) as row:
+            _emit_row(spec.computation, pointers, row)
+
+    return build_kernel(spec.arguments, body)
+
+
+def _emit_row(computation: Computation, pointers: Sequence[Pointer], row: Index) -> None:
+    def tensor(memory: Memory) -> Tensor:
+        return Tensor(pointers[memory.argument], memory.type, memory.storage)
+
+    anchor = computation.anchor
+    if type(anchor.op) in ROW:
+        outputs = {store.value.output: tensor(store.memory) for store in computation.stores}
+        wanted = [outputs.get(i) for i in range(max(outputs) + 1)]
+        ROW[type(anchor.op)](anchor.op, [tensor(operand) for operand in anchor.operands], wanted, row)
+        return
+    shape = computation.shape
+    axes = row_axes(shape)
+    with loops(*shape[axes:]) as inner:
+        _emit_element(computation, tensor, [*unravel(row, shape[:axes]), *inner])
+
+
+def _emit_element(computation: Computation, tensor: Callable[[Memory], Tensor], index: list[Index]) -> None:
+    """One element of every result of the group."""
+    done: list[tuple[Expr, ...]] = []
+
+    def element(operand: Memory | Computed) -> Expr:
+        match operand:
+            case Computed(step, output):
+                return done[step][output]
+            case Memory():
+                return tensor(operand).load_broadcast(index)
+
+    for step in computation.steps:
+        if type(step.op) in ELEMENT:
+            done.append(ELEMENT[type(step.op)](step.op, [tensor(operand) for operand in step.operands], index))
+        else:
+            done.append(evaluate(step.op, [element(operand) for operand in step.operands]))
+    # All reads come before the first store: an output may share an input's memory.
+    for value, memory in [(element(store.value), store.memory) for store in computation.stores]:
+        tensor(memory).store(index, value)

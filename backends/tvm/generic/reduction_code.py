@@ -1,0 +1,43 @@
+"""One element of a reduction: a serial walk over the reduced axes in row-major order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from edgec.backends.tvm._tvm import Expr
+from edgec.backends.tvm.builder import Index, constant
+from edgec.backends.tvm.generic.loops_code import Variable, loops
+from edgec.backends.tvm.generic.pooling_code import larger
+from edgec.backends.tvm.generic.tensor_code import Tensor
+from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.reduction import Reduction
+
+
+def reduce_sum(op: ReduceSum, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    return (_fold(op, inputs[0], index, 0.0, lambda total, x: total + x),)
+
+
+def reduce_mean(op: ReduceMean, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    total = _fold(op, inputs[0], index, 0.0, lambda total, x: total + x)
+    return (total / constant(float(math.prod(inputs[0].shape[axis] for axis in op.axes))),)
+
+
+def reduce_max(op: ReduceMax, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    return (_fold(op, inputs[0], index, -math.inf, larger),)
+
+
+def _fold(
+    op: Reduction, x: Tensor, index: Sequence[Index], initial: float, combine: Callable[[Expr, Expr], Expr]
+) -> Expr:
+    total = Variable(initial, x.dtype)
+    kept = list(index)
+    if op.keepdims:
+        kept = [i for axis, i in enumerate(index) if axis not in op.axes]
+    with loops(*(x.shape[axis] for axis in op.axes)) as reduced:
+        remaining, inner = iter(kept), iter(reduced)
+        source = [next(inner) if axis in op.axes else next(remaining) for axis in range(len(x.shape))]
+        total.set(combine(total.value, x.load(source)))
+    return total.value

@@ -1,0 +1,81 @@
+"""Cases of convolutions with their gradients, matrix products, pools and batch norm."""
+
+from cases.op_case import Normal, Positive, ResultOf, case
+from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
+from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.types import DType, tensor
+
+# name, attributes, x shape, w shape
+_CONVOLUTIONS = (
+    ("pointwise", {}, (2, 6, 5, 7), (10, 6, 1, 1)),
+    ("same_3x3", {"pads": (1, 1, 1, 1)}, (2, 3, 6, 5), (8, 3, 3, 3)),
+    ("strided_3x3", {"pads": (1, 1, 1, 1), "strides": (2, 2)}, (1, 3, 9, 8), (17, 3, 3, 3)),
+    ("uneven_pads", {"pads": (0, 1, 2, 0), "strides": (1, 2)}, (1, 4, 7, 6), (5, 4, 3, 2)),
+    ("dilated", {"dilations": (2, 1), "pads": (2, 1, 2, 1)}, (1, 2, 8, 7), (4, 2, 3, 3)),
+    ("grouped", {"groups": 2, "pads": (1, 1, 1, 1)}, (2, 4, 5, 5), (6, 2, 3, 3)),
+    ("depthwise", {"groups": 9, "pads": (1, 1, 1, 1)}, (2, 9, 6, 7), (9, 1, 3, 3)),
+    ("depthwise_strided_5x5", {"groups": 8, "pads": (2, 2, 2, 2), "strides": (2, 2)}, (1, 8, 9, 9), (8, 1, 5, 5)),
+    ("unread_edge", {"strides": (2, 2)}, (1, 2, 6, 6), (3, 2, 1, 1)),
+)
+
+
+def _output(attributes: dict, x: tuple[int, ...], w: tuple[int, ...]) -> tuple[int, ...]:
+    return (x[0], w[0], *Conv2d(**attributes).window(x[2:], w[2:]).output)
+
+
+_POOLS = (
+    ("2x2", {"kernel_size": (2, 2), "strides": (2, 2)}, (2, 5, 6, 8)),
+    ("overlapping_3x3", {"kernel_size": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)}, (1, 17, 7, 9)),
+    ("uneven", {"kernel_size": (2, 3), "strides": (1, 2), "pads": (1, 0, 0, 1)}, (2, 3, 5, 6)),
+)
+_BATCH_NORM = (Normal((2, 5, 3, 7)), Positive((5,)), Normal((5,)), Normal((5,)), Positive((5,)))
+
+CASES = (
+    *(case(name, Conv2d(**a), Normal(x), Normal(w)) for name, a, x, w in _CONVOLUTIONS),
+    *(
+        case(name, Conv2dInputGrad(**a, input_size=x[2:]), Normal(_output(a, x, w)), Normal(w))
+        for name, a, x, w in _CONVOLUTIONS
+    ),
+    *(
+        case(name, Conv2dWeightGrad(**a, kernel_size=w[2:]), Normal(x), Normal(_output(a, x, w)))
+        for name, a, x, w in _CONVOLUTIONS
+    ),
+    case("plain", MatMul(), Normal((7, 12)), Normal((12, 10))),
+    case("transpose_a", MatMul(transpose_a=True), Normal((12, 7)), Normal((12, 10))),
+    case("transpose_b", MatMul(transpose_b=True), Normal((7, 12)), Normal((10, 12))),
+    case("transpose_both", MatMul(True, True), Normal((12, 7)), Normal((10, 12))),
+    case("batched", MatMul(), Normal((3, 1, 4, 5)), Normal((2, 5, 6))),
+    *(case(name, MaxPool2d(**a), Normal(x)) for name, a, x in _POOLS),
+    *(
+        case(
+            name,
+            MaxPool2dGrad(**a),
+            Normal(MaxPool2d(**a).infer(tensor(DType.F32, *x))[0].shape),
+            Normal(x, ties=True),
+            ResultOf(MaxPool2d(**a), (1,)),
+        )
+        for name, a, x in _POOLS
+    ),
+    *(
+        case(f"{name}_{'with' if pad else 'without'}_pad", AvgPool2d(**a, count_include_pad=pad), Normal(x))
+        for name, a, x in _POOLS
+        for pad in (False, True)
+    ),
+    *(
+        case(
+            f"{name}_{'with' if pad else 'without'}_pad",
+            AvgPool2dGrad(**a, count_include_pad=pad, input_size=x[2:]),
+            Normal(AvgPool2d(**a).infer(tensor(DType.F32, *x))[0].shape),
+        )
+        for name, a, x in _POOLS
+        for pad in (False, True)
+    ),
+    case("image", BatchNorm(1e-5), *_BATCH_NORM),
+)

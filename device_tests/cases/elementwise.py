@@ -1,0 +1,64 @@
+"""Cases of elementwise ops: every op once, then broadcasting in each form that kernels treat on their own."""
+
+from cases.op_case import Normal, Positive, ResultOf, case
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.clip import Clip
+from edgec.graph.ops.clip_grad import ClipGrad
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.hard_sigmoid import HardSigmoid
+from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
+from edgec.graph.ops.hard_swish import HardSwish
+from edgec.graph.ops.hard_swish_grad import HardSwishGrad
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.relu import Relu
+from edgec.graph.ops.relu_grad import ReluGrad
+from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.sigmoid import Sigmoid
+from edgec.graph.ops.sigmoid_grad import SigmoidGrad
+from edgec.graph.ops.sub import Sub
+
+IMAGE = (2, 5, 3, 7)
+LARGE = (2, 24, 23, 25)
+WEIGHT = (10, 3, 3, 3)
+
+CASES = (
+    case("same_shape", Add(), Normal(IMAGE), Normal(IMAGE)),
+    case("same_shape", Sub(), Normal(IMAGE), Normal(IMAGE)),
+    case("same_shape", Mul(), Normal(IMAGE), Normal(IMAGE)),
+    case("same_shape", Div(), Normal(IMAGE), Positive(IMAGE)),
+    case("large", Mul(), Normal(LARGE), Normal(LARGE)),
+    case("per_channel", Add(), Normal(IMAGE), Normal((5, 1, 1))),
+    case("per_channel_left", Sub(), Normal((5, 1, 1)), Normal(IMAGE)),
+    case("scalar", Mul(), Normal(IMAGE), Normal(())),
+    case("scalars", Mul(), Normal(()), Normal(())),
+    case("per_image_and_channel", Mul(), Normal(IMAGE), Normal((2, 5, 1, 1))),
+    case("per_image_and_channel_large", Mul(), Normal(LARGE), Normal((2, 24, 1, 1))),
+    case("per_pixel", Mul(), Normal(IMAGE), Normal((2, 1, 3, 7))),
+    case("per_column", Add(), Normal(IMAGE), Normal((7,))),
+    case("both_broadcast", Add(), Normal((3, 1, 4)), Normal((2, 1, 5, 1))),
+    case("rows", Add(), Normal((9, 33)), Normal((33,))),
+    case("per_output_channel", Mul(), Normal(WEIGHT), Positive((10, 1, 1, 1))),
+    case("image", Relu(), Normal(IMAGE)),
+    case("image", Sigmoid(), Normal(IMAGE, scale=20.0)),
+    case("image", Exp(), Normal(IMAGE, scale=3.0)),
+    case("image", HardSwish(), Normal(IMAGE, scale=3.0)),
+    case("relu6", Clip(0.0, 6.0), Normal(IMAGE, scale=5.0)),
+    case("image", HardSigmoid(0.2, 0.5), Normal(IMAGE, scale=3.0)),
+    case("image", ReluGrad(), Normal(IMAGE), ResultOf(Relu(), (0,))),
+    case("image", SigmoidGrad(), Normal(IMAGE), ResultOf(Sigmoid(), (0,))),
+    case("image", ClipGrad(-0.5, 0.5), Normal(IMAGE), ResultOf(Clip(-0.5, 0.5), (0,))),
+    case("image", HardSigmoidGrad(0.2), Normal(IMAGE, scale=3.0), ResultOf(HardSigmoid(0.2, 0.5), (0,))),
+    case("image", HardSwishGrad(), Normal(IMAGE), Normal(IMAGE, scale=3.0)),
+    case("plain", SgdUpdate(), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
+    case("weight_decay", SgdUpdate(weight_decay=0.1), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
+    case("momentum", SgdUpdate(momentum=0.9), Normal(WEIGHT), Normal(WEIGHT), Positive(()), Normal(WEIGHT)),
+    case(
+        "nesterov",
+        SgdUpdate(momentum=0.9, weight_decay=0.1, nesterov=True),
+        Normal((33,)),
+        Normal((33,)),
+        Positive(()),
+        Normal((33,)),
+    ),
+)

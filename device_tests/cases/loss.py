@@ -1,0 +1,19 @@
+"""Cases of softmax and of the losses."""
+
+from cases.op_case import Labels, Normal, Positive, Probabilities, case
+from edgec.graph.ops.softmax import Softmax
+from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
+
+CASES = (
+    case("rows", Softmax(1), Normal((5, 10), scale=4.0)),
+    case("wide", Softmax(1), Normal((3, 1000), scale=4.0)),
+    case("narrow", Softmax(1), Normal((70, 3), scale=4.0)),
+    case("last_of_three", Softmax(2), Normal((2, 3, 17))),
+    case("channels", Softmax(1), Normal((2, 5, 3, 4))),
+    case("batch", SoftmaxCrossEntropy(), Normal((8, 10), scale=4.0), Labels(8, 10)),
+    case("one", SoftmaxCrossEntropy(), Normal((1, 37), scale=30.0), Labels(1, 37)),
+    case("many", SoftmaxCrossEntropy(), Normal((64, 100), scale=4.0), Labels(64, 100)),
+    case("batch", SoftmaxCrossEntropyGrad(), Probabilities(8, 10), Labels(8, 10), Positive(())),
+    case("wide", SoftmaxCrossEntropyGrad(), Probabilities(3, 1000), Labels(3, 1000), Positive(())),
+)
