@@ -43,6 +43,8 @@ CODES = {
     "E0606": "the artifact has no such program",
     "E0607": "the data set does not fit the program",
     "E0608": "the device run failed",
+    "E0609": "the system refused memory or threads",
+    "E0610": "the tensor is frozen in this artifact",
 }
 
 
