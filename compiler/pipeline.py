@@ -1,4 +1,4 @@
-"""The one literal list of passes, in the order in which they run."""
+"""The one literal list of passes, in the order in which they run: first on modules, then on each target's schedules."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ from edgec.compiler.passbase import Fact, Level, Options, Pass, Phase, Trace, ru
 from edgec.compiler.passes.append_loss import append_loss
 from edgec.compiler.passes.append_updates import append_updates
 from edgec.compiler.passes.canonicalise import canonicalise
+from edgec.compiler.passes.choose_storage import choose_storage
+from edgec.compiler.passes.commit_updates import commit_updates
 from edgec.compiler.passes.derive_gradients import derive_gradients
 from edgec.compiler.passes.eliminate_dead import eliminate_dead
 from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgec.compiler.passes.fold_constants import fold_constants
+from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
+from edgec.compiler.passes.lower_groups import lower_groups
 from edgec.compiler.passes.mark_trainable import mark_trainable
+from edgec.compiler.passes.order_operators import order_operators
+from edgec.compiler.passes.pair_in_place import pair_in_place
+from edgec.compiler.passes.plan_memory import plan_memory
+from edgec.compiler.passes.share_constants import share_constants
+from edgec.compiler.schedule import TargetSchedules, print_schedule, verify_schedule
 from edgec.graph import verify
 from edgec.graph.ir import Module
 from edgec.graph.text import print_module
@@ -52,6 +61,50 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPARSIFY, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
     Pass("canonicalise", Phase.SPARSIFY, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass("eliminate_dead", Phase.SPARSIFY, eliminate_dead, ensures=frozenset({Fact.NO_DEAD})),
+    Pass("share_constants", Phase.SPARSIFY, share_constants, ensures=frozenset({Fact.CONSTANTS_SHARED})),
+)
+
+SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
+    Pass("commit_updates", Phase.OPTIMISE, commit_updates, ensures=frozenset({Fact.COMMITTED})),
+    Pass(
+        "fuse_epilogue",
+        Phase.OPTIMISE,
+        fuse_epilogue,
+        requires=frozenset({Fact.COMMITTED}),
+        ensures=frozenset({Fact.FUSED}),
+        optional=True,
+    ),
+    Pass(
+        "choose_storage",
+        Phase.OPTIMISE,
+        choose_storage,
+        requires=frozenset({Fact.FUSED}),
+        ensures=frozenset({Fact.STORAGE}),
+    ),
+    Pass(
+        "order_operators",
+        Phase.OPTIMISE,
+        order_operators,
+        requires=frozenset({Fact.STORAGE}),
+        ensures=frozenset({Fact.ORDERED}),
+        optional=True,
+    ),
+    Pass(
+        "pair_in_place",
+        Phase.OPTIMISE,
+        pair_in_place,
+        requires=frozenset({Fact.STORAGE, Fact.ORDERED}),
+        ensures=frozenset({Fact.PAIRED}),
+        optional=True,
+    ),
+    Pass(
+        "lower_groups",
+        Phase.OPTIMISE,
+        lower_groups,
+        requires=frozenset({Fact.PAIRED}),
+        ensures=frozenset({Fact.LOWERED}),
+    ),
+    Pass("plan_memory", Phase.PLAN, plan_memory, requires=frozenset({Fact.LOWERED}), ensures=frozenset({Fact.PLANNED})),
 )
 
 
@@ -65,7 +118,17 @@ def verify_module(module: Module, facts: frozenset[Fact]) -> None:
     verify.verify_module(module, phase)
 
 
+def verify_schedules(subject: TargetSchedules, facts: frozenset[Fact]) -> None:
+    for schedule in subject.programs.values():
+        verify_schedule(schedule)
+
+
+def print_schedules(subject: TargetSchedules) -> str:
+    return "\n".join(print_schedule(schedule) for schedule in subject.programs.values())
+
+
 MODULE_LEVEL: Level[Module] = Level(verify=verify_module, text=print_module)
+SCHEDULE_LEVEL: Level[TargetSchedules] = Level(verify=verify_schedules, text=print_schedules)
 
 
 def transform_module(module: Module, options: Options, trace: Trace | None = None) -> bool:

@@ -1,0 +1,159 @@
+"""`compile_module`: the whole way from an imported module to the records of an artifact, for one or several targets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgec.backends.base import Backend, CodeImage
+from edgec.compiler.pack import kernel_specs, pack_artifact
+from edgec.compiler.passbase import Options, Phase, Trace, run_pipeline
+from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES, transform_module
+from edgec.compiler.report import Report, code_figures, param_bytes, program_figures, variant_memory
+from edgec.compiler.schedule import TargetSchedules
+from edgec.graph.errors import UserError
+from edgec.graph.ir import Graph, Module, Node
+from edgec.runtime.format import Artifact
+
+MANIFEST_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """What a compilation made. `images` and `schedules` are per target, for those who look inside."""
+
+    artifact: Artifact
+    report: Report
+    module: Module
+    schedules: tuple[TargetSchedules, ...] = ()
+    images: tuple[CodeImage, ...] = ()
+
+
+# Told what is happening: the target, kernels done and kernels in all.
+BuildProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who watches a compilation: dumps and stops (`trace`), and the progress of kernel builds."""
+
+    trace: Trace = field(default_factory=Trace)
+    progress: BuildProgress | None = None
+
+
+def compile_module(
+    module: Module,
+    backends: Sequence[Backend],
+    options: Options,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> CompileResult | None:
+    """Run the pipeline; `module` becomes the target-independent program and is changed in place.
+
+    `provenance` goes into the manifest as it is. None where `observer.trace` asks to stop before the end. UserError
+    E0301 to E0303 for what cannot be trained, E0403 for nodes without a lowering, E0402 and E0404 from the build.
+    """
+    began = time.perf_counter()
+    observer = observer or Observer()
+    if not transform_module(module, options, observer.trace):
+        return None
+    result = lower_module(module, backends, options, provenance=provenance, observer=observer)
+    if result is None:
+        return None
+    return replace(result, report=replace(result.report, seconds=time.perf_counter() - began))
+
+
+def lower_module(
+    module: Module,
+    backends: Sequence[Backend],
+    options: Options,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> CompileResult | None:
+    """The target half of `compile_module`, for a module that has been through the passes on modules."""
+    observer = observer or Observer()
+    refuse_unsupported(module, backends)
+    built = []
+    for backend in backends:
+        schedules = TargetSchedules.of(module, backend)
+        if not run_pipeline(SCHEDULE_PASSES, schedules, options, SCHEDULE_LEVEL, observer.trace):
+            return None
+        built.append(schedules)
+    if not observer.trace.wants(Phase.PACK):
+        return None
+    images = [_build(schedules, observer.progress) for schedules in built]
+    artifact = pack_artifact(module, list(zip(built, images, strict=True)), {})
+    report = _report(module, built, artifact)
+    manifest = _manifest(report, artifact, built, images, options, provenance or {})
+    return CompileResult(replace(artifact, manifest=manifest), report, module, tuple(built), tuple(images))
+
+
+def refuse_unsupported(module: Module, backends: Sequence[Backend]) -> None:
+    """UserError E0403 that names every node without a lowering, once per target."""
+    for backend in backends:
+        missing: dict[str, str] = {}
+        for graph in module.programs.values():
+            for node in graph.nodes:
+                reason = backend.unsupported(node)
+                if reason is not None:
+                    missing.setdefault(_describe(graph, node), reason)
+        if missing:
+            lines = [f"{node}: {reason}" for node, reason in missing.items()]
+            raise UserError("E0403", f"target {backend.target.name} cannot run " + "; ".join(lines))
+
+
+def _describe(graph: Graph, node: Node) -> str:
+    source = f" (`{node.source}`)" if node.source else ""
+    return f"{node.op.name}{source} of program `{graph.name}`"
+
+
+def _build(schedules: TargetSchedules, progress: BuildProgress | None) -> CodeImage:
+    specs = list(dict.fromkeys(kernel_specs(schedules)))
+    backend = schedules.backend
+    if progress is None:
+        return backend.build(specs)
+    return backend.build(specs, progress=lambda done, total: progress(backend.target.name, done, total))
+
+
+def _report(module: Module, built: Sequence[TargetSchedules], artifact: Artifact) -> Report:
+    return Report(
+        targets=tuple(schedules.backend.target.name for schedules in built),
+        artifact_bytes=0,
+        param_bytes=max(param_bytes(artifact, variant) for variant in artifact.variants),
+        seconds=0.0,
+        programs={
+            name: program_figures(graph, [schedules.programs[name] for schedules in built])
+            for name, graph in module.programs.items()
+        },
+    )
+
+
+def _manifest(
+    report: Report,
+    artifact: Artifact,
+    built: Sequence[TargetSchedules],
+    images: Sequence[CodeImage],
+    options: Options,
+    provenance: Mapping[str, Any],
+) -> dict:
+    figures = report.to_json()
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "provenance": dict(provenance),
+        "train": None if options.train is None else vars(options.train),
+        "targets": figures["targets"],
+        "param_bytes": figures["param_bytes"],
+        "programs": figures["programs"],
+        "code": [
+            code_figures(variant, image, schedules.backend.target.cpu)
+            for variant, image, schedules in zip(artifact.variants, images, built, strict=True)
+        ],
+        "variants": [
+            variant_memory(artifact, variant, schedules)
+            for variant, schedules in zip(artifact.variants, built, strict=True)
+        ],
+    }

@@ -1,0 +1,125 @@
+"""Offsets in one arena: a packing of lifetimes (steps) times sizes (bytes).
+
+Greedy by a fixed order: each request takes the lowest gap that fits among those that are alive with it. Several orders
+are tried, then those at the top of the best packing are moved to the front of its order, a bounded number of times.
+Never less than the largest sum of live bytes, which is a lower bound for every plan; most programs reach it.
+
+The greedy orders follow Pisarchyk and Lee, "Efficient memory management for deep neural net inference" (MLSys 2020
+workshop), arXiv:2001.03288.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgec.compiler.memory.lifetimes import Lifetime, aligned, lifetimes, live_bytes
+from edgec.compiler.schedule import MemoryPlan, Schedule, Span
+from edgec.graph.ir import Value
+
+ROUNDS = 48  # of improvement; each costs as much as one order
+
+
+@dataclass(frozen=True)
+class Request:
+    """`bytes` of memory for the steps of a lifetime."""
+
+    bytes: int
+    life: Lifetime
+
+
+def make_plan(schedule: Schedule) -> MemoryPlan:
+    """Place every value of the arena and every workspace. The schedule's groups must be lowered."""
+    alive = lifetimes(schedule)
+    keys: list[Value | tuple[int, int]] = list(alive)
+    requests = [Request(value.type.bytes, life) for value, life in alive.items()]
+    scratch: dict[int, int] = {}
+    for step, group in enumerate(schedule.groups):
+        for workspace in schedule.lowerings[group].workspaces:
+            keys.append((step, workspace.index))
+            requests.append(Request(workspace.bytes, Lifetime(step, step)))
+            scratch[step] = scratch.get(step, 0) + aligned(workspace.bytes)
+    peak = max(live_bytes(alive, max(len(schedule.groups), 1), scratch), default=0)
+    offsets = assign_offsets(requests, peak)
+    values: dict[Value, Span] = {}
+    workspaces: dict[tuple[int, int], Span] = {}
+    for key, request, offset in zip(keys, requests, offsets, strict=True):
+        span = Span(offset, request.bytes)
+        if isinstance(key, Value):
+            values[key] = span
+        else:
+            workspaces[key] = span
+    return MemoryPlan(values, workspaces, _top(requests, offsets), peak)
+
+
+def assign_offsets(requests: Sequence[Request], lower_bound: int) -> list[int]:
+    """Offsets, aligned, such that requests that are alive in the same step do not overlap."""
+    conflicts = _conflicts(requests)
+    best: list[int] = []
+    best_order: list[int] = []
+    for order in _orders(requests):
+        offsets = _pack(requests, conflicts, order)
+        if not best or _top(requests, offsets) < _top(requests, best):
+            best, best_order = offsets, order
+        if _top(requests, best) <= lower_bound:
+            return best
+    order = best_order
+    offsets = best
+    for _ in range(ROUNDS if requests else 0):
+        top = _top(requests, offsets)
+        highest = [i for i in order if offsets[i] + aligned(requests[i].bytes) == top]
+        order = highest + [i for i in order if i not in set(highest)]
+        offsets = _pack(requests, conflicts, order)
+        if _top(requests, offsets) < _top(requests, best):
+            best = offsets
+        if _top(requests, best) <= lower_bound:
+            break
+    return best
+
+
+def _orders(requests: Sequence[Request]) -> list[list[int]]:
+    def steps(i: int) -> int:
+        return requests[i].life.end - requests[i].life.start + 1
+
+    everything = range(len(requests))
+    return [
+        sorted(everything, key=lambda i: (-requests[i].bytes, -steps(i), i)),
+        sorted(everything, key=lambda i: (-steps(i) * requests[i].bytes, i)),
+        sorted(everything, key=lambda i: (-steps(i), -requests[i].bytes, i)),
+        sorted(everything, key=lambda i: (requests[i].life.start, -requests[i].bytes, i)),
+        sorted(everything, key=lambda i: (-requests[i].life.end, -requests[i].bytes, i)),
+    ]
+
+
+def _conflicts(requests: Sequence[Request]) -> list[list[int]]:
+    """For every request those alive in one of its steps; empty ones conflict with nobody."""
+    conflicts: list[list[int]] = [[] for _ in requests]
+    active: list[int] = []
+    for i in sorted(range(len(requests)), key=lambda i: requests[i].life.start):
+        if requests[i].bytes == 0:
+            continue
+        active = [j for j in active if requests[j].life.end >= requests[i].life.start]
+        for j in active:
+            conflicts[i].append(j)
+            conflicts[j].append(i)
+        active.append(i)
+    return conflicts
+
+
+def _pack(requests: Sequence[Request], conflicts: list[list[int]], order: Sequence[int]) -> list[int]:
+    """First fit: every request at the lowest aligned offset that is free for its whole lifetime."""
+    offsets = [-1] * len(requests)
+    for i in order:
+        size = aligned(requests[i].bytes)
+        taken = sorted((offsets[j], offsets[j] + aligned(requests[j].bytes)) for j in conflicts[i] if offsets[j] >= 0)
+        offset = 0
+        for low, high in taken:
+            if offset + size <= low:
+                break
+            offset = max(offset, high)
+        offsets[i] = offset
+    return offsets
+
+
+def _top(requests: Sequence[Request], offsets: Sequence[int]) -> int:
+    return max((offset + aligned(r.bytes) for r, offset in zip(requests, offsets, strict=True)), default=0)

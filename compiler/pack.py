@@ -1,0 +1,233 @@
+"""`pack_artifact`: planned programs and code images become the records of one artifact.
+
+Tensors are shared by all targets; the file stores each as the first target lays it out. What a program updates has a
+private copy in PARAM or STATE; what is frozen is used straight from the file where the layouts agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.backends.base import CodeImage, KernelSpec, Workspace
+from edgec.compiler.memory.check import check_placements
+from edgec.compiler.memory.lifetimes import aligned
+from edgec.compiler.schedule import Schedule, TargetSchedules, may_be_view, same_order
+from edgec.graph.errors import InternalError
+from edgec.graph.ir import Module, Role, Value
+from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from edgec.graph.text import print_module
+from edgec.runtime.abi import Storage
+from edgec.runtime.format import (
+    Artifact,
+    Binding,
+    Buffer,
+    Call,
+    Kernel,
+    KernelArgument,
+    Opcode,
+    Placement,
+    Program,
+    Region,
+    Slot,
+    Tensor,
+    TensorKind,
+    Variant,
+)
+
+_KINDS = {Role.PARAM: TensorKind.PARAM, Role.STATE: TensorKind.STATE, Role.CONSTANT: TensorKind.CONSTANT}
+_MAX_LABEL = 255  # bytes of UTF-8
+
+
+def pack_artifact(module: Module, targets: Sequence[tuple[TargetSchedules, CodeImage]], manifest: dict) -> Artifact:
+    """All targets in one artifact; `module` is what they were all made from."""
+    leaves = _leaves(module)
+    first = _storages(targets[0][0])
+    tensors = tuple(
+        Tensor(leaf.name, _KINDS[leaf.role], _data(leaf), first.get(leaf.name, Storage.row_major(leaf.type.shape)))
+        for leaf in leaves.values()
+    )
+    updated = module.updated_names()
+    variants = tuple(_Packer(schedules, image, tensors, updated).variant() for schedules, image in targets)
+    for variant in variants:
+        check_placements(variant, tensors)
+    return Artifact(fingerprint(module), tensors, variants, manifest)
+
+
+def fingerprint(module: Module) -> bytes:
+    """16 bytes that tell graph, update scheme, optimizer and initial weights; the same for every target."""
+    return hashlib.sha256(print_module(module).encode()).digest()[:16]
+
+
+def label_ranges(schedule: Schedule) -> dict[str, tuple[int, int]]:
+    """For every input that holds class indices the lowest and the highest allowed: the loss would read past its row."""
+    ranges: dict[str, tuple[int, int]] = {}
+    for node in schedule.graph.nodes:
+        if not isinstance(node.op, SoftmaxCrossEntropy):
+            continue
+        logits, labels = node.inputs
+        while labels.producer is not None and may_be_view(labels.producer):
+            labels = labels.producer.inputs[0]
+        if labels.role is Role.INPUT:
+            high = min(logits.type.shape[1] - 1, ranges.get(labels.name, (0, logits.type.shape[1] - 1))[1])
+            ranges[labels.name] = (0, high)
+    return ranges
+
+
+def _leaves(module: Module) -> dict[str, Value]:
+    leaves: dict[str, Value] = {}
+    for graph in module.programs.values():
+        for leaf in graph.leaves.values():
+            if leaf.role in _KINDS:
+                leaves.setdefault(leaf.name, leaf)
+    return leaves
+
+
+def _data(leaf: Value) -> np.ndarray:
+    if leaf.data is None:
+        raise InternalError(f"{leaf} has no initial value")
+    return leaf.data
+
+
+def _storages(schedules: TargetSchedules) -> dict[str, Storage]:
+    return {
+        leaf.name: schedule.storage[leaf]
+        for schedule in schedules.programs.values()
+        for leaf in schedule.graph.leaves.values()
+        if leaf.role in _KINDS
+    }
+
+
+@dataclass
+class _Table:
+    """Records by number; equal ones are one record."""
+
+    rows: dict[Buffer, int] = field(default_factory=dict)
+
+    def add(self, row: Buffer) -> int:
+        return self.rows.setdefault(row, len(self.rows))
+
+
+class _Packer:
+    """One target."""
+
+    def __init__(self, schedules: TargetSchedules, image: CodeImage, tensors: Sequence[Tensor], updated: Iterable[str]):
+        self.schedules = schedules
+        self.image = image
+        self.tensors = {tensor.name: (index, tensor) for index, tensor in enumerate(tensors)}
+        self.sizes = {Region.PARAM: 0, Region.STATE: 0}
+        storages = _storages(schedules)
+        self.placements = [self._place(i, t, storages, t.name in set(updated)) for i, t in enumerate(tensors)]
+        self.kernels = self._kernels()
+        self.buffers = _Table()
+
+    def variant(self) -> Variant:
+        target = self.schedules.backend.target
+        programs = tuple(self._program(schedule) for schedule in self.schedules.programs.values())
+        return Variant(
+            target=target.name,
+            arch=target.arch,
+            features=target.features,
+            placements=tuple(self.placements),
+            buffers=tuple(self.buffers.rows),
+            kernels=tuple(self._kernel(spec) for spec in self.kernels),
+            programs=programs,
+            code=self.image.data,
+            param_bytes=self.sizes[Region.PARAM],
+            state_bytes=self.sizes[Region.STATE],
+        )
+
+    def _place(self, index: int, tensor: Tensor, storages: Mapping[str, Storage], trained: bool) -> Placement:
+        storage = storages.get(tensor.name, tensor.storage)
+        if tensor.kind is TensorKind.STATE:
+            region = Region.STATE
+        elif trained or not same_order(storage, tensor.storage):
+            region = Region.PARAM
+        else:
+            return Placement(index, Region.WEIGHTS, 0, tensor.storage)
+        offset = self.sizes[region]
+        self.sizes[region] += aligned(tensor.data.nbytes)
+        return Placement(index, region, offset, storage, trained)
+
+    def _kernels(self) -> dict[KernelSpec, int]:
+        numbers: dict[KernelSpec, int] = {}
+        for spec in kernel_specs(self.schedules):
+            numbers.setdefault(spec, len(numbers))
+        return numbers
+
+    def _kernel(self, spec: KernelSpec) -> Kernel:
+        arguments = tuple(KernelArgument(argument.bytes, argument.access) for argument in spec.arguments)
+        return Kernel(self.image.names[spec], self.image.entries[spec], arguments)
+
+    def _program(self, schedule: Schedule) -> Program:
+        calls: list[Call] = []
+        guard = schedule.guard
+        for position, group in enumerate(schedule.groups):
+            if position == guard:
+                calls.append(self._guard(schedule))
+            for call in schedule.lowerings[group].calls:
+                operands = tuple(
+                    self._scratch(schedule, position, operand)
+                    if isinstance(operand, Workspace)
+                    else self._buffer(schedule, operand)
+                    for operand in call.operands
+                )
+                label = _shortened(call.label)
+                calls.append(Call(Opcode.KERNEL, self.kernels[call.spec], operands, call.tasks, call.macs, label))
+        if guard == len(schedule.groups):
+            calls.append(self._guard(schedule))
+        return Program(schedule.graph.name, schedule.plan.arena_bytes, tuple(calls), self._bindings(schedule))
+
+    def _guard(self, schedule: Schedule) -> Call:
+        loss = schedule.graph.outputs[schedule.graph.loss]
+        return Call(Opcode.GUARD, 0, (self._buffer(schedule, loss),), 0, label="guard")
+
+    def _buffer(self, schedule: Schedule, value: Value) -> int:
+        home = schedule.home(value)
+        if schedule.in_arena(home):
+            span = schedule.plan.values[home]
+            return self.buffers.add(Buffer(Region.ARENA, span.offset, span.bytes))
+        index, tensor = self.tensors[home.name]
+        placement = self.placements[index]
+        if placement.region is Region.WEIGHTS:
+            return self.buffers.add(Buffer(Region.WEIGHTS, 0, tensor.data.nbytes, index))
+        return self.buffers.add(Buffer(placement.region, placement.offset, tensor.data.nbytes))
+
+    def _scratch(self, schedule: Schedule, position: int, workspace: Workspace) -> int:
+        span = schedule.plan.workspaces[position, workspace.index]
+        return self.buffers.add(Buffer(Region.ARENA, span.offset, span.bytes))
+
+    def _bindings(self, schedule: Schedule) -> tuple[Binding, ...]:
+        graph, ranges = schedule.graph, label_ranges(schedule)
+        bindings = []
+        for leaf in (*graph.by_role(Role.INPUT), *graph.by_role(Role.SCALAR)):
+            slot = Slot.INPUT if leaf.role is Role.INPUT else Slot.SCALAR
+            bindings.append(self._binding(schedule, leaf.name, slot, leaf, ranges.get(leaf.name, (0, -1))))
+        for name, value in graph.outputs.items():
+            bindings.append(self._binding(schedule, name, Slot.LOSS if name == graph.loss else Slot.OUTPUT, value))
+        return tuple(bindings)
+
+    def _binding(
+        self, schedule: Schedule, name: str, slot: Slot, value: Value, bounds: tuple[int, int] = (0, -1)
+    ) -> Binding:
+        buffer = self._buffer(schedule, value)
+        return Binding(name, slot, value.type.dtype.value, value.type.shape, buffer, *bounds)
+
+
+def kernel_specs(schedules: TargetSchedules) -> list[KernelSpec]:
+    """The specs of all calls of all programs, in order, with repetitions."""
+    return [
+        call.spec
+        for schedule in schedules.programs.values()
+        for group in schedule.groups
+        for call in schedule.lowerings[group].calls
+    ]
+
+
+def _shortened(label: str) -> str:
+    """At most 255 bytes, cut between characters."""
+    raw = label.encode()
+    return label if len(raw) <= _MAX_LABEL else raw[: _MAX_LABEL - 3].decode(errors="ignore") + "..."

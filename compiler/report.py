@@ -1,0 +1,148 @@
+"""The figures of a compilation: what `edgec compile --json` prints, and the memory rows that the manifest keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgec.backends.base import CodeImage, Group
+from edgec.compiler.memory.lifetimes import Lifetime, lifetimes
+from edgec.compiler.schedule import Schedule, Span, TargetSchedules
+from edgec.graph.ir import Graph, Role, Value
+from edgec.runtime.format import Artifact, Region, TensorKind, Variant
+
+
+@dataclass(frozen=True)
+class ProgramFigures:
+    """One program. `ops` are nodes of the graph, without copies that a target adds; all else in MACs and bytes.
+
+    `arena_bytes` is the planned arena with workspaces, `state_bytes` optimizer state, running statistics and held
+    gradients, `saved_activation_bytes` the part of the arena that the forward part computes and the rest reads.
+    """
+
+    ops: int
+    macs: int
+    arena_bytes: int
+    state_bytes: int
+    saved_activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """One compilation. Figures that differ between targets are those of the target that needs most.
+
+    `param_bytes` counts every copy of parameters and constants that a loaded model reads, in whatever layout.
+    `artifact_bytes` is 0 until the file is written.
+    """
+
+    targets: tuple[str, ...]
+    artifact_bytes: int
+    param_bytes: int
+    seconds: float
+    programs: dict[str, ProgramFigures]
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self) | {"targets": list(self.targets)}
+
+
+def program_figures(graph: Graph, schedules: Sequence[Schedule]) -> ProgramFigures:
+    """Figures of one program; `schedules` are those of all targets."""
+    macs = 0
+    for node in graph.nodes:
+        macs += node.op.cost(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs)).macs
+    return ProgramFigures(
+        ops=len(graph.nodes),
+        macs=macs,
+        arena_bytes=max(schedule.plan.arena_bytes for schedule in schedules),
+        state_bytes=sum(leaf.type.bytes for leaf in graph.by_role(Role.STATE)),
+        saved_activation_bytes=max(sum(v.type.bytes for v in saved_activations(s)) for s in schedules),
+    )
+
+
+def saved_activations(schedule: Schedule) -> list[Value]:
+    """Memory in the arena that a group before the guard computes and one behind it reads."""
+    guard = schedule.guard
+    if guard is None:
+        return []
+    alive = lifetimes(schedule)
+    read_later = {schedule.home(value) for group in schedule.groups[guard:] for value in group.inputs}
+    return [v for v, life in alive.items() if v.role is None and life.start < guard and v in read_later]
+
+
+def param_bytes(artifact: Artifact, variant: Variant) -> int:
+    """Bytes of parameters and constants, where a loaded variant reads them."""
+    kinds = (TensorKind.PARAM, TensorKind.CONSTANT)
+    return sum(artifact.tensors[p.tensor].data.nbytes for p in variant.placements if _kind(artifact, p.tensor) in kinds)
+
+
+def _kind(artifact: Artifact, tensor: int) -> TensorKind:
+    return artifact.tensors[tensor].kind
+
+
+def memory_rows(schedule: Schedule) -> list[dict]:
+    """One row for everything in the arena: name, role, bytes, offset, first and last step, in order of first step."""
+    saved = set(saved_activations(schedule))
+    outputs = {schedule.home(value) for value in schedule.graph.outputs.values()}
+    guard = len(schedule.groups) if schedule.guard is None else schedule.guard
+    rows = []
+    for value, life in lifetimes(schedule).items():
+        role = _role(value, life, saved, outputs, guard)
+        rows.append(_row(value.name, role, life, schedule.plan.values[value]))
+    for (step, index), span in schedule.plan.workspaces.items():
+        rows.append(_row(f"workspace {step}.{index}", "workspace", Lifetime(step, step), span))
+    return sorted(rows, key=lambda row: (row["first"], row["offset"], row["name"]))
+
+
+def _row(name: str, role: str, life: Lifetime, span: Span) -> dict:
+    return {
+        "name": name,
+        "role": role,
+        "bytes": span.bytes,
+        "offset": span.offset,
+        "first": life.start,
+        "last": life.end,
+    }
+
+
+def _role(value: Value, life: Lifetime, saved: set[Value], outputs: set[Value], guard: int) -> str:
+    if value.role is not None:
+        return value.role.value
+    if value in outputs:
+        return "output"
+    if value in saved:
+        return "saved activation"
+    return "activation" if life.start < guard else "gradient"
+
+
+def program_memory(schedule: Schedule) -> dict:
+    """What `edgec memory` shows of one program: the plan's rows, its steps, its bounds."""
+    return {
+        "arena_bytes": schedule.plan.arena_bytes,
+        "live_peak_bytes": schedule.plan.live_peak,
+        "guard": schedule.guard,
+        "steps": [_step_name(group) for group in schedule.groups],
+        "rows": memory_rows(schedule),
+    }
+
+
+def _step_name(group: Group) -> str:
+    source = next((node.source for node in group.nodes if node.source), group.anchor.outputs[0].name)
+    return f"{'+'.join(node.op.name for node in group.nodes)} {source}"
+
+
+def variant_memory(artifact: Artifact, variant: Variant, schedules: TargetSchedules) -> dict:
+    """What `edgec memory` shows of one target."""
+    mapped = [p for p in variant.placements if p.region is Region.WEIGHTS]
+    return {
+        "target": variant.target,
+        "trained_bytes": variant.param_bytes,
+        "state_bytes": variant.state_bytes,
+        "mapped_bytes": sum(artifact.tensors[p.tensor].data.nbytes for p in mapped),
+        "programs": {name: program_memory(schedule) for name, schedule in schedules.programs.items()},
+    }
+
+
+def code_figures(variant: Variant, image: CodeImage, cpu: str) -> dict:
+    """One entry of `"code"` of `edgec inspect --json`."""
+    return {"kind": image.kind, "arch": cpu, "bytes": len(image.data), "target": variant.target}
