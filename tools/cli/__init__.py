@@ -1,0 +1,5 @@
+"""The command `edgec`."""
+
+from edgec.tools.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,80 @@
+"""What people see: tables and figures on stdout, errors and reports on stderr; colour on terminals without NO_COLOR."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from edgec import __version__
+from edgec.graph.errors import UserError
+
+# Modules of the extra `compile`, which a device does without.
+_COMPILE_MODULES = ("tvm", "onnx", "ml_dtypes", "platformdirs", "rich")
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """A line, with its colours only where a terminal shows them and https://no-color.org does not forbid them."""
+    click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def show_json(value: dict) -> None:
+    """One JSON object on stdout."""
+    echo(json.dumps(value, indent=2))
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell, two spaces apart."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    for number, row in enumerate((header, *rows)):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        echo(click.style(line, bold=True) if number == 0 else line)
+
+
+def format_bytes(count: int) -> str:
+    """1536 -> `1.5 KB`; powers of 1024."""
+    size, units = float(count), ["B", "KB", "MB", "GB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def as_user_error(error: Exception) -> UserError | None:
+    """The user's mistake behind an exception, or None if it is a bug of ours."""
+    if isinstance(error, UserError):
+        return error
+    failures = sys.modules.get("edgec.runtime.errors")
+    if failures is not None and isinstance(error, failures.RuntimeFailure):
+        return UserError(error.code, error.message, hint=error.hint)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _COMPILE_MODULES:
+        message = f"this command needs the Python package `{error.name}`"
+        return UserError("E0402", message, hint="pip install 'edgec[compile]'")
+    return None
+
+
+def show_error(error: UserError) -> None:
+    head, _, rest = error.render().partition("\n")
+    code, _, message = head.partition(": ")
+    echo(f"{click.style(code, fg='red', bold=True)}: {message}", err=True)
+    if rest:
+        echo(rest, err=True)
+
+
+def show_bug(error: Exception, words: Sequence[str]) -> None:
+    """The text to report. It quotes the command line, versions and the stack, and nothing else of the user's."""
+    lines = [
+        click.style("internal error", fg="red", bold=True)
+        + ": this is a bug of edgec. Please report it with this text:",
+        "",
+        f"edgec {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+        f"command: {shlex.join(['edgec', *words])}",
+        "".join(traceback.format_exception(error)).rstrip(),
+    ]
+    echo("\n".join(lines), err=True)
