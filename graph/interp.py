@@ -71,17 +71,18 @@ def _run_dtype(value: Value, float_dtype: np.dtype | None) -> np.dtype:
 
 
 def _leaf_array(graph: Graph, leaf: Value, feeds: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """What a leaf holds at the start: what is fed, else its own data."""
+    """What a leaf holds at the start, as a copy: what is fed, else its own data."""
     array = feeds.get(leaf.name, leaf.data)
     if array is None:
         raise UserError("E0601", f"nothing is fed for {leaf.role.value} `{leaf.name}` of program `{graph.name}`")
     array = np.asarray(array)
     if array.shape != leaf.type.shape:
         raise UserError("E0603", f"`{leaf.name}` has shape {array.shape}, program `{graph.name}` takes {leaf.type}")
-    cast = array.astype(dtype)
-    if not _same_kind(array.dtype, dtype) or (dtype.kind in "iu" and not np.array_equal(cast, array)):
-        raise UserError("E0602", f"`{leaf.name}` holds {array.dtype}, program `{graph.name}` takes {leaf.type}")
-    return cast
+    if _same_kind(array.dtype, dtype):
+        cast = array.astype(dtype)
+        if leaf.type.dtype.is_float or np.array_equal(cast, array):
+            return cast
+    raise UserError("E0602", f"`{leaf.name}` holds {array.dtype}, program `{graph.name}` takes {leaf.type}")
 
 
 def _same_kind(given: np.dtype, wanted: np.dtype) -> bool:
