@@ -132,7 +132,9 @@ class _Importer:
 def _check_inputs(model: Model) -> None:
     lines = [f"  input `{item.name}`: {item.dtype.what}" for item in model.inputs if isinstance(item.dtype, Opaque)]
     if lines:
-        raise UserError("E0103", "\n".join(["the model has inputs that cannot be imported", *lines]), where=model.label)
+        raise UserError(
+            "E0103", "\n".join(["the model has inputs that cannot be imported:", *lines]), where=model.label
+        )
 
 
 def _needed(model: Model) -> list[Node]:
@@ -149,10 +151,10 @@ def _needed(model: Model) -> list[Node]:
 def _listed(problems: list[_Problem], label: str) -> UserError:
     """E0103 with every problem; E0201 if all operators are known and only operands do not fit."""
     code = "E0103" if any(problem.code == "E0103" for problem in problems) else "E0201"
-    what = "cannot be imported" if code == "E0103" else "have operands that do not fit"
-    count = f"{len(problems)} node{'s'[: len(problems) > 1]}"
+    what = "that cannot be imported" if code == "E0103" else "with operands that do not fit"
+    count = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
     hint = "check the given shapes: the model may be made for one size" if code == "E0201" else None
-    return UserError(code, "\n".join([f"{count} {what}", *map(str, problems)]), where=label, hint=hint)
+    return UserError(code, "\n".join([f"the model has {count} {what}:", *map(str, problems)]), where=label, hint=hint)
 
 
 def _remove_dead(graph: Graph) -> None:

@@ -27,6 +27,8 @@ from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 
+_MAX_RUNS = 16  # slices that a gather may become
+
 
 def _to_shape(ctx: Context, node: Node, shape: tuple[int, ...]) -> Converted:
     """Input 0 under another shape; itself if it has that shape already."""
@@ -110,7 +112,7 @@ def _split(ctx: Context, node: Node) -> Converted:
 
 
 def _gather(ctx: Context, node: Node) -> Converted:
-    """Known indices that form a range: a slice, reshaped to the shape of the indices."""
+    """Known indices: slices of the runs in them, joined, in the shape of the indices."""
     x = ctx.value(node, 0)
     axis = normal_axis(node.get_int("axis", 0), x.type.rank)
     shape = x.type.shape
@@ -118,15 +120,28 @@ def _gather(ctx: Context, node: Node) -> Converted:
     flat = [int(index) for index in indices.reshape(-1)]
     if indices.dtype.kind not in "iu" or any(not -shape[axis] <= index < shape[axis] for index in flat):
         raise Unsupported(f"an index is out of range for {shape[axis]}")
-    flat = [index % shape[axis] for index in flat]
-    step = flat[1] - flat[0] if len(flat) > 1 else 1
-    if not flat or step < 1 or flat != list(range(flat[0], flat[-1] + 1, step)):
-        raise Unsupported("the indices are not an ascending range with one step")
-    ranges = [range(extent) for extent in shape]
-    ranges[axis] = range(flat[0], flat[-1] + 1, step)
-    y = _taken(ctx, node, x, ranges)
+    runs = _runs([index % shape[axis] for index in flat])
+    if not 1 <= len(runs) <= _MAX_RUNS:
+        raise Unsupported(f"the indices form {len(runs)} runs; 1 to {_MAX_RUNS} are supported")
+    whole = [range(extent) for extent in shape]
+    parts = [_taken(ctx, node, x, [*whole[:axis], run, *whole[axis + 1 :]]) for run in runs]
+    y = ctx.emit(node, Concat(axis), *parts) if len(parts) > 1 else parts[0]
     target = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
     return y if y.type.shape == target else ctx.emit(node, Reshape(target), y)
+
+
+def _runs(indices: list[int]) -> list[range]:
+    """`indices` as ascending ranges, each as long as possible; neighbours or one step throughout."""
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    if step > 1 and indices == list(range(indices[0], indices[-1] + 1, step)):
+        return [range(indices[0], indices[-1] + 1, step)]
+    runs: list[range] = []
+    for index in indices:
+        if runs and index == runs[-1].stop:
+            runs[-1] = range(runs[-1].start, index + 1)
+        else:
+            runs.append(range(index, index + 1))
+    return runs
 
 
 def _pad(ctx: Context, node: Node) -> Converted:
@@ -204,7 +219,8 @@ def _space_to_depth(ctx: Context, node: Node) -> Converted:
     if h % b or w % b:
         raise Unsupported(f"{h}x{w} is not a multiple of the block size {b}")
     y = ctx.emit(node, Reshape((n, c, h // b, b, w // b, b)), x)
-    y = ctx.emit(node, Transpose((0, 3, 5, 1, 2, 4)), y)
+    perm = (0, 3, 5, 1, 2, 4) if node.get_str("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    y = ctx.emit(node, Transpose(perm), y)
     return ctx.emit(node, Reshape((n, c * b * b, h // b, w // b)), y)
 
 
