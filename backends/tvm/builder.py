@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from edgec.backends.base import Argument
 from edgec.backends.tvm._tvm import Expr, IRBuilder, PrimFunc, T, tirx
 from edgec.graph.types import DType
@@ -107,8 +109,11 @@ def lanes_of(value: Expr) -> int:
 
 
 def constant(value: float, lanes: int = 1) -> Expr:
-    """An f32 constant in every lane."""
-    return broadcast(T.float32(value), lanes)
+    """The f32 nearest to `value` in every lane."""
+    # As bits: TVM prints float literals of C with seven digits, which is not enough to name every f32.
+    bits = int(np.float32(value).view(np.int32))
+    # LLVM code generation takes a reinterpreted 0 for a null pointer.
+    return broadcast(tirx.reinterpret("float32", T.int32(bits)) if bits else T.float32(0.0), lanes)
 
 
 def broadcast(value: Expr, lanes: int) -> Expr:

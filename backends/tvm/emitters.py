@@ -6,9 +6,22 @@ from collections.abc import Callable, Mapping
 
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc
+from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec
+from edgec.backends.tvm.gemm_code import emit_gemm
+from edgec.backends.tvm.gemm_reduce_code import emit_gemm_reduce
+from edgec.backends.tvm.generic.kernel import GenericSpec
+from edgec.backends.tvm.generic.kernel_code import emit_generic
+from edgec.backends.tvm.repack import PadSpec, TransposeSpec
+from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
 
 # Spec class: emitter(spec, target) -> PrimFunc. One line per kind of kernel.
-EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {}
+EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
+    GemmReduceSpec: emit_gemm_reduce,
+    GemmSpec: emit_gemm,
+    PadSpec: emit_pad,
+    TransposeSpec: emit_transpose,
+    GenericSpec: emit_generic,
+}
 
 
 def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:

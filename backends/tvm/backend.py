@@ -1,0 +1,103 @@
+"""`TvmBackend`: what the compiler asks of code generation, answered from shapes and rules. Loads no tvm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgec.backends.base import CodeImage, Group, KernelSpec, Lowering, Progress, Target
+from edgec.backends.tvm.build import build
+from edgec.backends.tvm.epilogue import classify, same_order
+from edgec.backends.tvm.layouts import activation_storage, weight_storage
+from edgec.backends.tvm.strategies import lower_group
+from edgec.graph.ir import Node, Role, Value
+from edgec.graph.ops import ALL_OPS
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.types import DType
+from edgec.runtime.abi import Storage
+
+_PRODUCTS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)
+_DTYPES = (DType.F32, DType.I32, DType.I64)  # what the generic kernels compute with
+
+
+class TvmBackend:
+    """Code generation for one CPU or micro-controller."""
+
+    def __init__(self, target: Target):
+        self.target = target
+
+    def unsupported(self, node: Node) -> str | None:
+        if type(node.op) not in ALL_OPS:
+            return f"there is no lowering for `{node.op.name}`"
+        for value in (*node.inputs, *node.outputs):
+            if value.type.dtype not in _DTYPES:
+                return f"`{node.op.name}` cannot be computed in {value.type.dtype.value}"
+        return None
+
+    def can_fuse(self, anchor: Node, follower: Node) -> bool:
+        if not follower.op.elementwise or any(
+            v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
+        ):
+            return False
+        if self.target.lanes == 1 or not isinstance(anchor.op, _PRODUCTS):
+            return True
+        # A product's epilogue reads simple patterns only; any other operand is better read by a kernel of its own.
+        result = anchor.output
+        out = self._expected(result)
+        for value in follower.inputs:
+            if value.producer is None or value.type.shape != result.type.shape:
+                if classify(0, value.type.shape, self._expected(value), result.type.shape, out) is None:
+                    return False
+        return all(value.type.shape == result.type.shape for value in follower.outputs)
+
+    def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
+        chosen: dict[str, Storage] = {}
+        if self.target.lanes == 1:
+            return chosen
+        leaves = (Role.PARAM, Role.STATE, Role.CONSTANT)
+        for value in (value for groups in programs for group in groups for value in group.inputs):
+            if value.role in leaves and value.name not in chosen:
+                storage = weight_storage(value, self.target)
+                if storage is not None:
+                    chosen[value.name] = storage
+        return chosen
+
+    def activation_storage(self, value: Value) -> Storage:
+        if self.target.lanes == 1:
+            return Storage.row_major(value.type.shape)
+        return activation_storage(value, self.target)
+
+    def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
+        """An output may overwrite an operand that only elementwise nodes read, element by element, where both lie
+        alike.
+        """
+        own = {value for node in group.nodes for value in node.outputs}
+        fixed = () if group.anchor.op.elementwise else group.anchor.inputs
+        candidates = [
+            value
+            for value in group.inputs
+            if value not in own and not any(value is v for v in fixed) and value.role is not Role.INPUT
+        ]
+        return [
+            (output, value)
+            for output in group.outputs
+            for value in candidates
+            if value.type == output.type and same_order(self._expected(value), self._expected(output))
+        ]
+
+    def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
+        return lower_group(group, storage, alias, self.target)
+
+    def build(self, specs: Sequence[KernelSpec], *, progress: Progress | None = None) -> CodeImage:
+        return build(specs, self.target, progress=progress)
+
+    def _expected(self, value: Value) -> Storage:
+        """The storage that a value will have by our own rules."""
+        if value.role is None:
+            return self.activation_storage(value)
+        shape = value.type.shape
+        if self.target.lanes == 1 or value.role in (Role.INPUT, Role.SCALAR):
+            return Storage.row_major(shape)
+        return weight_storage(value, self.target) or Storage.row_major(shape)

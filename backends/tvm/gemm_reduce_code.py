@@ -1,0 +1,151 @@
+"""Code of `GemmReduceSpec`: the gradient of a weight, left^T times right, reduced over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc
+from edgec.backends.tvm.builder import (
+    Index,
+    Pointer,
+    broadcast,
+    build_kernel,
+    constant,
+    local,
+    serial,
+    split_width,
+    when,
+)
+from edgec.backends.tvm.epilogue_code import Place, finish
+from edgec.backends.tvm.gemm import GemmReduceSpec
+from edgec.backends.tvm.gemm_code import greatest, least, share
+from edgec.backends.tvm.tiling import even_split
+
+
+def emit_gemm_reduce(spec: GemmReduceSpec, target: Target) -> PrimFunc:
+    return build_kernel(
+        spec.arguments, lambda left, right, *rest: _Reduce(spec, target, left, right, rest[:-2]).run(*rest[-2:])
+    )
+
+
+class _Reduce:
+    def __init__(self, spec: GemmReduceSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer]):
+        self.spec, self.target, self.left, self.right = spec, target, left, right
+        count = len(spec.epilogue.arguments)
+        self.rest = rest[:count]
+        # Sums between row blocks: in their own buffer, or where they are to be stored.
+        self.partial = rest[count] if spec.needs_partial else rest[spec.epilogue.stores[0].argument]
+        self.panels, self.tail = divmod(spec.columns, spec.width)
+        self.lines = spec.left.lines > 1
+
+    def run(self, lo: Expr, hi: Expr) -> None:
+        spec = self.spec
+        with serial(lo, hi) as task:
+            group, panel_group = task % spec.depth_groups, task // spec.depth_groups
+            total = spec.left.lines if self.lines else spec.left.rows[2].count
+            if spec.blocks == 1:
+                self.block(group, panel_group, 0, total, first=True, last=True)
+                return
+            self.block(group, panel_group, 0, spec.row_block, first=True, last=False)
+            tail = total - (spec.blocks - 1) * spec.row_block
+            if spec.needs_partial or tail != spec.row_block:
+                middle = spec.blocks - 2
+            else:
+                middle = spec.blocks - 1
+            if middle:
+                with serial(1, 1 + middle) as i:
+                    self.block(group, panel_group, i * spec.row_block, spec.row_block, first=False, last=False)
+            if middle == spec.blocks - 2:
+                self.block(group, panel_group, (spec.blocks - 1) * spec.row_block, tail, first=False, last=True)
+
+    def block(self, group: Index, panel_group: Index, start: Index, count: int, *, first: bool, last: bool) -> None:
+        """Add `count` rows from `start` on to all tiles of a task."""
+        spec = self.spec
+        panels = self.panels + bool(self.tail)
+        begin, end = share(panels, spec.panel_groups, panel_group)
+        if self.panels:
+            with serial(begin, least(end, self.panels)) as panel:
+                self.panel(group, panel, spec.width, spec.tile_rows, start, count, first, last)
+        if self.tail:
+            with when(end == panels):
+                self.panel(group, self.panels, self.tail, spec.tail_rows, start, count, first, last)
+
+    def panel(
+        self, group: Index, panel: Index, width: int, largest: int, start: Index, count: int, first: bool, last: bool
+    ) -> None:
+        outer, middle, inner = self.spec.left.depth
+
+        def tiles(i: Index, j: Index, height: int, begin: Index, end: Index, base: int) -> None:
+            with serial(begin, end) as t:
+                self.tile(i, j, base + t * height, height, panel, width, start, count, first, last)
+
+        height, taller, shorter = even_split(inner.count, largest)
+        if outer.count * middle.count == 1:
+            begin, end = share(taller + shorter, self.spec.depth_groups, group)
+            tiles(0, 0, height, begin, least(end, taller), 0)
+            if shorter:
+                # Shorter tiles count from `taller` on, so the first of them starts at taller * height.
+                tiles(0, 0, height - 1, greatest(begin, taller), end, taller)
+            return
+        with serial(*share(outer.count * middle.count, self.spec.depth_groups, group)) as tap:
+            i, j = tap // middle.count, tap % middle.count
+            tiles(i, j, height, 0, taller, 0)
+            if shorter:
+                tiles(i, j, height - 1, 0, shorter, taller * height)
+
+    def tile(
+        self, i: Index, j: Index, k: Index, height: int, panel: Index, width: int, start: Index, count: int, first:
+        bool, last: bool,
+    ) -> None:  # fmt: skip
+        """`height` depths from `k` on of tap (i, j), by one panel, over a block of rows."""
+        spec, vectors = self.spec, split_width(width, self.target.lanes)
+        outer, middle, inner = spec.left.depth
+        images, ys, xs = spec.left.rows
+        strides = spec.right_strides
+        depth = (i * middle.count + j) * inner.count + k
+        sums = local(height * width)
+
+        def each(visit: Callable[[int, int, int, Index], None]) -> None:
+            """Visit (place among the sums, column, lanes, offset in panels of the output) of every vector of the
+            tile.
+            """
+            for row in range(height):
+                for column, lanes in vectors:
+                    offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
+                    visit(row, column, lanes, offset)
+
+        def begin(row: int, column: int, lanes: int, offset: Index) -> None:
+            value = constant(0.0, lanes) if first else self.partial.load(offset, lanes)
+            sums.store(row * width + column, value)
+
+        each(begin)
+
+        def add(image: Index, y: Index, x: Index) -> None:
+            left = spec.left.start + image * images.stride + y * ys.stride + x * xs.stride
+            left = left + i * outer.stride + j * middle.stride + k * inner.stride
+            right = image * strides[0] + y * strides[1] + x * strides[2] + panel * spec.width
+            for row in range(height):
+                for column, lanes in vectors:
+                    at = row * width + column
+                    scale = broadcast(self.left.load(left + row * inner.stride), lanes)
+                    sums.store(at, sums.load(at, lanes) + scale * self.right.load(right + column, lanes))
+
+        if self.lines:
+            with serial(0, count) as n, serial(0, xs.count) as x:
+                line = start + n
+                add(line // ys.count, line % ys.count, x)
+        else:
+            with serial(0, count) as n:
+                add(0, 0, start + n)
+
+        def end(row: int, column: int, lanes: int, offset: Index) -> None:
+            value = sums.load(row * width + column, lanes)
+            if last or not spec.needs_partial:
+                place = Place(offset, depth + row, panel * spec.width + column)
+                if last:
+                    finish(spec.epilogue, self.rest, value, place)
+                    return
+            self.partial.store(offset, value)
+
+        each(end)

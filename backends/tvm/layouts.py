@@ -1,0 +1,113 @@
+"""Which storage each value gets: panels for what a GEMM reads as its right matrix, NHWC for feature maps, else
+row-major.
+
+A rule looks at one op, not at a program, so forward, backward and update of a layer agree without being told.
+Nothing here loads tvm.
+"""
+
+from __future__ import annotations
+
+from edgec.backends.base import Target
+from edgec.backends.tvm.tiling import panel_width
+from edgec.graph.ir import Node, Value
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.convolution import Convolution
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.transpose import Transpose
+from edgec.runtime.abi import Storage
+
+
+def is_depthwise(op: Convolution, weight: tuple[int, ...]) -> bool:
+    """One filter per channel; a channel multiplier is not covered."""
+    return op.groups == weight[0] and weight[1] == 1
+
+
+def convolution_weight(op: Convolution, shape: tuple[int, ...], target: Target) -> Storage:
+    """w[O,I,kh,kw]: taps, then input channels, then panels of output channels; depthwise: taps, then channels."""
+    outputs, inputs, height, width = shape
+    if is_depthwise(op, shape) and op.groups > 1:
+        return Storage(shape, (2, 3, 1, 0))
+    if op.groups == 1:
+        return Storage(shape, (2, 3, 1, 0), _block(outputs, target))
+    dims = (op.groups, outputs // op.groups, inputs, height, width)
+    return Storage(dims, (0, 3, 4, 2, 1), _block(dims[1], target))
+
+
+def matmul_weight(op: MatMul, shape: tuple[int, ...], target: Target) -> Storage:
+    """A 2-D right operand: depth, then panels of columns."""
+    perm = (1, 0) if op.transpose_b else (0, 1)
+    return Storage(shape, perm, _block(shape[perm[1]], target))
+
+
+def _block(columns: int, target: Target) -> int:
+    width = panel_width(columns, target)
+    return width if width < columns else 0
+
+
+def weight_storage(value: Value, target: Target) -> Storage | None:
+    """The storage of a weight, of its gradient, or of something computed from either; None for other values."""
+    return _weight_storage(value, target, set())
+
+
+def _weight_storage(value: Value, target: Target, seen: set[Value]) -> Storage | None:
+    if value in seen:
+        return None
+    seen.add(value)
+    shape = value.type.shape
+    wanted = [_use_as_weight(node, slot, shape, target) for node, slot in value.uses]
+    for is_forward in (True, False):
+        for (node, _), storage in zip(value.uses, wanted, strict=True):
+            if storage is not None and isinstance(node.op, (Conv2d, MatMul)) == is_forward:
+                return storage
+    if value.producer is not None and isinstance(value.producer.op, Conv2dWeightGrad):
+        return convolution_weight(value.producer.op, shape, target)
+    # Whatever an elementwise op combines with a weight lies as the weight does: an update with its gradient and
+    # velocity.
+    near = [node for node, _ in value.uses if isinstance(node.op, SgdUpdate)]
+    if value.producer is not None and value.producer.op.elementwise:
+        near.append(value.producer)
+    for node in near:
+        for other in node.inputs:
+            if other.type.shape == shape and (found := _weight_storage(other, target, seen)) is not None:
+                return found
+    return None
+
+
+def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target) -> Storage | None:
+    match node.op:
+        case Conv2d() | Conv2dInputGrad() if slot == 1:
+            return convolution_weight(node.op, shape, target)
+        case MatMul() if slot == 1 and len(shape) == 2 and node.inputs[1].producer is None:
+            # The input gradient reads the transpose of what the forward product reads.
+            return matmul_weight(node.op, shape, target)
+    return None
+
+
+def activation_storage(value: Value, target: Target) -> Storage:
+    """Storage of a computed value on a vector target."""
+    found = weight_storage(value, target)
+    if found is not None:
+        return found
+    shape = value.type.shape
+    return Storage.channels_last(shape) if len(shape) == 4 and _is_feature_map(value) else Storage.row_major(shape)
+
+
+def _is_feature_map(value: Value) -> bool:
+    """Whether a rank-4 value is [N,C,H,W] rather than a batch of matrices: nothing before it made it up from
+    another rank.
+    """
+    while value.producer is not None:
+        op = value.producer.op
+        if isinstance(op, (MatMul, Reshape, Transpose)):
+            return False
+        if not op.elementwise:
+            return True
+        same = [v for v in value.producer.inputs if v.type.shape == value.type.shape and v.producer is not None]
+        if not same:
+            return True
+        value = same[0]
+    return True

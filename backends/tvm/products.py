@@ -1,0 +1,101 @@
+"""From a product's operands to its kernel call: what the strategies for matmul and convolutions share. Loads no
+tvm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edgec.backends.base import Group, KernelCall, KernelSpec, Lowering, Target, Workspace
+from edgec.backends.tvm.computation import label
+from edgec.backends.tvm.epilogue import Accumulator, BoundEpilogue, bind_epilogue
+from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec, Panels, Patches, Placement, Table
+from edgec.backends.tvm.tiling import even_split, reduce_block, reduce_tasks, row_tasks, tile_rows
+from edgec.graph.ir import Value
+from edgec.graph.types import DType
+from edgec.runtime.abi import Storage
+
+Operand = Value | Workspace
+
+
+@dataclass
+class Request:
+    """One group to lower, and the calls and workspaces collected so far."""
+
+    group: Group
+    storage: Mapping[Value, Storage]
+    alias: Mapping[Value, Value]
+    target: Target
+    calls: list[KernelCall] = field(default_factory=list)
+    workspaces: list[Workspace] = field(default_factory=list)
+
+    def epilogue(self) -> BoundEpilogue | None:
+        """The group's epilogue, or None if it has no simple pattern or not everything is f32."""
+        values = [*self.group.inputs, *self.group.outputs]
+        if any(value.type.dtype is not DType.F32 for value in values):
+            return None
+        return bind_epilogue(self.group, {self.group.anchor.output: Accumulator()}, self.storage, self.alias)
+
+    def workspace(self, elements: int) -> Workspace:
+        made = Workspace(len(self.workspaces), 4 * elements)
+        self.workspaces.append(made)
+        return made
+
+    def call(self, spec: KernelSpec, operands: tuple[Operand, ...], tasks: int, macs: int = 0) -> None:
+        self.calls.append(KernelCall(spec, operands, tasks, macs, label(self.group)))
+
+    def lowering(self) -> Lowering:
+        return Lowering(tuple(self.calls), tuple(self.workspaces))
+
+
+def add_product(
+    request: Request,
+    role: str,
+    left: tuple[Patches, Operand],
+    right: tuple[Panels | Table, Operand],
+    output: Placement,
+    bound: BoundEpilogue,
+    batch: int = 1,
+) -> None:
+    """A `GemmSpec` with tiles and tasks by rule."""
+    (patches, left_operand), (matrix, right_operand) = left, right
+    width, tail = matrix.width, matrix.columns % matrix.width
+    rows = tile_rows(width, request.target)
+    tail_rows = tile_rows(tail, request.target) if tail else rows
+    _, taller, shorter = even_split(patches.rows[2].count, rows)
+    panels = -(-matrix.columns // width)
+    macs = patches.row_count * matrix.depth * matrix.columns * batch
+    units = patches.lines if patches.lines > 1 else taller + shorter
+    blocks, groups = row_tasks(patches.row_count, units, panels, macs, batch)
+    spec = GemmSpec(role, patches, matrix, output, bound.epilogue, rows, tail_rows, blocks, groups, batch)
+    request.call(spec, (left_operand, right_operand, *bound.operands), spec.tasks, macs)
+
+
+def add_reduction(
+    request: Request,
+    role: str,
+    left: tuple[Patches, Operand],
+    columns: int,
+    width: int,
+    right: tuple[int, tuple[int, int, int], Operand],
+    bound: BoundEpilogue,
+) -> None:
+    """A `GemmReduceSpec` with tiles and tasks by rule. `right`: elements, strides along (image, y, x), operand."""
+    patches, left_operand = left
+    elements, strides, right_operand = right
+    tail = columns % width
+    rows = tile_rows(width, request.target)
+    tail_rows = tile_rows(tail, request.target) if tail else rows
+    taps = patches.depth[0].count * patches.depth[1].count
+    _, taller, shorter = even_split(patches.depth[2].count, rows)
+    macs = patches.row_count * patches.depth_count * columns
+    depths, groups = reduce_tasks(taps if taps > 1 else taller + shorter, -(-columns // width), macs)
+    block = reduce_block(patches.lines, patches.rows[2].count)
+    spec = GemmReduceSpec(
+        role, patches, columns, width, elements, strides, bound.epilogue, rows, tail_rows, block, depths, groups
+    )
+    operands = (left_operand, right_operand, *bound.operands)
+    if spec.needs_partial:
+        operands = (*operands, request.workspace(patches.depth_count * columns))
+    request.call(spec, operands, spec.tasks, macs)

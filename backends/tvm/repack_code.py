@@ -1,0 +1,140 @@
+"""Code of `TransposeSpec` and `PadSpec`: blocks of vectors transposed or interleaved in registers."""
+
+from __future__ import annotations
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc
+from edgec.backends.tvm.builder import (
+    Index,
+    Pointer,
+    bind,
+    build_kernel,
+    constant,
+    serial,
+    shuffle,
+    split_width,
+    transpose,
+    when,
+)
+from edgec.backends.tvm.repack import PadSpec, TransposeSpec
+
+_SQUARE = 8  # widest block that is transposed in registers: wider ones cost more shuffles for each element
+_INTERLEAVED = 4  # most channels that are interleaved in registers
+
+
+def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
+    panels, tail = divmod(spec.columns, spec.width)
+    sources, source_tail = divmod(spec.depth, spec.source_width)
+
+    def body(x: Pointer, y: Pointer, lo: Expr, hi: Expr) -> None:
+        def move(panel: Index, width: int, source: Index, source_width: int, to: int, tap: int) -> None:
+            """One tap of a source panel into one panel: [width][source_width] to [source_width][width]."""
+            base = source * (spec.source_width * spec.all_taps * spec.columns)
+            base = base + (tap * spec.columns + panel * spec.width) * source_width
+            out = (
+                panel * (spec.width * len(spec.taps) * spec.depth)
+                + (to * spec.depth + source * spec.source_width) * width
+            )
+            side = min(_SQUARE, target.lanes)
+            for column, lanes in split_width(width, side):
+                whole = source_width // lanes
+                if whole:
+                    with serial(0, whole) as block:
+                        rows = [x.load(base + (column + r) * source_width + block * lanes, lanes) for r in range(lanes)]
+                        columns = transpose([bind(row) for row in rows]) if lanes > 1 else rows
+                        for i, vector in enumerate(columns):
+                            y.store(out + (block * lanes + i) * width + column, vector)
+                for d in range(whole * lanes, source_width):
+                    for r in range(lanes):
+                        y.store(out + d * width + column + r, x.load(base + (column + r) * source_width + d))
+
+        def panel_of(panel: Index, width: int) -> None:
+            for to, tap in enumerate(spec.taps):
+                if sources:
+                    with serial(0, sources) as source:
+                        move(panel, width, source, spec.source_width, to, tap)
+                if source_tail:
+                    move(panel, width, sources, source_tail, to, tap)
+
+        with serial(lo, hi) as panel:
+            if not tail:
+                panel_of(panel, spec.width)
+            elif not panels:
+                panel_of(panel, tail)
+            else:
+                with when(panel < panels):
+                    panel_of(panel, spec.width)
+                with when(panel == panels):
+                    panel_of(panels, tail)
+
+    return build_kernel(spec.arguments, body)
+
+
+def emit_pad(spec: PadSpec, target: Target) -> PrimFunc:
+    _, channels, height, width = spec.shape
+    top, left, _, right = spec.pads
+    lines, line_width = spec.padded
+    n_stride, c_stride, y_stride, x_stride = spec.strides
+
+    def body(x: Pointer, y: Pointer, lo: Expr, hi: Expr) -> None:
+        def zero(out: Index, count: int) -> None:
+            whole = count // target.lanes
+            if whole:
+                with serial(0, whole) as i:
+                    y.store(out + i * target.lanes, constant(0.0, target.lanes))
+            for start, lanes in split_width(count % target.lanes, target.lanes):
+                y.store(out + whole * target.lanes + start, constant(0.0, lanes))
+
+        def copy(source: Index, out: Index) -> None:
+            """`width` pixels of a line."""
+            if c_stride == 1 or channels == 1:
+                if x_stride == channels:
+                    _copy(x, y, source, out, width * channels, target.lanes)
+                    return
+                with serial(0, width) as i:
+                    _copy(x, y, source + i * x_stride, out + i * channels, channels, target.lanes)
+                return
+            whole = 0
+            if x_stride == 1 and channels <= _INTERLEAVED:
+                lanes = target.lanes
+                whole = width // lanes
+                if whole:
+                    with serial(0, whole) as i:
+                        planes = [bind(x.load(source + c * c_stride + i * lanes, lanes)) for c in range(channels)]
+                        for start in range(0, channels * lanes, lanes):
+                            indices = [k % channels * lanes + k // channels for k in range(start, start + lanes)]
+                            y.store(out + i * (lanes * channels) + start, shuffle(planes, indices))
+                whole *= lanes
+            if whole < width:
+                with serial(whole, width) as i, serial(0, channels) as c:
+                    y.store(out + i * channels + c, x.load(source + c * c_stride + i * x_stride))
+
+        with serial(lo, hi) as task:
+            image, line = task // lines, task % lines
+            out = task * (line_width * channels)
+
+            def inside() -> None:
+                zero(out, left * channels)
+                copy(image * n_stride + (line - top) * y_stride, out + left * channels)
+                zero(out + (left + width) * channels, right * channels)
+
+            if lines == height:
+                inside()
+            else:
+                with when(line < top):
+                    zero(out, line_width * channels)
+                with when(line >= top + height):
+                    zero(out, line_width * channels)
+                with when(line >= top), when(line < top + height):
+                    inside()
+
+    return build_kernel(spec.arguments, body)
+
+
+def _copy(x: Pointer, y: Pointer, source: Index, out: Index, count: int, lanes: int) -> None:
+    whole = count // lanes
+    if whole:
+        with serial(0, whole) as i:
+            y.store(out + i * lanes, x.load(source + i * lanes, lanes))
+    for start, rest in split_width(count % lanes, lanes):
+        y.store(out + whole * lanes + start, x.load(source + whole * lanes + start, rest))

@@ -1,0 +1,38 @@
+"""The ordered list of strategies: the first that returns a `Lowering` for a group wins; the generic kernel takes
+the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from edgec.backends.base import Group, Lowering, Target
+from edgec.backends.tvm.conv import lower_conv2d, lower_conv2d_input_grad, lower_conv2d_weight_grad
+from edgec.backends.tvm.generic.kernel import lower_generic
+from edgec.backends.tvm.matmul import lower_matmul
+from edgec.backends.tvm.products import Request
+from edgec.graph.ir import Value
+from edgec.runtime.abi import Storage
+
+Strategy = Callable[[Request], Lowering | None]
+
+# For targets with vectors; micro-controllers get the generic kernels.
+STRATEGIES: tuple[Strategy, ...] = (
+    lower_conv2d,
+    lower_conv2d_input_grad,
+    lower_conv2d_weight_grad,
+    lower_matmul,
+)
+
+
+def lower_group(
+    group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value], target: Target
+) -> Lowering:
+    """Kernel calls for any group."""
+    if target.lanes > 1:
+        for strategy in STRATEGIES:
+            # A request collects calls, so one that was given up must not be used again.
+            lowering = strategy(Request(group, storage, alias, target))
+            if lowering is not None:
+                return lowering
+    return lower_generic(group, storage, alias)

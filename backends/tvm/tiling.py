@@ -1,0 +1,66 @@
+"""Rules for register tiles and task grids: from shapes and the target's registers, never from measurements of one
+model.
+"""
+
+from __future__ import annotations
+
+from edgec.backends.base import Target
+from edgec.runtime.abi import Arch
+
+_TASK_MACS = 1 << 19  # several microseconds on one core: much more than handing out a task costs
+_MOST_TASKS = 64
+_BLOCK_ROWS = 96  # rows that go through all panels before the next: they and a panel stay in the nearest caches
+_REDUCE_ROWS = 256  # rows summed in registers before the sums go to memory
+_MOST_REDUCE_TASKS = 8  # each reads all rows, so more of them cost more than they help
+
+
+def vectors_of(width: int, lanes: int) -> int:
+    """Registers that a row of `width` columns takes: full vectors, then falling powers of two."""
+    return width // lanes + (width % lanes).bit_count()
+
+
+def panel_width(columns: int, target: Target) -> int:
+    """Columns of a tile: two vectors, so that each broadcast is used twice."""
+    return min(columns, 2 * target.lanes)
+
+
+def tile_rows(width: int, target: Target) -> int:
+    """Rows of a register tile: accumulators, a row of the right matrix and a spare register or two fill the file.
+
+    On Arm each row also holds a vector of the left matrix, whose lanes `fmla` multiplies by element.
+    """
+    vectors = vectors_of(width, target.lanes)
+    if target.arch is Arch.AARCH64:
+        return (target.registers - vectors - 2) // (vectors + 1)
+    return max(1, (target.registers - vectors - 2) // vectors)
+
+
+def even_split(total: int, largest: int) -> tuple[int, int, int]:
+    """Cut into the fewest parts of at most `largest`, as even as possible: (height, taller, shorter).
+
+    `taller` parts have `height` rows and come first, `shorter` parts have height - 1. A short last tile would wait
+    for its own multiply-adds; two nearly equal heights do not.
+    """
+    parts = max(1, -(-total // largest))
+    height = -(-total // parts)
+    taller = total - parts * (height - 1)
+    return height, taller, parts - taller
+
+
+def row_tasks(rows: int, tiles: int, panels: int, macs: int, batch: int) -> tuple[int, int]:
+    """(row blocks, panel groups) of a product whose output has `tiles` units along its rows and `panels` panels."""
+    wanted = max(1, min(_MOST_TASKS, macs // _TASK_MACS) // batch)
+    blocks = min(tiles, max(wanted, -(-rows // _BLOCK_ROWS)))
+    return blocks, min(panels, max(1, -(-wanted // blocks)))
+
+
+def reduce_tasks(depths: int, panels: int, macs: int) -> tuple[int, int]:
+    """(depth groups, panel groups) of a reduction with `depths` units of depth."""
+    wanted = max(1, min(_MOST_REDUCE_TASKS, macs // (2 * _TASK_MACS)))
+    groups = min(panels, wanted)
+    return min(depths, -(-wanted // groups)), groups
+
+
+def reduce_block(lines: int, line_rows: int) -> int:
+    """Rows, or lines where there are several, that are summed in registers."""
+    return _REDUCE_ROWS if lines == 1 else max(1, _REDUCE_ROWS // line_rows)
