@@ -39,16 +39,17 @@ def append_loss(module: Module, options: Options) -> bool:
 
 
 def reserve(graph: Graph, name: str, what: str) -> None:
-    """Make `name` free for a leaf of ours. A computed value gives way; a leaf of the model does not (E0302)."""
-    if name in graph.leaves:
-        raise UserError(
-            "E0302",
-            f"the model already has an {graph.leaves[name].role.value} called `{name}`, the name of {what}",
-            hint="choose another name with `labels`" if what == "the label input" else "rename it in the model",
-        )
-    for value in graph.values():
-        if value.name == name:
-            graph.rename(value, graph.fresh_name(f"{name}.1"))
+    """Make `name` free for a leaf of ours. What the compiler named gives way; what the model named does not (E0302)."""
+    for value in list(graph.values()):
+        if value.name != name:
+            continue
+        if value.role in (Role.INPUT, Role.PARAM, Role.STATE):
+            raise UserError(
+                "E0302",
+                f"`{name}` is the name of {what}, and of one of the model's leaves: {value.role.value} {value}",
+                hint="rename it in the model; the label input's name can be chosen with `labels`",
+            )
+        graph.rename(value, graph.fresh_name(f"{name}.1"))
 
 
 def _loss(graph: Graph, train: Train, batch: int) -> Value:

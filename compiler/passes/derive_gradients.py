@@ -72,6 +72,7 @@ class _Gradients(GradientBuilder):
         self._dtype = graph.outputs[graph.loss].type.dtype
         self._parts: dict[Value, list[Value]] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+        self._unnamed: set[Value] = set()  # made here, and called after their ops so far
         self._source = ""
 
     def add(self, value: Value, gradient: Value) -> None:
@@ -86,6 +87,9 @@ class _Gradients(GradientBuilder):
             return None
         while len(parts) > 1:
             parts[:2] = [self.emit(Add(), parts[0], parts[1])]
+        if parts[0] in self._unnamed:
+            self._unnamed.remove(parts[0])
+            self._graph.rename(parts[0], self._graph.fresh_name(f"{value.name}.gradient"))
         return parts[0]
 
     def through(self, node: Node) -> None:
@@ -105,10 +109,13 @@ class _Gradients(GradientBuilder):
     # -- for vjps ---------------------------------------------------------------------------------------------------
 
     def emit(self, op: Op, *inputs: Value) -> Value:
-        return self._graph.emit1(op, *inputs, source=self._source)
+        (value,) = self.emit_all(op, *inputs)
+        return value
 
     def emit_all(self, op: Op, *inputs: Value) -> tuple[Value, ...]:
-        return self._graph.emit(op, *inputs, source=self._source)
+        values = self._graph.emit(op, *inputs, source=self._source)
+        self._unnamed.update(values)
+        return values
 
     def constant(self, array: np.ndarray) -> Value:
         if DType.of(array.dtype) is DType.F32:

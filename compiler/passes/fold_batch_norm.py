@@ -1,6 +1,6 @@
 """Pass `fold_batch_norm`: batch norms become part of the convolution or product before them, dead or live.
 
-    scale = gamma / sqrt(variance + epsilon);   shift = beta + (bias - mean) * scale
+    scale = gamma / sqrt(variance + epsilon);   shift = (bias - mean) * scale + beta
     batch_norm(conv(x, w) + bias) = conv(x, w * scale) + shift
 
 Each of these operations is done now where no program updates anything it reads, and becomes a node otherwise: fully
@@ -69,13 +69,19 @@ class _Fold:
             scaled = self.emit(Mul(), x, self.shaped(scale, self.per_channel))
         else:
             scaled = self.scaled_layer(layer, scale)
-            if layer.bias is not None:
-                mean = self.emit(Sub(), mean, self.shaped(layer.bias, (self.channels,)))
-        shift = self.emit(Sub(), beta, self.emit(Mul(), mean, scale), name=f"{beta.name}.shift")
+        offset = self.offset(layer.bias if layer is not None else None, mean)
+        shift = self.emit(Add(), self.emit(Mul(), offset, scale), beta, name=f"{beta.name}.shift")
         y = self.graph.emit1(
             Add(), scaled, self.shaped(shift, self.per_channel), source=self.node.source, before=self.node
         )
         replace_node(self.graph, self.node, y, rename=True)
+
+    def offset(self, bias: Value | None, mean: Value) -> Value:
+        """bias - mean; nothing is subtracted at run time where there is no bias, since the mean is known."""
+        if bias is not None:
+            return self.emit(Sub(), self.shaped(bias, (self.channels,)), mean)
+        minus = self.graph.constant(np.full((), -1, mean.type.dtype.numpy))
+        return self.emit(Mul(), mean, minus, name=f"{mean.name}.negated")
 
     def inverse_deviation(self, variance: Value) -> Value:
         """1 / sqrt(variance + epsilon): there is no op for it, since statistics are never trained."""

@@ -1,0 +1,158 @@
+"""Whole training steps, interpreted in float64, against torch's autograd and optimizer; the check has teeth."""
+
+import numpy as np
+import pytest
+import torch
+
+from edgec.compiler.passbase import Options
+from edgec.compiler.pipeline import transform_module
+from edgec.compiler.train import Train
+from edgec.graph.interp import run
+from edgec.graph.ir import Module, Role
+from edgec.graph.ops import ALL_OPS, Add, BatchNorm, Mul
+from edgec.graph.ops.base import Op
+from edgec.tools.testing.train_cases import CASES, Twins
+
+torch.set_num_threads(1)
+BATCH = 3
+STATISTICS = (".mean", ".variance")
+
+
+def compiled(twins: Twins, **train: object) -> Module:
+    module = twins.module.clone()
+    transform_module(module, Options(train=Train(batch=BATCH, **train)))
+    return module
+
+
+def gradients(twins: Twins) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and gradients of our program: with a learning rate of 1, the step is the gradient."""
+    graph = compiled(twins).programs["train"]
+    x, labels = twins.batch(BATCH)
+    results = run(graph, {"x": x, "labels": labels, "lr": np.float32(1)})
+    step = {name: graph.leaves[name].data - new for name, new in results.updates.items()}
+    return float(results.outputs["loss"]), step
+
+
+def torch_gradients(twins: Twins) -> tuple[float, dict[str, np.ndarray]]:
+    weights = twins.weights()
+    for name, weight in weights.items():
+        weight.requires_grad_(not name.endswith(STATISTICS))
+    x, labels = twins.batch(BATCH)
+    loss = torch.nn.functional.cross_entropy(twins.forward(weights, torch.tensor(x)), torch.tensor(labels))
+    loss.backward()
+    return loss.item(), {name: w.grad.numpy() for name, w in weights.items() if w.requires_grad}
+
+
+def worst_error(twins: Twins) -> float:
+    (loss, ours), (torch_loss, theirs) = gradients(twins), torch_gradients(twins)
+    assert ours.keys() == theirs.keys()
+    return max(abs(loss - torch_loss), *(np.abs(ours[name] - theirs[name]).max() for name in theirs))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_every_parameter_agree_with_torch(name: str) -> None:
+    twins = CASES[name]()
+    assert worst_error(twins) < 1e-10
+    smallest = min((np.abs(g).max(), parameter) for parameter, g in torch_gradients(twins)[1].items())
+    assert smallest[0] > 1e-6, f"{smallest[1]} has no gradient worth comparing"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_of_infer_and_eval_agree_with_torch(name: str) -> None:
+    twins = CASES[name]()
+    module = compiled(twins)
+    x, labels = twins.batch(BATCH)
+    logits = twins.forward(twins.weights(), torch.tensor(x))
+    expected = (torch.softmax(logits, 1) if name == "small_cnn" else logits).numpy()
+    assert np.ptp(expected, axis=0).max() > 1e-2, "the outputs do not depend on the input"
+    evaluated = run(module.programs["eval"], {"x": x, "labels": labels})
+    assert set(evaluated.outputs) == {"y", "loss"} and not evaluated.updates
+    np.testing.assert_allclose(evaluated.outputs["y"], expected, rtol=1e-10, atol=1e-12)
+    for image in range(BATCH):
+        alone = run(module.programs["infer"], {"x": x[image : image + 1]}).outputs["y"]
+        np.testing.assert_allclose(alone, expected[image : image + 1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}],
+    ids=["plain", "momentum", "nesterov"],
+)
+def test_five_steps_are_those_of_torchs_sgd(rule: dict) -> None:
+    twins = CASES["separable_net"]()
+    module = compiled(twins, **rule)
+    graph = module.programs["train"]
+    weights = {name: w.requires_grad_(not name.endswith(STATISTICS)) for name, w in twins.weights().items()}
+    optimizer = torch.optim.SGD([w for w in weights.values() if w.requires_grad], lr=1.0, **rule)
+    held: dict[str, np.ndarray] = {}
+    losses = []
+    for step in range(5):
+        x, labels = twins.batch(BATCH, seed=step)
+        rate = np.float32(0.5 / (step + 1))
+        results = run(graph, {"x": x, "labels": labels, "lr": rate, **held})
+        held = results.updates
+        optimizer.param_groups[0]["lr"] = float(rate)
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(twins.forward(weights, torch.tensor(x)), torch.tensor(labels))
+        loss.backward()
+        optimizer.step()
+        losses.append(abs(loss.item() - results.outputs["loss"]))
+    assert max(losses) < 1e-9
+    for name, weight in weights.items():
+        if weight.requires_grad:
+            np.testing.assert_allclose(held[name], weight.detach().numpy(), rtol=0, atol=1e-9, err_msg=name)
+    states = {leaf.name for leaf in graph.by_role(Role.STATE)}
+    assert states == ({f"{name}/momentum" for name, w in weights.items() if w.requires_grad} if rule else set())
+
+
+def scaled_vjp(op: type[Op], factor: float) -> object:
+    """The op's `vjp` with every gradient off by one percent."""
+    original = op.vjp
+
+    def vjp(self: Op, build: object, inputs: tuple, outputs: tuple, cotangents: tuple) -> tuple:
+        results = original(self, build, inputs, outputs, cotangents)
+        wrong = build.constant(np.full((), factor, np.float32))
+        return tuple(None if g is None else build.emit(Mul(), g, wrong) for g in results)
+
+    return vjp
+
+
+FORWARD_OPS = [op for op in ALL_OPS if op.no_gradient is None and not op.name.endswith("_grad") and op is not BatchNorm]
+
+
+def cases_with(op: type[Op]) -> list[Twins]:
+    """The models in which the loss depends on the op, as it is differentiated."""
+    found = []
+    for case in CASES.values():
+        twins = case()
+        graph = compiled(twins).programs["train"]
+        if any(isinstance(node.op, op) for node in graph.ancestors([graph.outputs["loss"]])):
+            found.append(twins)
+    return found
+
+
+@pytest.mark.parametrize("op", FORWARD_OPS, ids=lambda op: op.name)
+def test_breaking_any_one_vjp_is_seen(op: type[Op], monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = cases_with(op)
+    assert cases, f"no model here contains {op.name}: its gradient is not covered"
+    monkeypatch.setattr(op, "vjp", scaled_vjp(op, 1.01))
+    for twins in cases:
+        assert worst_error(twins) > 1e-6
+
+
+def test_gradients_of_a_value_with_several_readers_are_summed() -> None:
+    """The dense layer reads h + h in place of h, which is twice its weight: overwriting would lose half."""
+    twins = CASES["small_cnn"]()
+    graph = twins.module.programs["infer"]
+    dense = next(node for node in graph.nodes if node.op.name == "matmul")
+    features = dense.inputs[0]
+    graph.set_input(dense, 0, graph.emit1(Add(), features, features, before=dense))
+    once = twins.forward
+
+    def forward(weights: dict, x: torch.Tensor) -> torch.Tensor:
+        scaled = dict(weights)
+        scaled["fc.weight"] = weights["fc.weight"] * 2
+        return once(scaled, x)
+
+    twins.forward = forward
+    assert worst_error(twins) < 1e-10

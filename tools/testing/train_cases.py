@@ -1,0 +1,213 @@
+"""Models written twice, as a float64 graph and in torch, so that whole training steps can be compared to 1e-10.
+
+Each is alive: weights are He-normal, statistics and affine parameters of norms are drawn, no gradient vanishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from edgec.graph.ir import Graph, Module, Role, Value
+from edgec.graph.ops import (
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    BroadcastTo,
+    Clip,
+    Concat,
+    Conv2d,
+    Div,
+    Exp,
+    HardSigmoid,
+    HardSwish,
+    MatMul,
+    MaxPool2d,
+    Mul,
+    Pad,
+    ReduceMax,
+    ReduceMean,
+    ReduceSum,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Sub,
+    Transpose,
+)
+from edgec.graph.types import DType, TensorType
+
+Weights = dict[str, torch.Tensor]
+
+
+def hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """torch's own computes with 1/6 rounded to f32, also in float64."""
+    return (x / 6 + 0.5).clamp(0, 1)
+
+
+def hard_swish(x: torch.Tensor) -> torch.Tensor:
+    return x * hard_sigmoid(x)
+
+
+@dataclass
+class Twins:
+    """One model as a graph with a batch of one and as a torch function from weights and x to logits."""
+
+    module: Module
+    forward: Callable[[Weights, torch.Tensor], torch.Tensor]
+    x_shape: tuple[int, ...]  # of one image
+    classes: int
+
+    def weights(self) -> Weights:
+        """Fresh float64 tensors of all parameters; those of the graph's own data."""
+        leaves = self.module.programs["infer"].by_role(Role.PARAM)
+        return {leaf.name: torch.tensor(leaf.data) for leaf in leaves}
+
+    def batch(self, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels."""
+        rng = np.random.default_rng(seed)
+        return rng.standard_normal((size, *self.x_shape)), rng.integers(0, self.classes, size)
+
+
+@dataclass
+class _Build:
+    """Writes a float64 `infer` program."""
+
+    rng: np.random.Generator
+    graph: Graph = field(default_factory=lambda: Graph("infer"))
+
+    def input(self, *shape: int) -> Value:
+        return self.graph.add_leaf(Role.INPUT, "x", TensorType(DType.F64, shape))
+
+    def param(self, name: str, array: np.ndarray) -> Value:
+        return self.graph.add_leaf(Role.PARAM, name, TensorType(DType.F64, array.shape), data=array)
+
+    def weight(self, name: str, *shape: int) -> Value:
+        fan_in = int(np.prod(shape[1:]))
+        return self.param(name, self.rng.standard_normal(shape) * (2 / fan_in) ** 0.5)
+
+    def vector(self, name: str, size: int, low: float = -0.3, high: float = 0.3) -> Value:
+        return self.param(name, self.rng.uniform(low, high, size))
+
+    def __call__(self, op: object, *operands: Value) -> Value:
+        return self.graph.emit1(op, *operands, source=f"{op.name}_{len(self.graph.nodes)}")
+
+    def conv(self, name: str, x: Value, out: int, kernel: int, *, bias: bool = False, **attributes: object) -> Value:
+        channels = x.type.shape[1] // attributes.get("groups", 1)
+        y = self(Conv2d(**attributes), x, self.weight(f"{name}.weight", out, channels, kernel, kernel))
+        return self(Add(), y, self(Reshape((out, 1, 1)), self.vector(f"{name}.bias", out))) if bias else y
+
+    def norm(self, name: str, x: Value) -> Value:
+        size = x.type.shape[1]
+        gamma = self.vector(f"{name}.gamma", size, 0.5, 1.5)
+        beta, mean = self.vector(f"{name}.beta", size), self.vector(f"{name}.mean", size)
+        return self(BatchNorm(1e-3), x, gamma, beta, mean, self.vector(f"{name}.variance", size, 0.5, 2.0))
+
+    def dense(self, name: str, x: Value, out: int) -> Value:
+        y = self(MatMul(transpose_b=True), x, self.weight(f"{name}.weight", out, x.type.shape[-1]))
+        return self(Add(), y, self.vector(f"{name}.bias", out))
+
+    def finish(self, output: Value) -> Module:
+        self.graph.outputs["y"] = output
+        return Module({"infer": self.graph})
+
+
+def small_cnn(seed: int = 0) -> Twins:
+    """Two convolutions with biases, relu, maximum and average pools, a dense layer, a final softmax."""
+    b = _Build(np.random.default_rng(seed))
+    x = b.conv("conv1", b.input(1, 2, 9, 8), 4, 3, bias=True, pads=(1, 1, 1, 1))
+    x = b(MaxPool2d((2, 2), (2, 2)), b(Relu(), x))
+    x = b(Relu(), b.conv("conv2", x, 6, 3, bias=True, pads=(0, 1, 1, 0)))
+    x = b(AvgPool2d((2, 2), pads=(1, 0, 0, 1)), x)
+    x = b(Reshape((1, x.type.size)), x)
+    module = b.finish(b(Softmax(1), b.dense("fc", x, 5)))
+
+    def forward(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(torch.relu(F.conv2d(x, w["conv1.weight"], w["conv1.bias"], padding=1)), 2)
+        x = torch.relu(F.conv2d(F.pad(x, (1, 0, 0, 1)), w["conv2.weight"], w["conv2.bias"]))
+        padded, ones = F.pad(x, (0, 1, 1, 0)), F.pad(torch.ones_like(x), (0, 1, 1, 0))
+        x = F.avg_pool2d(padded, 2, 1) / F.avg_pool2d(ones, 2, 1)
+        return x.flatten(1) @ w["fc.weight"].T + w["fc.bias"]
+
+    return Twins(module, forward, (2, 9, 8), 5)
+
+
+def separable_net(seed: int = 0) -> Twins:
+    """PP-LCNet in small: depthwise-separable blocks, norms in all their places, squeeze-excite, a residual add."""
+    b = _Build(np.random.default_rng(seed))
+    x = b(HardSwish(), b.norm("bn0", b.conv("stem", b.input(1, 3, 11, 11), 8, 3, strides=(2, 2), pads=(1, 1, 1, 1))))
+    skip = x
+    x = b(HardSwish(), b.norm("bn1", b.conv("dw", x, 8, 3, groups=8, pads=(1, 1, 1, 1))))
+    gate = b(Relu(), b.conv("squeeze", b(ReduceMean((2, 3), True), x), 4, 1, bias=True))
+    gate = b(HardSigmoid(1 / 6, 0.5), b.conv("excite", gate, 8, 1, bias=True))
+    x = b.norm("bn2", b.conv("pw", b(Mul(), x, gate), 8, 1, bias=True))
+    x = b(Clip(0.0, 6.0), b.norm("bn3", b(Add(), x, skip)))
+    x = b.conv("dw2", x, 16, 5, groups=8, strides=(2, 2), pads=(2, 2, 2, 2), dilations=(1, 1))
+    x = b(HardSwish(), b.norm("bn4", x))
+    x = b(Reshape((1, 16)), b(ReduceMean((2, 3)), x))
+    x = b(Relu(), b.norm("bn5", b.dense("fc1", x, 6)))
+    module = b.finish(b.dense("fc2", x, 4))
+
+    def norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
+        parts = (w[f"{name}.{part}"] for part in ("mean", "variance", "gamma", "beta"))
+        return F.batch_norm(x, *parts, eps=1e-3)
+
+    def forward(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        skip = x = hard_swish(norm(w, "bn0", F.conv2d(x, w["stem.weight"], stride=2, padding=1)))
+        x = hard_swish(norm(w, "bn1", F.conv2d(x, w["dw.weight"], padding=1, groups=8)))
+        gate = torch.relu(F.conv2d(x.mean((2, 3), keepdim=True), w["squeeze.weight"], w["squeeze.bias"]))
+        x = x * hard_sigmoid(F.conv2d(gate, w["excite.weight"], w["excite.bias"]))
+        x = norm(w, "bn2", F.conv2d(x, w["pw.weight"], w["pw.bias"]))
+        x = F.relu6(norm(w, "bn3", x + skip))
+        x = hard_swish(norm(w, "bn4", F.conv2d(x, w["dw2.weight"], stride=2, padding=2, groups=8)))
+        x = torch.relu(norm(w, "bn5", F.linear(x.mean((2, 3)), w["fc1.weight"], w["fc1.bias"])))
+        return F.linear(x, w["fc2.weight"], w["fc2.bias"])
+
+    return Twins(module, forward, (3, 11, 11), 4)
+
+
+def token_mixer(seed: int = 0) -> Twins:
+    """What convolutional nets leave out: attention between tokens, a class token, padding, slices, broadcasts."""
+    b = _Build(np.random.default_rng(seed))
+    x = b.input(1, 5, 6)
+    token = b(BroadcastTo((1, 1, 6)), b.param("token", b.rng.standard_normal((1, 1, 6))))
+    x = b(Concat(1), token, x)
+    q, v = b.dense("q", x, 8), b.dense("v", x, 8)
+    k = b(MatMul(), x, b.weight("k.weight", 6, 8))  # a bias here would cancel in the softmax
+
+    def heads(y: Value, perm: tuple[int, ...]) -> Value:
+        return b(Transpose(perm), b(Reshape((1, 6, 2, 4)), y))
+
+    scores = b(MatMul(), heads(q, (0, 2, 1, 3)), heads(k, (0, 2, 3, 1)))
+    scale = b.graph.constant(np.asarray(0.5), "half")
+    mixed = b(MatMul(), b(Softmax(3), b(Mul(), scores, scale)), heads(v, (0, 2, 1, 3)))
+    x = b(Reshape((1, 6, 8)), b(Transpose((0, 2, 1, 3)), mixed))
+    centred = b(Sub(), x, b(ReduceMean((2,), True), x))
+    spread = b(ReduceSum((2,), True), b(Mul(), centred, centred))
+    x = b(Div(), centred, b(Add(), spread, b.graph.constant(np.asarray(0.1), "epsilon")))
+    x = b(Mul(), b(Sigmoid(), x), b(Exp(), b(Mul(), x, scale)))
+    x = b(Pad((0, 0, 1), (0, 0, 1), 0.25), x)
+    x = b(Concat(1), b(Slice((0, 0, 0), (1, 5, 10), (1, 2, 3)), x), b(Slice((0, 1, 1), (1, 4, 5), (1, 1, 1)), x))
+    module = b.finish(b.dense("fc", b(ReduceMax((1,)), x), 4))
+
+    def forward(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([w["token"].expand(len(x), -1, -1), x], 1)
+        q, v = (F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"]) for name in "qv")
+        q, k, v = (y.reshape(-1, 6, 2, 4).transpose(1, 2) for y in (q, x @ w["k.weight"], v))
+        x = (torch.softmax(q @ k.mT * 0.5, -1) @ v).transpose(1, 2).reshape(-1, 6, 8)
+        centred = x - x.mean(2, keepdim=True)
+        x = centred / ((centred * centred).sum(2, keepdim=True) + 0.1)
+        x = torch.sigmoid(x) * torch.exp(x * 0.5)
+        x = F.pad(x, (1, 1), value=0.25)
+        x = torch.cat([x[:, :5:2, ::3], x[:, 1:4, 1:5]], 1)
+        return F.linear(x.amax(1), w["fc.weight"], w["fc.bias"])
+
+    return Twins(module, forward, (5, 6), 4)
+
+
+CASES = {"small_cnn": small_cnn, "separable_net": separable_net, "token_mixer": token_mixer}
