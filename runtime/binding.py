@@ -1,0 +1,222 @@
+"""`load` and `Model`: an artifact open for inference and training, numpy in and numpy out.
+
+Thin over the C library (`csrc/edgec.h`), which runs without the GIL. Needs numpy and nothing else.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.runtime import library as c
+from edgec.runtime.dtypes import DTYPES, numpy_dtype
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.format import Slot, TensorKind
+from edgec.runtime.library import check, library
+from edgec.runtime.session import CallProfile, ModelHandle, Session
+from edgec.runtime.signature import Signature, TensorInfo, conform
+
+__all__ = ["CallProfile", "Checkpoint", "Model", "Session", "Signature", "TensorInfo", "load"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says of itself: the `step` that it was saved with."""
+
+    step: int
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None, *, target: str | None = None) -> Model:
+    """Open an artifact with the best variant that this machine can run, or the one of `target`.
+
+    `threads` counts the caller's; None means one per CPU of this process. Results do not depend on it.
+    RuntimeFailure: E0501 not an artifact, E0502 damaged, E0503 newer format, E0504 for another machine, E0507 cannot be
+    read, E0609 no memory.
+    """
+    where = os.fspath(path)
+    handle, refused = ctypes.c_void_p(), c.Location()
+    options = c.Options(target=target.encode() if target else None, refused=ctypes.pointer(refused))
+    status = library().edgec_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
+    check(status, where=where, refused=refused)
+    return Model(ModelHandle(handle), threads)
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """A parameter, state or constant of an open model."""
+
+    index: int
+    info: TensorInfo
+    kind: TensorKind
+    trained: bool
+    writable: bool
+
+
+def _tensor_info(info: c.BindingInfo | c.TensorInfo, bounds: tuple[int, int] | None = None) -> TensorInfo:
+    return TensorInfo(info.name.decode(), tuple(info.shape[: info.rank]), numpy_dtype(DTYPES[info.dtype]), bounds)
+
+
+def _signature(model: ctypes.c_void_p, index: int) -> Signature:
+    program, binding, slots = c.ProgramInfo(), c.BindingInfo(), []
+    check(library().edgec_program_get(model, index, ctypes.byref(program)))
+    for number in range(program.binding_count):
+        check(library().edgec_binding_get(model, index, number, ctypes.byref(binding)))
+        bounds = (binding.low, binding.high) if binding.high >= binding.low else None
+        slots.append((Slot(binding.slot), _tensor_info(binding, bounds)))
+    name = program.name.decode()
+    return Signature(name, index, tuple(slots), program.arena_bytes, program.macs, bool(program.updates))
+
+
+def _weight(model: ctypes.c_void_p, index: int) -> _Weight:
+    info = c.TensorInfo()
+    check(library().edgec_tensor_get(model, index, ctypes.byref(info)))
+    return _Weight(index, _tensor_info(info), TensorKind(info.kind), bool(info.trained), bool(info.writable))
+
+
+class Model:
+    """An open artifact: its parameters and states, and a session of its own. `load` makes it; `with` closes it early.
+
+    `inputs` and `outputs` are those of the `infer` program (of the first one where there is none).
+    """
+
+    def __init__(self, handle: ModelHandle, threads: int | None):
+        self._handle = handle
+        info = c.ModelInfo()
+        library().edgec_model_get(handle.pointer, ctypes.byref(info))
+        self.target: str = info.target.decode()
+        self.fingerprint: bytes = bytes(info.fingerprint[:16])
+        self.param_bytes: int = info.param_bytes
+        self.state_bytes: int = info.state_bytes
+        self.arena_bytes: int = info.arena_bytes
+        signatures = [_signature(handle.pointer, i) for i in range(info.program_count)]
+        weights = [_weight(handle.pointer, i) for i in range(info.tensor_count)]
+        self._programs = {signature.name: signature for signature in signatures}
+        self._weights = {weight.info.name: weight for weight in weights}
+        self._session = self.session(threads)
+
+    # ---- What it is. ----
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        return tuple(self._programs)
+
+    def signature(self, program: str) -> Signature:
+        """What a program takes and gives; RuntimeFailure E0606 if there is none of that name."""
+        return self._session.signature(program)
+
+    @property
+    def _main(self) -> Signature:
+        return self._programs.get("infer") or next(iter(self._programs.values()))
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._main.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        return self._main.outputs
+
+    # ---- Running. ----
+
+    def session(self, threads: int | None = None) -> Session:
+        """Another arena and threads on the same parameters, for running side by side."""
+        return Session(self._handle, self._programs, threads)
+
+    def run(self, feeds: Mapping[str, object], *, program: str = "infer") -> dict[str, np.ndarray]:
+        """Outputs by name, as new arrays. See `Session.run` for the failures."""
+        return self._session.run(program, feeds)[1]
+
+    def step(self, feeds: Mapping[str, object], lr: float | None = None, **scalars: float) -> float:
+        """One training step; the loss before the update. `lr` and others are the program's scalars.
+
+        RuntimeFailure E0604 for a label out of range and E0605 for a loss that is not finite: nothing was updated.
+        """
+        if lr is not None:
+            scalars["lr"] = lr
+        loss, _ = self._session.run("train", {**feeds, **scalars})
+        return float("nan") if loss is None else loss
+
+    def eval_step(self, feeds: Mapping[str, object], **scalars: float) -> tuple[float, dict[str, np.ndarray]]:
+        """(loss, outputs by name) of the `eval` program; nothing is updated."""
+        loss, outputs = self._session.run("eval", {**feeds, **scalars})
+        return float("nan") if loss is None else loss, outputs
+
+    def profile(self) -> AbstractContextManager[list[CallProfile]]:
+        """`with model.profile() as calls: model.run(...)` fills `calls` with every kernel call and its time."""
+        return self._session.profile()
+
+    # ---- Parameters and states. ----
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Copies of all parameters, by the names and in the shapes of the source model."""
+        return {name: self._read(name) for name in self._of_kind(TensorKind.PARAM)}
+
+    def states(self) -> dict[str, np.ndarray]:
+        """Copies of optimizer states, running statistics and counters."""
+        return {name: self._read(name) for name in self._of_kind(TensorKind.STATE)}
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the parameters that some program updates."""
+        return tuple(name for name in self._of_kind(TensorKind.PARAM) if self._weights[name].trained)
+
+    def set_parameters(self, values: Mapping[str, object]) -> None:
+        """Replace parameters and states by name; all are checked before any is replaced.
+
+        RuntimeFailure: E0601 unknown name, E0602 dtype, E0603 shape, E0610 frozen in this artifact.
+        """
+        arrays = {}
+        for name, value in values.items():
+            if name not in self._weights:
+                raise RuntimeFailure("E0601", f"the artifact has no parameter or state `{name}`")
+            weight = self._weights[name]
+            if not weight.writable:
+                raise RuntimeFailure(
+                    "E0610",
+                    f"`{name}` is frozen in this artifact",
+                    hint="compile with an update scheme that trains it, such as --update full",
+                )
+            arrays[name] = np.ascontiguousarray(conform(value, weight.info), weight.info.dtype)
+        for name, array in arrays.items():
+            index = self._weights[name].index
+            check(library().edgec_tensor_write(self._handle.pointer, index, array.ctypes.data, array.nbytes))
+
+    def _of_kind(self, kind: TensorKind) -> Iterator[str]:
+        return (name for name, weight in self._weights.items() if weight.kind == kind)
+
+    def _read(self, name: str) -> np.ndarray:
+        weight = self._weights[name]
+        array = np.empty(weight.info.shape, weight.info.dtype)
+        check(library().edgec_tensor_read(self._handle.pointer, weight.index, array.ctypes.data, array.nbytes))
+        return array
+
+    # ---- Checkpoints. ----
+
+    def save_checkpoint(self, path: str | os.PathLike[str], *, step: int = 0) -> None:
+        """Trained parameters and all states, in a form that other targets read too. E0505 if it cannot be written."""
+        status = library().edgec_checkpoint_save(self._handle.pointer, os.fsencode(path), step)
+        check(status, where=os.fspath(path))
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> Checkpoint:
+        """E0506 if it is damaged or of another graph, E0507 if it cannot be read; nothing is changed then."""
+        step = ctypes.c_uint64()
+        status = library().edgec_checkpoint_load(self._handle.pointer, os.fsencode(path), ctypes.byref(step))
+        check(status, where=os.fspath(path))
+        return Checkpoint(step.value)
+
+    # ---- End. ----
+
+    def close(self) -> None:
+        """Close it and all its sessions; nothing of it can be used afterwards."""
+        self._handle.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,185 @@
+"""A session over the C library: an arena and threads, running programs of one model with numpy in and out."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.format import Slot
+from edgec.runtime.library import Failure, ProfileCallback, Status, check, library
+from edgec.runtime.signature import Signature, TensorInfo, check_names, conform
+
+_FILLED = (Slot.INPUT, Slot.SCALAR)
+
+
+@dataclass(frozen=True)
+class CallProfile:
+    """One call of a run: nanoseconds since the program began, duration, multiply-accumulates."""
+
+    program: str
+    kernel: str
+    label: str
+    start_ns: int
+    ns: int
+    macs: int
+
+
+class ModelHandle:
+    """A model of the C library. It is closed when nobody refers to it any more, sessions included, or by `close`."""
+
+    def __init__(self, pointer: ctypes.c_void_p):
+        self._pointer = pointer
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._finalizer = weakref.finalize(self, library().edgec_model_close, pointer)
+
+    @property
+    def pointer(self) -> ctypes.c_void_p:
+        if not self._finalizer.alive:
+            raise ValueError("the model is closed")
+        return self._pointer
+
+    def add(self, session: Session) -> None:
+        self._sessions.add(session)
+
+    def close(self) -> None:
+        """Closes all its sessions first."""
+        for session in list(self._sessions):
+            session.close()
+        self._finalizer()
+
+
+def _close_session(pointer: ctypes.c_void_p, model: ModelHandle) -> None:
+    """`model` is an argument so that it lives until here."""
+    library().edgec_session_close(pointer)
+
+
+class Session:
+    """One arena and `threads` threads (None: one per CPU of this process). If Python threads share it, runs queue up.
+
+    RuntimeFailure E0609 when the system has no memory or threads for it.
+    """
+
+    def __init__(self, model: ModelHandle, programs: Mapping[str, Signature], threads: int | None):
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        self._programs = programs
+        self._lock = threading.Lock()
+        self._handle = ctypes.c_void_p()
+        check(library().edgec_session_open(model.pointer, threads or 0, ctypes.byref(self._handle)))
+        self._finalizer = weakref.finalize(self, _close_session, self._handle, model)
+        self._views: dict[str, list[np.ndarray]] = {}
+        model.add(self)
+
+    def close(self) -> None:
+        """Frees the arena and the threads; later calls of `close` do nothing."""
+        with self._lock:
+            self._views.clear()
+            self._finalizer()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, program: str, feeds: Mapping[str, object]) -> tuple[float | None, dict[str, np.ndarray]]:
+        """(loss or None, outputs by name) of one run; `feeds` holds every input and scalar by name.
+
+        RuntimeFailure: E0601 names, E0602 dtype, E0603 shape, E0604 label out of range, E0605 loss not finite, E0606 no
+        such program. Parameters and states are as before after each of them.
+        """
+        signature = self.signature(program)
+        check_names(feeds, (*signature.inputs, *signature.scalars), f"program `{program}`")
+        arrays = {info.name: conform(feeds[info.name], info) for slot, info in signature.slots if slot in _FILLED}
+        with self._lock:
+            self._require_open()
+            views = self._arena_views(signature)
+            for (slot, info), view in zip(signature.slots, views, strict=True):
+                if slot in _FILLED:
+                    np.copyto(view, arrays[info.name])
+            self._check_run(signature, library().edgec_run(self._handle, signature.index))
+            loss, outputs = None, {}
+            for (slot, info), view in zip(signature.slots, views, strict=True):
+                if slot == Slot.OUTPUT:
+                    outputs[info.name] = view.copy()
+                elif slot == Slot.LOSS:
+                    loss = float(view.reshape(()))
+        return loss, outputs
+
+    @contextlib.contextmanager
+    def profile(self) -> Iterator[list[CallProfile]]:
+        """Inside `with`, every call of every run is appended to the list that it gives, in the order of execution."""
+        calls: list[CallProfile] = []
+        names = {signature.index: name for name, signature in self._programs.items()}
+
+        def record(_: object, pointer: object) -> None:
+            event = pointer.contents
+            calls.append(
+                CallProfile(
+                    names[event.program],
+                    event.kernel.decode(),
+                    event.label.decode(),
+                    event.start_ns,
+                    event.ns,
+                    event.macs,
+                )
+            )
+
+        callback = ProfileCallback(record)
+        with self._lock:
+            self._require_open()
+            library().edgec_session_profile(self._handle, callback, None)
+        try:
+            yield calls
+        finally:
+            with self._lock:
+                if self._finalizer.alive:
+                    library().edgec_session_profile(self._handle, ProfileCallback(), None)
+
+    def signature(self, program: str) -> Signature:
+        """What a program takes and gives; E0606 if there is none of that name."""
+        if program not in self._programs:
+            raise RuntimeFailure(
+                "E0606",
+                f"the artifact has no program `{program}`, only {', '.join(f'`{name}`' for name in self._programs)}",
+                hint="`edgec compile --train` adds `train` and `eval`",
+            )
+        return self._programs[program]
+
+    def _require_open(self) -> None:
+        if not self._finalizer.alive:
+            raise ValueError("the session is closed")
+
+    def _arena_views(self, signature: Signature) -> list[np.ndarray]:
+        """Arrays over the arena, one for each slot; their addresses never change."""
+        if signature.name not in self._views:
+            views = []
+            for number, (_, info) in enumerate(signature.slots):
+                address = ctypes.c_void_p()
+                check(library().edgec_binding_data(self._handle, signature.index, number, ctypes.byref(address)))
+                views.append(_view(address.value, info))
+            self._views[signature.name] = views
+        return self._views[signature.name]
+
+    def _check_run(self, signature: Signature, status: int) -> None:
+        if status == Status.LABEL_OUT_OF_RANGE:
+            failure = Failure()
+            library().edgec_failure_get(self._handle, ctypes.byref(failure))
+            info = signature.slots[failure.binding][1]
+            place = [int(i) for i in np.unravel_index(failure.position, info.shape)] if info.shape else ""
+            low, high = info.bounds
+            raise RuntimeFailure("E0604", f"`{info.name}`{place} is {failure.value}, outside {low} to {high}")
+        check(status)
+
+
+def _view(address: int | None, info: TensorInfo) -> np.ndarray:
+    size = int(np.prod(info.shape, dtype=np.int64)) * info.dtype.itemsize
+    memory = (ctypes.c_uint8 * size).from_address(address) if size else b""
+    return np.frombuffer(memory, info.dtype).reshape(info.shape)

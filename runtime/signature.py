@@ -1,0 +1,101 @@
+"""Signatures of programs as Python sees them, and arrays checked against them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.format import Slot
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A named tensor outside: `model.inputs[0].name`, `.shape`, `.dtype` (numpy's).
+
+    `bounds` are the least and greatest value that a run accepts of an integer input (labels); None: any.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    bounds: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a program takes and gives. `slots` holds all of it in the artifact's order, with each one's role."""
+
+    name: str
+    index: int
+    slots: tuple[tuple[Slot, TensorInfo], ...]
+    arena_bytes: int
+    macs: int
+    updates: bool  # whether it changes parameters or states
+
+    def _with(self, slot: Slot) -> tuple[TensorInfo, ...]:
+        return tuple(info for role, info in self.slots if role == slot)
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        return self._with(Slot.INPUT)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Without the loss."""
+        return self._with(Slot.OUTPUT)
+
+    @property
+    def scalars(self) -> tuple[TensorInfo, ...]:
+        return self._with(Slot.SCALAR)
+
+    @property
+    def loss(self) -> TensorInfo | None:
+        return next(iter(self._with(Slot.LOSS)), None)
+
+
+def check_names(given: Mapping[str, object], wanted: tuple[TensorInfo, ...], what: str) -> None:
+    """RuntimeFailure E0601 unless exactly the wanted names are given."""
+    names = [info.name for info in wanted]
+    takes = f"it takes {', '.join(f'`{name}`' for name in names)}" if names else "it takes none"
+    for name in given:
+        if name not in names:
+            raise RuntimeFailure("E0601", f"{what} has no input or scalar `{name}`", hint=takes)
+    for name in names:
+        if name not in given:
+            raise RuntimeFailure("E0601", f"{what} needs `{name}`", hint=takes)
+
+
+def conform(value: object, info: TensorInfo) -> np.ndarray:
+    """`value` as an array of the tensor's type: E0602 if that would lose information, E0603 if the shape differs.
+
+    Plain Python numbers and lists take the tensor's type.
+    """
+    array = _cast_array(value, info) if isinstance(value, (np.ndarray, np.generic)) else _convert(value, info)
+    if array.shape != info.shape:
+        raise RuntimeFailure("E0603", f"`{info.name}` has shape {array.shape}, the program takes {info.shape}")
+    return array
+
+
+def _cast_array(value: np.ndarray | np.generic, info: TensorInfo) -> np.ndarray:
+    if {value.dtype.name, info.dtype.name} == {"bfloat16", "uint16"}:
+        return np.asarray(value).view(info.dtype)
+    if not np.can_cast(value.dtype, info.dtype, "safe"):
+        raise RuntimeFailure(
+            "E0602",
+            f"`{info.name}` has dtype {value.dtype}, the program takes {info.dtype}",
+            hint=f"pass {info.name}.astype(numpy.{info.dtype.name})",
+        )
+    return np.asarray(value)
+
+
+def _convert(value: object, info: TensorInfo) -> np.ndarray:
+    kind = np.asarray(value).dtype.kind
+    if kind not in "biuf" or (kind == "f" and info.dtype.kind in "biu"):
+        raise RuntimeFailure("E0602", f"`{info.name}` takes {info.dtype} values, not {value!r:.60}")
+    try:
+        return np.asarray(value, info.dtype)
+    except OverflowError as error:
+        raise RuntimeFailure("E0602", f"`{info.name}` takes {info.dtype} values: {error}") from error
