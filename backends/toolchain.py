@@ -89,10 +89,21 @@ def apt_command(packages: Sequence[str]) -> str:
     return "apt-get install " + " ".join(packages)
 
 
-def execute(argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = None) -> str:
-    """Run a program of the toolchain and return its stdout. InternalError with its last words if it fails.
+class ToolFailure(InternalError):
+    """An outside program failed; its last words are the message."""
 
-    timeout: seconds, after which the program is killed.
+
+def execute(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    success: tuple[int, ...] = (0,),
+) -> bytes:
+    """Run a program and return its stdout. ToolFailure if its exit status is none of `success`, or it takes too long.
+
+    timeout: seconds, after which it is killed.
     """
     arguments = [str(word) for word in argv]
     name = Path(arguments[0]).name
@@ -101,15 +112,14 @@ def execute(argv: Sequence[str | Path], *, timeout: float, cwd: Path | None = No
             arguments,
             cwd=cwd,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=stdin or b"",
             capture_output=True,
-            text=True,
-            errors="replace",
         )
     except subprocess.TimeoutExpired as error:
-        raise InternalError(f"`{name}` did not finish within {timeout:g} s") from error
-    if done.returncode != 0:
-        raise InternalError(f"`{name}` failed with status {done.returncode}:\n{done.stderr.strip()[-2000:]}")
+        raise ToolFailure(f"`{name}` did not finish within {timeout:g} s") from error
+    if done.returncode not in success:
+        words = done.stderr.decode(errors="replace").strip()[-2000:]
+        raise ToolFailure(f"`{name}` failed with status {done.returncode}:\n{words}")
     return done.stdout
 
 

@@ -3,11 +3,11 @@ import threading
 
 import pytest
 
-from edgec.backends.tvm.cache import KernelCache, cache_folder, write_atomically
+from edgec.backends.cache import Cache, cache_folder, write_atomically
 
 
 def test_what_was_put_is_got_and_nothing_else(tmp_path):
-    cache = KernelCache(tmp_path / "new" / "kernels")
+    cache = Cache(tmp_path / "new" / "kernels")
     assert cache.get("k") is None
     cache.put("k", b"code")
     assert cache.get("k") == b"code" and cache.get("other") is None
@@ -15,7 +15,7 @@ def test_what_was_put_is_got_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
 def test_a_damaged_entry_is_a_miss_and_can_be_replaced(tmp_path, damage):
-    cache = KernelCache(tmp_path)
+    cache = Cache(tmp_path)
     cache.put("k", b"code" * 100)
     whole = (tmp_path / "k").read_bytes()
     (tmp_path / "k").write_bytes(whole[:-1] + b"?" if damage is None else damage)
@@ -25,7 +25,7 @@ def test_a_damaged_entry_is_a_miss_and_can_be_replaced(tmp_path, damage):
 
 
 def test_eviction_drops_the_least_recently_used_down_to_the_limit(tmp_path):
-    cache = KernelCache(tmp_path, limit=3 * (32 + 1000))
+    cache = Cache(tmp_path, limit=3 * (32 + 1000))
     for age, key in enumerate("abcd"):
         cache.put(key, bytes(1000))
         os.utime(tmp_path / key, (1000 + age, 1000 + age))
@@ -36,7 +36,7 @@ def test_eviction_drops_the_least_recently_used_down_to_the_limit(tmp_path):
 
 def test_a_cache_that_cannot_be_written_misses(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    cache = KernelCache(tmp_path / "file" / "kernels")
+    cache = Cache(tmp_path / "file" / "kernels")
     cache.put("k", b"code")
     cache.evict()
     assert cache.get("k") is None

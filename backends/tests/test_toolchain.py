@@ -36,7 +36,8 @@ def test_a_tool_is_found_under_any_of_its_names(monkeypatch):
 
 def test_execute_passes_words_unchanged_and_reports_failures(tmp_path):
     program = [sys.executable, "-c"]
-    assert execute([*program, "import sys; print(sys.argv[1])", "$HOME; *"], timeout=30) == "$HOME; *\n"
+    assert execute([*program, "import sys; print(sys.argv[1])", "$HOME; *"], timeout=30) == b"$HOME; *\n"
+    assert execute([*program, "import sys; print(sys.stdin.read())"], timeout=30, stdin=b"x") == b"x\n"
     with pytest.raises(InternalError, match="status 3:\nbad luck"):
         execute([*program, "import sys; print('bad luck', file=sys.stderr); sys.exit(3)"], timeout=30)
     with pytest.raises(InternalError, match="within 0.2 s"):

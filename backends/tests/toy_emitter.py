@@ -7,7 +7,7 @@ import time
 
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc, T
-from edgec.backends.tvm.builder import Pointer, broadcast, build_kernel, serial
+from edgec.backends.tvm.builder import Pointer, build_kernel, constant, serial
 
 
 def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
@@ -17,7 +17,7 @@ def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
         """Task t: y[t * lanes : ] = factor * x[t * lanes : ] + x[t * lanes : ]."""
         with serial(lo, hi) as task:
             vector = x.load(task * lanes, lanes)
-            y.store(task * lanes, vector * broadcast(T.float32(spec.factor), lanes) + vector)
+            y.store(task * lanes, vector * constant(spec.factor, lanes) + vector)
 
     def call_libm(x: Pointer, y: Pointer, lo, hi) -> None:
         with serial(lo, hi) as task:

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from edgec.backends.base import CodeImage, KernelSpec, Progress, Target
+from edgec.backends.cache import Cache, cache_folder
 from edgec.backends.elf import entry_offsets
 from edgec.backends.link import link
 from edgec.backends.toolchain import TVM_REQUIREMENT
-from edgec.backends.tvm.cache import KernelCache, cache_folder
 from edgec.backends.tvm.isolate import JobFailure, run_isolated
 from edgec.graph.errors import InternalError, UserError
 
@@ -82,7 +82,7 @@ def _compile(
     progress: Progress | None,
     emitter: str,
 ) -> dict[KernelSpec, bytes]:
-    cache = KernelCache(cache_folder() / "kernels")
+    cache = Cache(cache_folder() / "kernels")
     version = generator_version()
     keys = {spec: hashlib.sha256(f"{spec!r}|{target!r}|{emitter}|{version}".encode()).hexdigest() for spec in specs}
     compiled = {spec: payload for spec in specs if (payload := cache.get(keys[spec])) is not None}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import click
 
 from edgec import __version__
+from edgec.backends.cache import cache_folder
 from edgec.backends.targets import host_arch, host_features
 from edgec.backends.toolchain import TVM_REQUIREMENT, all_statuses
-from edgec.backends.tvm.cache import cache_folder
 from edgec.tools.cli.console import echo, show_json, show_table
 
 # Distribution: what it is for, and whether compiling needs it.

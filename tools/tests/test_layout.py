@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "graph": (),
     "frontend": ("edgec.graph",),
     "compiler": ("edgec.graph", "edgec.backends.base", "edgec.runtime.format", "edgec.runtime.abi"),
-    "backends": ("edgec.graph", "edgec.runtime.abi", "edgec.runtime.tensorfile"),
+    "backends": ("edgec.graph", "edgec.runtime.abi"),
     "runtime": (),
     "tools": ("edgec",),
 }

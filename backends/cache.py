@@ -1,4 +1,4 @@
-"""The kernel cache: one file for every kernel ever compiled here, by the hash of all that determines its code.
+"""The cache on disk of what compilers made: files by the hash of all that determines their bytes.
 
 Safe for any number of processes: a file appears under its name complete or not at all, and its first bytes are the hash
 of the rest, so that damage is a miss. A cache that cannot be written is a cache that misses.
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("EDGEC_CACHE") or platformdirs.user_cache_dir("edgec"))
 
 
-class KernelCache:
+class Cache:
     """Bytes by key, up to `limit` bytes in all; what was not used for longest goes first."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT):
