@@ -25,6 +25,6 @@ def test_op_agrees_with_its_reference(case: OpCase, seed: int):
     values = (*group.inputs, *group.outputs)
     storage = {value: some_storage(value.type.shape, seed and seed + i) for i, value in enumerate(values)}
     memory = memory_of(group, arrays, storage)
-    run_lowering(lower_generic(group, storage, {}), memory, TARGET)
+    run_lowering(lower_generic(group, storage, {}, TARGET), memory, TARGET)
     for value, expected in zip(group.outputs, case.op.reference(*arrays), strict=True):
         assert_agrees(case.op, storage[value].unpack(memory[value], value.type.shape), expected)

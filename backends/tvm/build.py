@@ -18,14 +18,12 @@ from edgec.backends.cache import Cache, cache_folder
 from edgec.backends.elf import entry_offsets
 from edgec.backends.link import link
 from edgec.backends.toolchain import TVM_REQUIREMENT
+from edgec.backends.tvm.c_source import PRELUDE
 from edgec.backends.tvm.isolate import JobFailure, run_isolated
 from edgec.graph.errors import InternalError, UserError
 
 EMITTER = "edgec.backends.tvm.emitters"  # module with `emit(spec, target, symbol) -> PrimFunc`
 KERNEL_TIMEOUT = 300.0  # seconds for one kernel; the slowest known takes half a second
-
-# What the C text of a kernel may lean on.
-_C_PRELUDE = "#include <stdbool.h>\n#include <stdint.h>\n\n"
 
 
 def build(
@@ -60,7 +58,7 @@ def c_image(functions: dict[str, bytes]) -> bytes:
     table = "".join(f"    (edgec_kernel_fn){name},\n" for name in sorted(functions))
     text = b"\n".join(functions[name] for name in sorted(functions)).decode()
     return (
-        f"{_C_PRELUDE}{text}\ntypedef void (*edgec_kernel_fn)(void);\n"
+        f"{PRELUDE}\n{text}\ntypedef void (*edgec_kernel_fn)(void);\n"
         f"extern const edgec_kernel_fn edgec_kernels[];\nconst edgec_kernel_fn edgec_kernels[] = {{\n{table}}};\n"
     ).encode()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from edgec.backends import elf
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.targets import tvm_target
 from edgec.backends.tvm._tvm import IRModule, tirx, tvm
-from edgec.graph.errors import InternalError
+from edgec.backends.tvm.c_source import tidy
 
 # LLVM turns loops that copy or fill into calls of memcpy and memset, except within a function of that name; TVM gives
 # no other way to tell it.
@@ -31,18 +30,10 @@ def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) 
     for step in (tirx.transform.BindTarget(machine), tirx.transform.LowerIntrin()):
         module = step(module)
     if target.c_source:
-        return _c_text(tvm.get_global_func("target.build.c")(module, machine).inspect_source(), symbol).encode()
+        return tidy(tvm.get_global_func("target.build.c")(module, machine).inspect_source(), symbol).encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
         tvm.get_global_func("target.build.llvm")(module, machine).write_to_file(str(path))
         code = elf.rename_symbol(path.read_bytes(), _NO_LIBRARY_CALLS, symbol)
     elf.check_object(code, target.arch, symbol)
     return code
-
-
-def _c_text(source: str, symbol: str) -> str:
-    """The function alone, without the prelude that ties it to TVM's headers; `static`, for a table gives it out."""
-    start = re.search(rf"^TVM_DLL [^;{{]*\b{re.escape(symbol)}\([^;]*\{{", source, re.MULTILINE)
-    if start is None:
-        raise InternalError(f"kernel `{symbol}`: the C text does not define its function")
-    return "static " + source[start.start() :].removeprefix("TVM_DLL ").rstrip() + "\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import bind, broadcast, lanes_of, select
+from edgec.backends.tvm.builder import bind, broadcast, constant, lanes_of, select
 
 # Adding 1.5 * 2^23 to |x| < 2^22 rounds x to the nearest integer, which then stands in the low bits of the sum.
 _ROUND = 12582912.0
@@ -18,7 +18,7 @@ _ROUND_BITS = 0x4B400000
 
 
 def _constant(value: float, like: Expr) -> Expr:
-    return broadcast(T.float32(value), lanes_of(like))
+    return constant(value, lanes_of(like))
 
 
 def _integer(value: int, like: Expr) -> Expr:
@@ -48,7 +48,8 @@ def horner(x: Expr, *coefficients: float) -> Expr:
 def exp(x: Expr) -> Expr:
     """e^x. At most 1 ulp off, also for subnormal results; 0 below -103.98, inf above 88.73 (Cephes, extended)."""
     lowest, highest = _constant(-104.0, x), _constant(89.0, x)
-    # Select, not min and max: a comparison with NaN is false and lets it through.
+    # A comparison with NaN is false and lets it through.
+    x = bind(x)
     x = bind(select(x < lowest, lowest, x))
     x = bind(select(x > highest, highest, x))
     shifted = bind(x * _constant(math.log2(math.e), x) + _constant(_ROUND, x))

@@ -35,4 +35,4 @@ def lower_group(
             lowering = strategy(Request(group, storage, alias, target))
             if lowering is not None:
                 return lowering
-    return lower_generic(group, storage, alias)
+    return lower_generic(group, storage, alias, target)

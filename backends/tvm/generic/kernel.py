@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgec.backends.base import Argument, Group, KernelCall, Lowering
+from edgec.backends.base import Argument, Group, KernelCall, Lowering, Target
 from edgec.backends.tvm.computation import Computation, bind_computation
 from edgec.graph.ir import Value
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
@@ -26,12 +26,14 @@ MAX_TASKS = 32
 class GenericSpec:
     """`rows` pieces of work that do not depend on one another, cut into `tasks` runs of equal length.
 
-    A row is what `row_count` says for the anchor.
+    For an anchor with a row of its own (softmax: a run along the axis) a row is that; else `row_axes` leading axes of
+    the output make the rows.
     """
 
     computation: Computation
     rows: int
     tasks: int
+    row_axes: int = 0
 
     @property
     def stem(self) -> str:
@@ -42,33 +44,33 @@ class GenericSpec:
         return self.computation.arguments
 
 
-def row_count(computation: Computation) -> int:
-    """Runs along the axis for softmax, planes for a max pool's gradient, one for the loss; else leading output axes."""
+def lower_generic(
+    group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value], target: Target
+) -> Lowering:
+    """One generic kernel for a group of any anchor."""
+    bound = bind_computation(group, storage, alias)
+    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
+    macs = group.anchor.op.cost(inputs, outputs).macs
+    # Micro-controllers have one core.
+    wanted = 1 if target.c_source else max(macs, bound.computation.elements) // MIN_TASK_WORK
+    spec = _cut(bound.computation, max(1, min(wanted, MAX_TASKS)))
+    return Lowering((KernelCall(spec, bound.operands, spec.tasks, macs, bound.label),))
+
+
+def _cut(computation: Computation, tasks: int) -> GenericSpec:
     op, shape = computation.anchor.op, computation.shape
     match op:
         case SoftmaxCrossEntropy():
-            return 1
+            return GenericSpec(computation, 1, 1)
         case Softmax():
-            return math.prod(shape[: op.axis] + shape[op.axis + 1 :])
+            rows = math.prod(shape[: op.axis] + shape[op.axis + 1 :])
+            return GenericSpec(computation, rows, min(tasks, rows))
         case MaxPool2dGrad():
-            return math.prod(shape[:2])
-    return math.prod(shape[: row_axes(shape)])
-
-
-def row_axes(shape: tuple[int, ...]) -> int:
-    """How many leading axes of an output make its rows: the fewest that give every task one."""
+            rows = math.prod(shape[:2])
+            return GenericSpec(computation, rows, min(tasks, rows))
+    # The fewest leading axes that give every task a row; rows cost divisions.
     axes = 0
-    while axes < len(shape) and math.prod(shape[:axes]) < MAX_TASKS:
+    while axes < len(shape) and math.prod(shape[:axes]) < tasks:
         axes += 1
-    return axes
-
-
-def lower_generic(group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
-    """One generic kernel for a group of any anchor."""
-    bound = bind_computation(group, storage, alias)
-    rows = row_count(bound.computation)
-    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
-    macs = group.anchor.op.cost(inputs, outputs).macs
-    tasks = min(rows, MAX_TASKS, max(1, max(macs, bound.computation.elements) // MIN_TASK_WORK))
-    spec = GenericSpec(bound.computation, rows, tasks)
-    return Lowering((KernelCall(spec, bound.operands, tasks, macs, bound.label),))
+    rows = math.prod(shape[:axes])
+    return GenericSpec(computation, rows, min(tasks, rows), axes)

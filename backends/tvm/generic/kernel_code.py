@@ -18,7 +18,7 @@ from edgec.backends.tvm.generic import (
     reduction_code,
     softmax_code,
 )
-from edgec.backends.tvm.generic.kernel import GenericSpec, row_axes
+from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.loops_code import loops
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.avg_pool2d import AvgPool2d
@@ -82,23 +82,22 @@ def emit_generic(spec: GenericSpec, target: Target) -> PrimFunc:
         per_task = -(-spec.rows // max(spec.tasks, 1))
         stop = T.min(hi * per_task, spec.rows)
         with serial(lo * per_task, stop) as row:
-            _emit_row(spec.computation, pointers, row)
+            _emit_row(spec, pointers, row)
 
     return build_kernel(spec.arguments, body)
 
 
-def _emit_row(computation: Computation, pointers: Sequence[Pointer], row: Index) -> None:
+def _emit_row(spec: GenericSpec, pointers: Sequence[Pointer], row: Index) -> None:
     def tensor(memory: Memory) -> Tensor:
         return Tensor(pointers[memory.argument], memory.type, memory.storage)
 
-    anchor = computation.anchor
+    computation, anchor = spec.computation, spec.computation.anchor
     if type(anchor.op) in ROW:
         outputs = {store.value.output: tensor(store.memory) for store in computation.stores}
         wanted = [outputs.get(i) for i in range(max(outputs) + 1)]
         ROW[type(anchor.op)](anchor.op, [tensor(operand) for operand in anchor.operands], wanted, row)
         return
-    shape = computation.shape
-    axes = row_axes(shape)
+    shape, axes = computation.shape, spec.row_axes
     with loops(*shape[axes:]) as inner:
         _emit_element(computation, tensor, [*unravel(row, shape[:axes]), *inner])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import TVM_DTYPE, Index, local, serial, when
+from edgec.backends.tvm.builder import TVM_DTYPE, Index, constant, local, serial, when
 from edgec.graph.types import DType
 
 
@@ -53,4 +53,4 @@ class Variable:
 
 def typed(value: float, dtype: DType) -> Expr:
     """A constant of any dtype."""
-    return tirx.const(value, TVM_DTYPE[dtype])
+    return constant(value) if dtype is DType.F32 else tirx.const(value, TVM_DTYPE[dtype])
