@@ -32,9 +32,8 @@ def read_model(source: Source) -> Model:
     """
     label = label_of(source)
     proto = read_proto(source)
-    folder = Path(source).parent if isinstance(source, (str, Path)) else None
     try:
-        return _to_model(_inlined(proto, label), ExternalData(folder), label)
+        return _to_model(_inlined(proto, label), ExternalData(folder_of(source)), label)
     except UnicodeDecodeError:
         raise UserError("E0102", "a name in the model is not text", where=label) from None
     except UserError as error:
@@ -71,7 +70,12 @@ def read_proto(source: Source) -> ModelProto:
 
 def label_of(source: Source) -> str:
     """How errors call the model."""
-    return str(source) if isinstance(source, (str, Path)) else "the given model"
+    return str(source) if isinstance(source, str | Path) else "the given model"
+
+
+def folder_of(source: Source) -> Path | None:
+    """Where a model's external data lies; None if nobody knows."""
+    return Path(source).parent if isinstance(source, str | Path) else None
 
 
 def _read_file(path: Path) -> bytes:

@@ -86,14 +86,11 @@ def read_tensor(tensor: TensorProto, external: ExternalData) -> np.ndarray | Opa
     dtype = numpy_dtype(tensor.data_type)
     if isinstance(dtype, Opaque):
         return dtype
-    shape = tuple(tensor.dims)
-    if min(shape, default=0) < 0 or tensor.HasField("segment"):
-        raise UserError("E0102", f"tensor `{tensor.name}` has the shape {list(shape)}")
+    shape = _shape(tensor)
     size = math.prod(shape)
     if tensor.data_location == TensorProto.EXTERNAL:
-        location, offset = external_place(tensor)
-        flat = _of_bytes(external.read(location, offset, size * dtype.itemsize), dtype)
-    elif tensor.HasField("raw_data"):
+        return read_external(tensor, external)
+    if tensor.HasField("raw_data"):
         raw = tensor.raw_data
         if len(raw) != size * dtype.itemsize:
             raise _wrong_size(tensor, f"{size * dtype.itemsize} bytes", f"{len(raw)}")
@@ -105,21 +102,51 @@ def read_tensor(tensor: TensorProto, external: ExternalData) -> np.ndarray | Opa
     return array
 
 
-def write_tensor(tensor: TensorProto, array: np.ndarray) -> None:
-    """Replace the elements of `tensor` by those of `array`, which has its shape; dtype and name stay."""
-    dtype = _ELEMENTS[tensor.data_type][0]
-    for name in ("raw_data", "external_data", "data_location", *{name for _, name in _ELEMENTS.values()}):
-        tensor.ClearField(name)
-    tensor.raw_data = np.ascontiguousarray(array, dtype).tobytes()
-
-
-def external_place(tensor: TensorProto) -> tuple[str, int]:
-    """File and byte offset of a tensor's external data."""
+def read_external(tensor: TensorProto, external: ExternalData) -> np.ndarray:
+    """A read-only array over the mapped file that holds the tensor."""
+    dtype = numpy_dtype(tensor.data_type)
+    if isinstance(dtype, Opaque):
+        raise UserError("E0103", f"`{tensor.name}` is {dtype.what} in an external file")
+    shape = _shape(tensor)
     entries = {entry.key: entry.value for entry in tensor.external_data}
     offset = entries.get("offset", "0")
     if not offset.isascii() or not offset.isdigit() or len(offset) > 18:
         raise UserError("E0102", f"tensor `{tensor.name}` has the external offset `{offset}`")
-    return entries.get("location", ""), int(offset)
+    data = external.read(entries.get("location", ""), int(offset), math.prod(shape) * dtype.itemsize)
+    return _of_bytes(data, dtype).reshape(shape)
+
+
+def write_tensor(tensor: TensorProto, array: np.ndarray) -> None:
+    """Replace the elements of `tensor` by those of `array`, which has its shape; dtype and name stay."""
+    data = _elements(tensor, array)
+    _clear(tensor)
+    tensor.raw_data = data.tobytes()
+
+
+def write_tensor_externally(tensor: TensorProto, array: np.ndarray, location: str, offset: int) -> np.ndarray:
+    """Let `tensor` lie at `offset` of the file `location`; what has to be written there."""
+    data = _elements(tensor, array)
+    _clear(tensor)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", data.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    return data
+
+
+def _elements(tensor: TensorProto, array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, _ELEMENTS[tensor.data_type][0])
+
+
+def _clear(tensor: TensorProto) -> None:
+    for name in ("raw_data", "external_data", "data_location", *{name for _, name in _ELEMENTS.values()}):
+        tensor.ClearField(name)
+
+
+def _shape(tensor: TensorProto) -> tuple[int, ...]:
+    shape = tuple(tensor.dims)
+    if min(shape, default=0) < 0 or tensor.HasField("segment"):
+        raise UserError("E0102", f"tensor `{tensor.name}` has the shape {list(shape)}")
+    return shape
 
 
 def _of_bytes(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
