@@ -8,6 +8,7 @@ after everything it reads, and what overwrites a parameter or state runs after a
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -136,28 +137,29 @@ def make_group(graph: Graph, nodes: Sequence[Node]) -> Group:
 def memory_order(storage: Storage) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Normal form of a storage: equal for two storages of one size exactly if they put the elements in the same order.
 
-    Axes of extent 1 go, and neighbours that stay neighbours in memory become one axis.
+    Panels of equal width become an axis of their own, axes of extent 1 go, and neighbours that stay neighbours in
+    memory become one axis.
     """
-    kept = [axis for axis, extent in enumerate(storage.dims) if extent != 1]
-    perm = [axis for axis in storage.perm if axis in kept]
-    block = storage.block
-    if not block or not perm or block >= storage.dims[perm[-1]] or len(perm) == 1:
+    dims, perm, block = list(storage.dims), list(storage.perm), storage.block
+    if block and perm and dims[perm[-1]] % block == 0:
+        cut = perm[-1]
+        dims[cut : cut + 1] = [dims[cut] // block, block]
+        perm = [axis + (axis > cut) for axis in perm[:-1]]
+        perm, block = [cut, *perm, cut + 1], 0
+    kept = [axis for axis, extent in enumerate(dims) if extent != 1]
+    perm = [kept.index(axis) for axis in perm if axis in kept]
+    if len(perm) < 2 or block >= dims[kept[perm[-1]]]:
         block = 0
     runs: list[list[int]] = []
     for place, axis in enumerate(perm):
-        starts_panels = block and place == len(perm) - 1
-        if runs and not starts_panels and kept.index(axis) == kept.index(runs[-1][-1]) + 1:
+        in_panels = block and place == len(perm) - 1
+        if runs and not in_panels and axis == runs[-1][-1] + 1:
             runs[-1].append(axis)
         else:
             runs.append([axis])
     logical = sorted(runs)
-    extents = []
-    for run in logical:
-        extent = 1
-        for axis in run:
-            extent *= storage.dims[axis]
-        extents.append(extent)
-    return tuple(extents), tuple(logical.index(run) for run in runs), block
+    extents = tuple(math.prod(dims[kept[axis]] for axis in run) for run in logical)
+    return extents, tuple(logical.index(run) for run in runs), block
 
 
 def same_order(a: Storage, b: Storage) -> bool:

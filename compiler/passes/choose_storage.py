@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgec.backends.base import Backend
 from edgec.compiler.passbase import Options
 from edgec.compiler.schedule import Schedule, TargetSchedules, copy_of, may_be_view, same_order
 from edgec.graph.ir import Graph, Node, Role, Value
@@ -20,38 +19,43 @@ from edgec.runtime.abi import Storage
 
 
 def choose_storage(subject: TargetSchedules, options: Options) -> bool:
-    leaves = subject.backend.choose_storage([schedule.groups for schedule in subject.programs.values()])
+    backend = subject.backend
+    leaves = backend.choose_storage([schedule.groups for schedule in subject.programs.values()])
     for schedule in subject.programs.values():
-        _copy_inputs(schedule)
-        _copy_outputs(schedule)
-        schedule.storage = _storages(schedule, leaves)
+        # Asked before there are copies, so that rules which look at producers do not see them.
+        wanted = {value: backend.activation_storage(value) for value in schedule.graph.values()}
+        _copy_inputs(schedule, wanted)
+        _copy_outputs(schedule, wanted)
+        schedule.storage = _storages(schedule.graph, leaves, wanted)
         _alias_views(schedule)
     return True
 
 
-def _copy_inputs(schedule: Schedule) -> None:
-    """Give readers of an input that is not in the backend's order a copy that is; reshapes keep reading the input."""
-    graph, backend = schedule.graph, schedule.backend
+def _copy_inputs(schedule: Schedule, wanted: dict[Value, Storage]) -> None:
+    """Give readers of an input that is not in the wanted order a copy that is; reshapes keep reading the input."""
+    graph = schedule.graph
     for leaf in graph.by_role(Role.INPUT):
         readers = [(node, slot) for node, slot in leaf.uses if not may_be_view(node)]
-        if not readers or _lies_row_major(backend, leaf):
+        if not readers or _is_row_major(leaf, wanted):
             continue
         position = next(i for i, group in enumerate(schedule.groups) if any(n in group.nodes for n, _ in readers))
         copy = copy_of(graph, leaf, f"{leaf.name}.copy")
+        wanted[copy] = wanted[leaf]
         for node, slot in readers:
             graph.set_input(node, slot, copy)
         _insert_group(schedule, position, copy.producer)
 
 
-def _copy_outputs(schedule: Schedule) -> None:
+def _copy_outputs(schedule: Schedule, wanted: dict[Value, Storage]) -> None:
     """Give every output memory of its own, in row-major order."""
-    graph, backend = schedule.graph, schedule.backend
+    graph = schedule.graph
     copies: dict[Value, Value] = {}
     for name, value in list(graph.outputs.items()):
-        if not _needs_copy(graph, backend, value):
+        if not _needs_copy(graph, value, wanted):
             continue
         if value not in copies:
             copy = copies[value] = copy_of(graph, value, f"{value.name}.copy")
+            wanted[copy] = Storage.row_major(value.type.shape)
             position = 0
             if value.producer is not None:
                 position = next(i for i, group in enumerate(schedule.groups) if value.producer in group.nodes) + 1
@@ -60,17 +64,17 @@ def _copy_outputs(schedule: Schedule) -> None:
     schedule.regroup([group.nodes for group in schedule.groups])
 
 
-def _needs_copy(graph: Graph, backend: Backend, value: Value) -> bool:
+def _needs_copy(graph: Graph, value: Value, wanted: Mapping[Value, Storage]) -> bool:
     """Whether `value` is, or may be a view of, memory that is not its own; or lies in another order than outputs do."""
     committed = set(graph.updates.values())
     source = value
     while source not in committed and source.producer is not None and may_be_view(source.producer):
         source = source.producer.inputs[0]
-    return source in committed or source.role is not None or not _lies_row_major(backend, value)
+    return source in committed or source.role is not None or not _is_row_major(value, wanted)
 
 
-def _lies_row_major(backend: Backend, value: Value) -> bool:
-    return same_order(backend.activation_storage(value), Storage.row_major(value.type.shape))
+def _is_row_major(value: Value, wanted: Mapping[Value, Storage]) -> bool:
+    return same_order(wanted[value], Storage.row_major(value.type.shape))
 
 
 def _insert_group(schedule: Schedule, position: int, node: Node) -> None:
@@ -78,8 +82,7 @@ def _insert_group(schedule: Schedule, position: int, node: Node) -> None:
     schedule.regroup([*groups[:position], (node,), *groups[position:]])
 
 
-def _storages(schedule: Schedule, leaves: Mapping[str, Storage]) -> dict[Value, Storage]:
-    graph = schedule.graph
+def _storages(graph: Graph, leaves: Mapping[str, Storage], wanted: Mapping[Value, Storage]) -> dict[Value, Storage]:
     fixed: dict[Value, Storage] = {}
     for leaf in graph.leaves.values():
         row_major = Storage.row_major(leaf.type.shape)
@@ -90,10 +93,7 @@ def _storages(schedule: Schedule, leaves: Mapping[str, Storage]) -> dict[Value, 
     for value in graph.outputs.values():
         fixed[value] = Storage.row_major(value.type.shape)
     like_parameter = _spread(graph, fixed)
-    storage = {}
-    for value in graph.values():
-        storage[value] = fixed.get(value) or like_parameter.get(value) or schedule.backend.activation_storage(value)
-    return storage
+    return {v: fixed.get(v) or like_parameter.get(v) or wanted[v] for v in graph.values()}
 
 
 def _spread(graph: Graph, fixed: Mapping[Value, Storage]) -> dict[Value, Storage]:
