@@ -1,4 +1,4 @@
-"""Pass `commit_updates`: when a new parameter value is written straight over the old one, and when a copy commits it."""
+"""Pass `commit_updates`: when a new value is written straight over the old parameter, and when a copy commits it."""
 
 from __future__ import annotations
 

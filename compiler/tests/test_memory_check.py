@@ -22,7 +22,7 @@ from edgec.runtime.format import Placement, Region
 from edgec.tools.testing.programs import initialise
 from edgec.tools.testing.reference_backend import SCALAR_TARGET, ReferenceBackend
 
-# conv+relu -> r (two calls and a workspace) | view | matmul -> y | loss || dv | dw+update of w | updates of s and m in place
+# conv+relu -> r (two calls, a workspace) | view | matmul -> y | loss || dv | dw+update of w | updates of s, m in place
 PROGRAM = """graph train {
   input %x: f32[1,3,4,4]
   param %k: f32[3,3,1,1]
