@@ -1,8 +1,8 @@
 """A small artifact made by hand, with kernels in C: what the tests of the runtime open, run, train and damage.
 
-`infer`: y = x @ w * scale + shift. `train` and `eval` add the loss mean((y[i, label] - 1)^2); `train` updates w by SGD and
-counts steps. w is trained and stored in panels, scale is frozen and read from the file, shift is repacked at load, steps
-is a state.
+`infer`: y = x @ w * scale + shift. `train` and `eval` add the loss mean((y[i, label] - 1)^2); `train` updates w by SGD
+and counts steps. w is trained and stored in panels, scale is frozen and read from the file, shift is repacked at load,
+steps is a state.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def kernels(entries: dict[str, int]) -> tuple[Kernel, ...]:
     )
 
 
-def variant(arch: Arch, features: Feature = Feature(0), target: str | None = None) -> Variant:
+def variant(arch: Arch, features: int = 0, target: str | None = None) -> Variant:
     """Machine code for x86-64 and aarch64; nothing but indices for the others."""
     if arch in COMPILERS:
         code, entries = image(arch)
@@ -165,7 +165,7 @@ def variant(arch: Arch, features: Feature = Feature(0), target: str | None = Non
     return Variant(
         target=target or arch.name.lower(),
         arch=arch,
-        features=features,
+        features=Feature(features),
         placements=placements(),
         buffers=tuple(BUFFERS.values()),
         kernels=kernels(entries),
