@@ -95,6 +95,12 @@ def test_everything_else_matters(replacement, message):
     assert graph_difference(changed(replacement), program()) is not None
 
 
+def test_leaves_of_one_role_are_told_apart_by_name():
+    text = 'graph g { input %x: f32[2] input %z: f32[2] %y: f32[2] = sub(%x, %z) output "y" = %y }'
+    swapped = text.replace("sub(%x, %z)", "sub(%z, %x)")
+    assert graph_difference(parse_graph(text), parse_graph(swapped)).startswith("node 0: operand 0 differs")
+
+
 def test_a_difference_between_nodes_quotes_both():
     difference = graph_difference(program(), changed(("high=6.0", "high=5.0")))
     assert difference.splitlines()[1:] == [
