@@ -116,6 +116,14 @@ def constant(value: float, lanes: int = 1) -> Expr:
     return broadcast(tirx.reinterpret("float32", T.int32(bits)) if bits else T.float32(0.0), lanes)
 
 
+def fill_value(lo: Expr, lanes: int = 1) -> Expr:
+    """Zeros for filling memory, made of a kernel's `lo` in a way that LLVM does not see through.
+
+    Neighbouring stores of a constant 0 become a call of memset, which no kernel may make. `lo` is never negative.
+    """
+    return broadcast(tirx.reinterpret("float32", lo >> 31), lanes)
+
+
 def broadcast(value: Expr, lanes: int) -> Expr:
     """A scalar in every lane; a vector of `lanes` stays as it is."""
     return value if lanes == 1 or lanes_of(value) == lanes else T.broadcast(value, lanes)

@@ -12,9 +12,9 @@ of one phase.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from edgec.backends.base import Lowering
+from edgec.backends.tvm.depthwise import Taps, gradient_taps
 from edgec.backends.tvm.epilogue import BoundEpilogue, same_order
 from edgec.backends.tvm.gemm import UNIT, Axis, Panels, Patches, Placement
 from edgec.backends.tvm.layouts import convolution_weight, is_depthwise
@@ -35,8 +35,8 @@ def lower_conv2d(request: Request) -> Lowering | None:
         return None
     x, w = request.group.anchor.inputs
     weight, out = w.type.shape, request.group.anchor.output.type.shape
-    bound = _epilogue(request, Storage.channels_last(out))
-    if bound is None or is_depthwise(op, weight) and op.groups > 1 or not _weight_fits(request, op, w):
+    bound = bind_results(request, Storage.channels_last(out))
+    if bound is None or is_depthwise(op, weight) and op.groups > 1 or not weight_fits(request, op, w):
         return None
     left = _patches(request, op, x, weight, out)
     if left is None:
@@ -55,7 +55,7 @@ def lower_conv2d_weight_grad(request: Request) -> Lowering | None:
     x, dy = request.group.anchor.inputs
     weight, out = request.group.anchor.output.type.shape, dy.type.shape
     storage = convolution_weight(op, weight, request.target)
-    bound = _epilogue(request, storage)
+    bound = bind_results(request, storage)
     if bound is None or not same_order(request.storage[dy], Storage.channels_last(out)):
         return None
     left = _patches(request, op, x, weight, out)
@@ -77,13 +77,12 @@ def lower_conv2d_input_grad(request: Request) -> Lowering | None:
         return None
     dy, w = request.group.anchor.inputs
     weight, out = w.type.shape, request.group.anchor.output.type.shape
-    bound = _epilogue(request, Storage.channels_last(out))
-    if bound is None or not _weight_fits(request, op, w):
+    bound = bind_results(request, Storage.channels_last(out))
+    if bound is None or not weight_fits(request, op, w):
         return None
     if not same_order(request.storage[dy], Storage.channels_last(dy.type.shape)):
         return None
-    ys = [_phase(op, 0, r, weight[2], out[2]) for r in range(min(op.strides[0], out[2]))]
-    xs = [_phase(op, 1, r, weight[3], out[3]) for r in range(min(op.strides[1], out[3]))]
+    ys, xs = input_grad_phases(op, 0, weight, out), input_grad_phases(op, 1, weight, out)
     top, bottom = _margins(ys, dy.type.shape[2])
     left, right = _margins(xs, dy.type.shape[3])
     source, (height, width) = _padded(request, dy, (top, left, bottom, right))
@@ -97,41 +96,26 @@ def lower_conv2d_input_grad(request: Request) -> Lowering | None:
 # ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """Positions `start`, `start + stride`, ... of the input along one axis: position start + stride * q is the sum
-    over t of
-    dy[q + first + t * step] with kernel tap `taps[t]`.
-    """
-
-    start: int
-    count: int
-    taps: tuple[int, ...]
-    first: int
-    step: int
+def input_grad_phases(
+    op: Conv2dInputGrad, axis: int, weight: tuple[int, ...], out: tuple[int, ...]
+) -> tuple[Taps, ...]:
+    """Taps along one axis of each phase of an input gradient `out`."""
+    size, kernel, stride = out[2 + axis], weight[2 + axis], op.strides[axis]
+    phases = range(min(stride, size))
+    return tuple(gradient_taps(start, size, kernel, stride, op.dilations[axis], op.pads[axis]) for start in phases)
 
 
-def _phase(op: Conv2dInputGrad, axis: int, start: int, kernel: int, size: int) -> _Phase:
-    stride, dilation, low = op.strides[axis], op.dilations[axis], op.pads[axis]
-    # Tap i of output o reads input o * stride + i * dilation - low; solve for o with input start + stride * q.
-    taps = [i for i in reversed(range(kernel)) if (start + low - i * dilation) % stride == 0]
-    first = (start + low - taps[0] * dilation) // stride if taps else 0
-    count = -(-(size - start) // stride)
-    return _Phase(start, count, tuple(taps), first, dilation // math.gcd(dilation, stride))
-
-
-def _margins(phases: list[_Phase], size: int) -> tuple[int, int]:
+def _margins(phases: tuple[Taps, ...], size: int) -> tuple[int, int]:
     """Zeros needed before and after `size` positions of dy."""
     used = [phase for phase in phases if phase.taps]
-    low = max([0, *(-phase.first for phase in used)])
-    last = [phase.first + (len(phase.taps) - 1) * phase.step + phase.count for phase in used]
-    return low, max([0, *(end - size for end in last)])
+    low = max([0, *(-phase.source(0, 0) for phase in used)])
+    return low, max([0, *(phase.source(phase.count - 1, phase.taps - 1) + 1 - size for phase in used)])
 
 
 def _add_phase(
     request: Request,
     op: Conv2dInputGrad,
-    phases: tuple[_Phase, _Phase],
+    phases: tuple[Taps, Taps],
     margin: tuple[int, int],
     source: Operand,
     size: tuple[int, int],
@@ -143,7 +127,7 @@ def _add_phase(
     depth, _, _, kernel_width = w.type.shape
     line = width * depth
     rows = (Axis(images, height * line), Axis(y.count, line), Axis(x.count, depth))
-    taps = (Axis(len(y.taps), y.step * line), *_run(len(x.taps), x.step, depth))
+    taps = (Axis(y.taps, y.step * line), *_run(x.taps, x.step, depth))
     if y.taps and x.taps:
         start = (margin[0] + y.first) * line + (margin[1] + x.first) * depth
     else:
@@ -154,7 +138,7 @@ def _add_phase(
         start=y.start * out_width + x.start,
     )
     panels = panel_width(columns, request.target)
-    chosen = tuple(i * kernel_width + j for i in y.taps for j in x.taps)
+    chosen = tuple(i * kernel_width + j for i in y.kernel_taps for j in x.kernel_taps)
     spec = TransposeSpec(
         columns, depth, math.prod(w.type.shape[2:]), chosen, panel_width(depth, request.target), panels
     )
@@ -162,13 +146,11 @@ def _add_phase(
     if chosen:
         request.call(spec, (w, packed), spec.tasks)
     patches = Patches(images * height * line, rows, taps, start)
-    placement_rows = placement
     if placement.strides == (x.count * y.count, x.count, 1):
         patches = _merged(patches)
-        placement_rows = placement if patches.lines > 1 else Placement(columns, (0, 0, 1))
     right = Panels(len(chosen) * depth, columns, panels)
     role = f"{_role(op, w.type.shape)}_input_grad"
-    add_product(request, role, (patches, source), (right, packed), placement_rows, bound)
+    add_product(request, role, (patches, source), (right, packed), placement, bound)
 
 
 # -- what the three have in common
@@ -179,7 +161,7 @@ def _role(op: Convolution, weight: tuple[int, ...]) -> str:
     return "pointwise" if weight[2:] == (1, 1) and op.groups == 1 else "conv2d"
 
 
-def _epilogue(request: Request, out: Storage) -> BoundEpilogue | None:
+def bind_results(request: Request, out: Storage) -> BoundEpilogue | None:
     """The epilogue if the outputs lie as `out` does."""
     if any(not same_order(request.storage[value], out) for value in request.group.outputs):
         return None
@@ -188,7 +170,7 @@ def _epilogue(request: Request, out: Storage) -> BoundEpilogue | None:
     return request.epilogue()
 
 
-def _weight_fits(request: Request, op: Convolution, w: Value) -> bool:
+def weight_fits(request: Request, op: Convolution, w: Value) -> bool:
     return same_order(request.storage[w], convolution_weight(op, w.type.shape, request.target))
 
 
@@ -238,6 +220,11 @@ def _merged(patches: Patches) -> Patches:
         return patches
     rows = (UNIT, UNIT, Axis(plane * images.count, xs.stride))
     return Patches(patches.elements, rows, patches.depth, patches.start, patches.batch_stride)
+
+
+def nhwc_input(request: Request, x: Value) -> tuple[Operand, tuple[int, int]]:
+    """`x` as NHWC and its height and width: itself, or a copy of a row-major input in a workspace."""
+    return _padded(request, x, (0, 0, 0, 0))
 
 
 def _padded(request: Request, x: Value, pads: tuple[int, ...]) -> tuple[Operand, tuple[int, int]]:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc
+from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec
+from edgec.backends.tvm.depthwise_code import emit_depthwise
+from edgec.backends.tvm.depthwise_reduce_code import emit_depthwise_reduce
 from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec
 from edgec.backends.tvm.gemm_code import emit_gemm
 from edgec.backends.tvm.gemm_reduce_code import emit_gemm_reduce
@@ -16,6 +19,8 @@ from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
 
 # Spec class: emitter(spec, target) -> PrimFunc. One line per kind of kernel.
 EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
+    DepthwiseReduceSpec: emit_depthwise_reduce,
+    DepthwiseSpec: emit_depthwise,
     GemmReduceSpec: emit_gemm_reduce,
     GemmSpec: emit_gemm,
     PadSpec: emit_pad,

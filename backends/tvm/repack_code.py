@@ -9,7 +9,7 @@ from edgec.backends.tvm.builder import (
     Pointer,
     bind,
     build_kernel,
-    constant,
+    fill_value,
     serial,
     shuffle,
     split_width,
@@ -81,9 +81,9 @@ def emit_pad(spec: PadSpec, target: Target) -> PrimFunc:
             whole = count // target.lanes
             if whole:
                 with serial(0, whole) as i:
-                    y.store(out + i * target.lanes, constant(0.0, target.lanes))
+                    y.store(out + i * target.lanes, fill_value(lo, target.lanes))
             for start, lanes in split_width(count % target.lanes, target.lanes):
-                y.store(out + whole * target.lanes + start, constant(0.0, lanes))
+                y.store(out + whole * target.lanes + start, fill_value(lo, lanes))
 
         def copy(source: Index, out: Index) -> None:
             """`width` pixels of a line."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from edgec.backends.base import Group, Lowering, Target
 from edgec.backends.tvm.conv import lower_conv2d, lower_conv2d_input_grad, lower_conv2d_weight_grad
+from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_weight_grad
 from edgec.backends.tvm.generic.kernel import lower_generic
 from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.products import Request
@@ -18,6 +19,8 @@ Strategy = Callable[[Request], Lowering | None]
 
 # For targets with vectors; micro-controllers get the generic kernels.
 STRATEGIES: tuple[Strategy, ...] = (
+    lower_depthwise,
+    lower_depthwise_weight_grad,
     lower_conv2d,
     lower_conv2d_input_grad,
     lower_conv2d_weight_grad,

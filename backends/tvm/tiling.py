@@ -64,3 +64,29 @@ def reduce_tasks(depths: int, panels: int, macs: int) -> tuple[int, int]:
 def reduce_block(lines: int, line_rows: int) -> int:
     """Rows, or lines where there are several, that are summed in registers."""
     return _REDUCE_ROWS if lines == 1 else max(1, _REDUCE_ROWS // line_rows)
+
+
+def results_in_registers(target: Target) -> int:
+    """Results along x of a depthwise tile; the rest of the registers holds one kernel row and one source vector."""
+    return 14 if target.registers >= 32 else 8
+
+
+def rows_in_registers(taps: int, target: Target) -> int:
+    """Kernel rows of `taps` whose sums fit, beside some vectors of dy and one of the source."""
+    return max(1, (target.registers - 6) // taps)
+
+
+def lines_in_registers(width: int) -> int:
+    """Lines of a map summed before the sums go to memory: wide lines go by one, since pixels far apart cost more
+    than the sums.
+    """
+    return max(1, 56 // width)
+
+
+def line_tasks(units: int, macs: int) -> int:
+    return max(1, min(units, _MOST_TASKS, macs // (_TASK_MACS // 4)))
+
+
+def channel_tasks(channels: int, macs: int) -> int:
+    """Tasks of at least 64 channels: each walks over all pixels, and a pixel's part should be some cache lines."""
+    return max(1, min(channels // 64, _MOST_REDUCE_TASKS, macs // (_TASK_MACS // 4)))

@@ -1,0 +1,102 @@
+"""Code of `DepthwiseSpec`: tiles along x in registers, kernel rows in a loop whose bounds are the borders.
+
+A tile's columns are unrolled with the taps they meet, so a line needs a few bodies (left edge, middle, right edge)
+and no padding; along y a border only shortens the loop over kernel rows. Channels are innermost: every pixel is
+one contiguous stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm.builder import Index, Pointer, bind, build_kernel, constant, local, serial, split_width, when
+from edgec.backends.tvm.depthwise import DepthwiseSpec, Taps, Tile, tiles
+from edgec.backends.tvm.epilogue_code import Place, finish
+from edgec.backends.tvm.gemm_code import share
+from edgec.backends.tvm.tiling import even_split
+
+
+def emit_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
+    def body(source: Pointer, weight: Pointer, *rest: Pointer | Expr) -> None:
+        kernel = _Depthwise(spec, target, source, weight, rest[:-2])
+        with serial(*rest[-2:]) as task, serial(*share(spec.images * spec.lines, spec.tasks, task)) as unit:
+            kernel.unit(unit // spec.lines, unit % spec.lines)
+
+    return build_kernel(spec.arguments, body)
+
+
+class _Depthwise:
+    def __init__(self, spec: DepthwiseSpec, target: Target, source: Pointer, weight: Pointer, rest: Sequence[Pointer]):
+        self.spec, self.target, self.source, self.weight, self.rest = spec, target, source, weight, rest
+
+    def unit(self, image: Index, q: Index) -> None:
+        for ys in self.spec.ys:
+            if ys.count == self.spec.lines:
+                self.line(image, q, ys)
+            else:
+                with when(q < ys.count):
+                    self.line(image, q, ys)
+
+    def line(self, image: Index, q: Index, ys: Taps) -> None:
+        first, last = valid_taps(ys, q, self.spec.source_size[0])
+        for xs in self.spec.xs:
+            for tile in tiles(xs, self.spec.source_size[1], even_split(xs.count, self.spec.tile)):
+                with serial(0, tile.count) as i:
+                    self.channels(image, q, (first, last), ys, xs, tile, tile.start + i * tile.width)
+
+    def channels(
+        self, image: Index, q: Index, rows: tuple[Index, Index], ys: Taps, xs: Taps, tile: Tile, x: Index
+    ) -> None:
+        lanes, channels = self.target.lanes, self.spec.channels
+        whole = channels // lanes
+        if whole:
+            with serial(0, whole) as c:
+                self.tile(image, q, rows, ys, xs, tile, x, c * lanes, lanes)
+        for start, narrow in split_width(channels % lanes, lanes):
+            self.tile(image, q, rows, ys, xs, tile, x, whole * lanes + start, narrow)
+
+    def tile(
+        self, image: Index, q: Index, rows: tuple[Index, Index], ys: Taps, xs: Taps, tile: Tile, x: Index, c: Index,
+        lanes: int,
+    ) -> None:  # fmt: skip
+        spec = self.spec
+        height, width = spec.source_size
+        sums = local(tile.width * lanes)
+        for i in range(tile.width):
+            sums.store(i * lanes, constant(0.0, lanes))
+        # What meets what: results of each source column, relative to the tile's first.
+        columns: dict[int, list[tuple[int, int]]] = {}
+        for i, taps in enumerate(tile.taps):
+            for t in taps:
+                columns.setdefault(i * xs.source_stride + t * xs.step, []).append((i, t))
+        with serial(*rows) as t:
+            y = q * ys.source_stride + ys.first + t * ys.step
+            base = ((image * height + y) * width + x * xs.source_stride + xs.first) * spec.channels + c
+            row = ((ys.tap + t * ys.tap_step) * spec.kernel[1] + xs.tap) * spec.channels + c
+            used = sorted({tap for taps in tile.taps for tap in taps})
+            weights = {tap: bind(self.weight.load(row + tap * xs.tap_step * spec.channels, lanes)) for tap in used}
+            for column, met in sorted(columns.items()):
+                value = bind(self.source.load(base + column * spec.channels, lanes))
+                for i, tap in met:
+                    sums.store(i * lanes, sums.load(i * lanes, lanes) + value * weights[tap])
+        out_height, out_width = spec.size
+        line = (image * out_height + ys.start + q * ys.stride) * out_width + xs.start
+        for i in range(tile.width):
+            place = line + (x + i) * xs.stride
+            finish(spec.epilogue, self.rest, sums.load(i * lanes, lanes), Place(place * spec.channels + c, place, c))
+
+
+def valid_taps(taps: Taps, q: Index, size: int) -> tuple[Index, Index]:
+    """The range of t of result q that lies within a source of `size`; constant where no border can be met."""
+    if not taps.taps:
+        return 0, 0
+    if taps.source(0, 0) >= 0 and taps.source(taps.count - 1, taps.taps - 1) < size:
+        return 0, taps.taps
+    at = q * taps.source_stride + taps.first  # source of t = 0
+    # Smallest t with at + t * step >= 0, and smallest with at + t * step >= size; numerators are made positive for //.
+    lift = taps.taps * taps.step
+    first = T.max(T.min((lift - at + taps.step - 1) // taps.step - taps.taps, taps.taps), 0)
+    last = T.max(T.min((lift + size - at + taps.step - 1) // taps.step - taps.taps, taps.taps), 0)
+    return first, last
