@@ -57,14 +57,16 @@ class _Operand:
     axis: int | None
 
 
-def rebatch(graph: Graph, batch: int, name: str) -> tuple[Graph, int]:
-    """A copy of `graph` called `name` for `batch` images, and the batch size of `graph`.
+def rebatch(graph: Graph, batch: int, name: str) -> tuple[Graph, dict[str, int | None]]:
+    """A copy of `graph` called `name` for `batch` images, and for each output the axis that holds the batch.
 
     The leading axis of every input is the batch. UserError E0302 where there is no such axis, or a node cannot follow.
+    At the same size nothing needs to follow, so that models may mix their images; outputs are then taken to lead with
+    the batch.
     """
     old = batch_of(graph)
     if old == batch:
-        return graph.clone(name), old
+        return graph.clone(name), dict.fromkeys(graph.outputs, 0)
     sizes = _Batch(old, batch)
     copy = Graph(name)
     twins: dict[Value, Value] = {}
@@ -96,7 +98,7 @@ def rebatch(graph: Graph, batch: int, name: str) -> tuple[Graph, int]:
     copy.outputs = {key: twins[value] for key, value in graph.outputs.items()}
     copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
     copy.loss = graph.loss
-    return copy, old
+    return copy, {key: axes[value] for key, value in graph.outputs.items()}
 
 
 def batch_of(graph: Graph) -> int:

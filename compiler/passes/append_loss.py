@@ -28,7 +28,10 @@ def append_loss(module: Module, options: Options) -> bool:
     if LOSS in infer.outputs:
         raise UserError("E0302", f"the model has an output called `{LOSS}`, the name of the training loss")
     batch = options.train.batch or batch_of(infer)
-    program, _ = rebatch(infer, batch, "eval")
+    program, axes = rebatch(infer, batch, "eval")
+    name = next(iter(program.outputs))
+    if axes[name] != 0:
+        raise _refusal(name, program.outputs[name], batch)
     loss = _loss(program, options.train, batch)
     program.outputs[LOSS] = loss
     program.loss = LOSS
@@ -68,14 +71,8 @@ def _logits(graph: Graph, batch: int) -> Value:
     name, output = next(iter(graph.outputs.items()))
     shape = output.type.shape
     longer = [axis for axis in range(1, len(shape)) if shape[axis] != 1]
-    if not shape or shape[0] != batch or len(shape) < 2 or len(longer) > 1 or not output.type.dtype.is_float:
-        raise UserError(
-            "E0302",
-            f"softmax_cross_entropy needs one score for each class: output `{name}` is {output.type}, "
-            f"not [{batch},classes]",
-            where=f"output `{name}`",
-            hint="the loss is taken on the first output of the model",
-        )
+    if len(shape) < 2 or shape[0] != batch or len(longer) > 1 or not output.type.dtype.is_float:
+        raise _refusal(name, output, batch)
     before = output
     while before.producer is not None and isinstance(before.producer.op, Reshape):
         before = before.producer.inputs[0]
@@ -84,3 +81,13 @@ def _logits(graph: Graph, batch: int) -> Value:
         if before.type.shape[axis] * batch == before.type.size and before.type.shape[0] == batch and axis:
             output = before.producer.inputs[0]
     return reshape(graph, output, (batch, output.type.size // batch))
+
+
+def _refusal(name: str, output: Value, batch: int) -> UserError:
+    return UserError(
+        "E0302",
+        f"softmax_cross_entropy needs one score for each class: output `{name}` is {output.type}, "
+        f"not [{batch},classes]",
+        where=f"output `{name}`",
+        hint="the loss is taken on the first output of the model",
+    )

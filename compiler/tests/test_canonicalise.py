@@ -1,0 +1,150 @@
+"""canonicalise: each rule before and after, and what must not be touched."""
+
+import pytest
+
+from edgec.compiler.passes.canonicalise import canonicalise
+from edgec.tools.testing.pass_check import check_pass
+
+
+def program(body: str, output: str = "y", leaves: str = "") -> str:
+    return f'graph infer {{\n input %x: f32[1,4,1,6]\n{leaves}\n{body}\n output "y" = %{output}\n}}'
+
+
+RULES = {
+    "reshape to the same shape": ("%y: f32[1,4,1,6] = reshape(%x) {shape=(1,4,1,6)}", None),
+    "slice of everything": ("%y: f32[1,4,1,6] = slice(%x) {starts=(0,0,0,0), ends=(1,4,1,6), steps=(1,1,1,1)}", None),
+    "padding of nothing": ("%y: f32[1,4,1,6] = pad(%x) {low=(0,0,0,0), high=(0,0,0,0)}", None),
+    "broadcast to the same shape": ("%y: f32[1,4,1,6] = broadcast_to(%x) {shape=(1,4,1,6)}", None),
+    "concatenation of one": ("%y: f32[1,4,1,6] = concat(%x) {axis=1}", None),
+    "transposition of nothing": ("%y: f32[1,4,1,6] = transpose(%x) {perm=(0,1,2,3)}", None),
+    "reduction over no axes": ("%y: f32[1,4,1,6] = reduce_sum(%x) {axes=()}", None),
+    "clip to everything": ("%y: f32[1,4,1,6] = clip(%x) {low=-inf, high=inf}", None),
+    "pool of one": ("%y: f32[1,4,1,6] = max_pool2d(%x) {kernel_size=(1,1)}", None),
+    "relu of relu": (
+        "%a: f32[1,4,1,6] = relu(%x)\n%y: f32[1,4,1,6] = relu(%a)",
+        "%y: f32[1,4,1,6] = relu(%x)",
+    ),
+    "reshape of reshape": (
+        "%a: f32[24] = reshape(%x) {shape=(24)}\n%y: f32[4,6] = reshape(%a) {shape=(4,6)}",
+        "%y: f32[4,6] = reshape(%x) {shape=(4,6)}",
+    ),
+    "there and back": (
+        "%a: f32[24] = reshape(%x) {shape=(24)}\n%y: f32[1,4,1,6] = reshape(%a) {shape=(1,4,1,6)}",
+        None,
+    ),
+    "transpose of transpose": (
+        "%a: f32[1,6,1,4] = transpose(%x) {perm=(0,3,2,1)}\n%y: f32[1,6,1,4] = transpose(%a) {perm=(2,1,0,3)}",
+        "%y: f32[1,6,1,4] = transpose(%x) {perm=(2,3,0,1)}",
+    ),
+    "transposition of unit axes": (
+        "%y: f32[1,1,4,6] = transpose(%x) {perm=(2,0,1,3)}",
+        "%y: f32[1,1,4,6] = reshape(%x) {shape=(1,1,4,6)}",
+    ),
+    "mean over unit axes": (
+        "%y: f32[4,6] = reduce_mean(%x) {axes=(0,2)}",
+        "%y: f32[4,6] = reshape(%x) {shape=(4,6)}",
+    ),
+    "global average pool": (
+        "%y: f32[1,4,1,1] = avg_pool2d(%x) {kernel_size=(1,6)}",
+        "%y: f32[1,4,1,1] = reduce_mean(%x) {axes=(2,3), keepdims=true}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), RULES.values(), ids=RULES)
+def test_rule(before: str, after: str | None) -> None:
+    check_pass(canonicalise, program(before), program("", "x") if after is None else program(after))
+
+
+NEUTRAL = {
+    "x + 0": ("%y: f32[1,4,1,6] = add(%x, %zero)", True),
+    "0 + x": ("%y: f32[1,4,1,6] = add(%zero, %x)", True),
+    "x - 0": ("%y: f32[1,4,1,6] = sub(%x, %zero)", True),
+    "x * 1": ("%y: f32[1,4,1,6] = mul(%x, %ones)", True),
+    "1 * x": ("%y: f32[1,4,1,6] = mul(%ones, %x)", True),
+    "x / 1": ("%y: f32[1,4,1,6] = div(%x, %ones)", True),
+    "0 - x": ("%y: f32[1,4,1,6] = sub(%zero, %x)", False),
+    "1 / x": ("%y: f32[1,4,1,6] = div(%ones, %x)", False),
+    "x + 1": ("%y: f32[1,4,1,6] = add(%x, %ones)", False),
+    "a constant that broadcasts": ("%y: f32[3,4,1,6] = add(%x, %tall)", False),
+    "a parameter of zeros": ("%y: f32[1,4,1,6] = add(%x, %p)", False),
+}
+
+
+@pytest.mark.parametrize(("body", "dropped"), NEUTRAL.values(), ids=NEUTRAL)
+def test_neutral_operands(body: str, dropped: bool) -> None:
+    leaves = """
+      constant %zero: f32[] = [0.0]
+      constant %ones: f32[6] = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+      constant %tall: f32[3,1,1,1] = [0.0, 0.0, 0.0]
+      param %p: f32[1] = [0.0]
+    """
+    before = program(body, leaves=leaves)
+    check_pass(canonicalise, before, program("", "x", leaves) if dropped else before)
+
+
+def test_elementwise_ops_broadcast_by_themselves_unless_the_shape_comes_from_the_broadcast() -> None:
+    leaves = "param %g: f32[4,1,1]"
+    check_pass(
+        canonicalise,
+        program(
+            """
+            %wide: f32[1,4,1,6] = broadcast_to(%g) {shape=(1,4,1,6)}
+            %a: f32[1,4,1,6] = mul(%wide, %x)
+            %tall: f32[2,4,1,6] = broadcast_to(%x) {shape=(2,4,1,6)}
+            %y: f32[2,4,1,6] = add(%a, %tall)
+            """,
+            leaves=leaves,
+        ),
+        program(
+            """
+            %a: f32[1,4,1,6] = mul(%g, %x)
+            %tall: f32[2,4,1,6] = broadcast_to(%x) {shape=(2,4,1,6)}
+            %y: f32[2,4,1,6] = add(%a, %tall)
+            """,
+            leaves=leaves,
+        ),
+    )
+
+
+def test_a_product_with_a_matrix_is_flat() -> None:
+    leaves = "param %w: f32[6,3]"
+    check_pass(
+        canonicalise,
+        program("%y: f32[1,4,1,3] = matmul(%x, %w)", leaves=leaves),
+        program(
+            """
+            %flat: f32[4,6] = reshape(%x) {shape=(4,6)}
+            %p: f32[4,3] = matmul(%flat, %w)
+            %y: f32[1,4,1,3] = reshape(%p) {shape=(1,4,1,3)}
+            """,
+            leaves=leaves,
+        ),
+    )
+
+
+def test_a_transposed_operand_is_an_attribute_of_the_product() -> None:
+    leaves = "param %w: f32[3,6]"
+    check_pass(
+        canonicalise,
+        program("%t: f32[6,3] = transpose(%w) {perm=(1,0)}\n%y: f32[1,4,1,3] = matmul(%x, %t)", leaves=leaves),
+        program(
+            """
+            %flat: f32[4,6] = reshape(%x) {shape=(4,6)}
+            %p: f32[4,3] = matmul(%flat, %w) {transpose_b=true}
+            %y: f32[1,4,1,3] = reshape(%p) {shape=(1,4,1,3)}
+            """,
+            leaves=leaves,
+        ),
+    )
+
+
+def test_what_has_other_readers_stays() -> None:
+    text = program(
+        """
+        %a: f32[24] = reshape(%x) {shape=(24)}
+        %b: f32[24] = relu(%a)
+        %y: f32[24] = add(%a, %b)
+        """
+    )
+    check_pass(canonicalise, text, text)
