@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -72,13 +73,14 @@ class Context:
         return entry if isinstance(entry, Value) else self._leaf(entry, node.inputs[index], entry.parameter)
 
     def factor(self, node: Node, index: int, shape: tuple[int, ...]) -> Value:
-        """An operand of an elementwise op with a result of `shape`: one element that is stretched is a constant."""
+        """An operand of an elementwise op with a result of `shape`; one element for a whole sample is a constant."""
         entry = self.entry(node, index)
         if isinstance(entry, Value) or entry.array.size != 1:
             return self.value(node, index)
-        rank = entry.array.ndim
-        stretched = rank == 0 or shape[len(shape) - rank :] != entry.array.shape
-        return self._leaf(entry, node.inputs[index], "" if stretched else entry.parameter)
+        # The bias of a layer with one output is not a factor: a sample, the result without its batch, has one element.
+        sample = shape[1:] if len(shape) > 1 else shape
+        is_factor = entry.array.ndim == 0 or math.prod(sample) > 1
+        return self._leaf(entry, node.inputs[index], "" if is_factor else entry.parameter)
 
     def known(self, node: Node, index: int, what: str) -> np.ndarray:
         """An input that must be known at compile time; `what` names it in the reason if it is not."""

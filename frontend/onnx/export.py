@@ -1,4 +1,4 @@
-"""Writes trained parameters back into the ONNX model they came from, by initializer name.
+"""Writes trained parameters back into the ONNX model they came from, by name.
 
 Everything else of the model (nodes, metadata, names) stays as it was. A parameter has in edgec the name and the shape
 of its initializer, so there is nothing to translate.
@@ -14,7 +14,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
 from edgec.frontend.onnx.model import Opaque
-from edgec.frontend.onnx.reader import MAX_PROTOBUF, Source, folder_of, label_of, read_proto
+from edgec.frontend.onnx.reader import MAX_PROTOBUF, Source, folder_of, label_of, model_tensors, read_proto
 from edgec.frontend.onnx.tensors import (
     ExternalData,
     numpy_dtype,
@@ -37,15 +37,18 @@ def export_onnx(source: Source, values: Mapping[str, np.ndarray], path: str | Pa
     where `path` cannot be written, E0107 above 2 GiB, and what reading the model may raise.
     """
     path, where = Path(path), label_of(source)
-    model = ModelProto()
-    model.CopyFrom(read_proto(source))
-    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    model = read_proto(source)
+    if model is source:
+        model = ModelProto()
+        model.CopyFrom(source)
+    tensors = model_tensors(model.graph)
     for name, value in values.items():
-        _check(name, value, initializers, where)
+        _check(name, value, tensors, where)
+    new = {id(tensors[name]): value for name, value in values.items()}  # one message, one object while `tensors` lives
     side = _SideFile(path.with_name(f"{path.name}.data"))
     external = ExternalData(folder_of(source))
     for tensor in _tensors(model.graph):
-        value = values.get(tensor.name) if initializers.get(tensor.name) is tensor else None
+        value = new.get(id(tensor))
         if tensor.data_location == TensorProto.EXTERNAL:
             side.take(tensor, read_external(tensor, external) if value is None else value)
         elif value is not None:
@@ -75,10 +78,10 @@ class _SideFile:
         self._size += gap + data.nbytes
 
 
-def _check(name: str, value: np.ndarray, initializers: Mapping[str, TensorProto], where: str) -> None:
-    if name not in initializers:
+def _check(name: str, value: np.ndarray, tensors: Mapping[str, TensorProto], where: str) -> None:
+    if name not in tensors:
         raise UserError("E0601", f"the model has no initializer `{name}`", where=where)
-    tensor = initializers[name]
+    tensor = tensors[name]
     if tuple(tensor.dims) != value.shape:
         message = f"`{name}` has the shape {list(value.shape)}, in the model {list(tensor.dims)}"
         raise UserError("E0603", message, where=where)

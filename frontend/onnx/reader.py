@@ -5,15 +5,16 @@ With `tensors.py` and `functions.py` the only code of edgec that knows the proto
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto, defs
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
 from onnx.inliner import inline_local_functions
 
 from edgec.frontend.onnx.functions import check_functions
 from edgec.frontend.onnx.model import Attribute, Dim, Input, Model, Node, Opaque
-from edgec.frontend.onnx.tensors import ExternalData, numpy_dtype, read_tensor
+from edgec.frontend.onnx.tensors import FLOATS, ExternalData, numpy_dtype, read_tensor
 from edgec.graph.errors import UserError
 from edgec.graph.types import DType
 
@@ -21,6 +22,7 @@ Source = str | Path | bytes | ModelProto
 
 OLDEST_OPSET = 7  # numpy broadcasting came with it
 NEWEST_OPSET = defs.onnx_opset_version()
+_NO_SYMBOLS = ("", "?", "*", "-1", "None")  # how exporters write that they do not know
 MAX_PROTOBUF = 2**31 - 1  # bytes: the limit of the format
 
 
@@ -78,6 +80,31 @@ def folder_of(source: Source) -> Path | None:
     return Path(source).parent if isinstance(source, str | Path) else None
 
 
+def model_tensors(graph: GraphProto) -> dict[str, TensorProto]:
+    """What the model holds as tensors, by name: its initializers.
+
+    Some exporters (Paddle's for years) write none and put every weight into a `Constant` node. So in a model without
+    float initializers the float tensors of those nodes count, under the names of their outputs.
+    """
+    tensors: dict[str, TensorProto] = {}
+    for tensor in graph.initializer:
+        if tensor.name in tensors:
+            raise UserError("E0102", f"two initializers have the name `{tensor.name}`")
+        tensors[tensor.name] = tensor
+    if any(_is_weight(tensor) for tensor in graph.initializer):
+        return tensors
+    for node in graph.node:
+        if node.op_type == "Constant" and len(node.output) == 1 and node.output[0] not in tensors:
+            values = [a.t for a in node.attribute if a.name == "value" and a.type == AttributeProto.TENSOR]
+            if len(values) == 1 and _is_weight(values[0]):
+                tensors[node.output[0]] = values[0]
+    return tensors
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    return tensor.data_type in FLOATS and math.prod(tensor.dims) > 1
+
+
 def _read_file(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
@@ -115,11 +142,7 @@ def _to_model(proto: ModelProto, external: ExternalData, label: str) -> Model:
             hint="convert it with onnx.version_converter.convert_version",
         )
     graph = proto.graph
-    initializers = {}
-    for tensor in graph.initializer:
-        if tensor.name in initializers:
-            raise UserError("E0102", f"two initializers have the name `{tensor.name}`")
-        initializers[tensor.name] = read_tensor(tensor, external)
+    initializers = {name: read_tensor(tensor, external) for name, tensor in model_tensors(graph).items()}
     for sparse in graph.sparse_initializer:
         initializers[sparse.values.name] = Opaque("a sparse tensor")
     # Old models list initializers as inputs too: those are defaults, which nobody overrides here.
@@ -129,7 +152,11 @@ def _to_model(proto: ModelProto, external: ExternalData, label: str) -> Model:
     outputs = tuple(info.name for info in graph.output)
     if not outputs or len(set(outputs)) < len(outputs):
         raise UserError("E0102", "two outputs have the same name" if outputs else "the model has no outputs")
-    nodes = tuple(_to_node(node, opsets, external) for node in graph.node)
+    nodes = tuple(
+        _to_node(node, opsets, external)
+        for node in graph.node
+        if not (node.op_type == "Constant" and initializers.keys() & set(node.output))
+    )
     return Model(label, opset, inputs, outputs, initializers, nodes)
 
 
@@ -148,7 +175,8 @@ def _to_input(info: ValueInfoProto) -> Input:
     for dim in tensor.shape.dim:
         # Zero and -1 are how some exporters spell an unknown dimension.
         size = dim.dim_value if dim.WhichOneof("value") == "dim_value" else 0
-        dims.append(size if size > 0 else dim.dim_param or None)
+        symbol = dim.dim_param if dim.WhichOneof("value") == "dim_param" else ""
+        dims.append(size if size > 0 else symbol if symbol not in _NO_SYMBOLS else None)
     return Input(info.name, dtype, tuple(dims) if tensor.HasField("shape") else None)
 
 

@@ -31,6 +31,7 @@ _ELEMENTS = {
     TensorProto.UINT64: (np.dtype(np.uint64), "uint64_data"),
     TensorProto.BOOL: (np.dtype(np.bool_), "int32_data"),
 }
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _STORED_AS_BITS = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
