@@ -14,6 +14,8 @@ from edgec.backends.tvm.gemm_code import emit_gemm
 from edgec.backends.tvm.gemm_reduce_code import emit_gemm_reduce
 from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.kernel_code import emit_generic
+from edgec.backends.tvm.maps import MapSpec
+from edgec.backends.tvm.maps_code import emit_map
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
 
@@ -23,6 +25,7 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     DepthwiseSpec: emit_depthwise,
     GemmReduceSpec: emit_gemm_reduce,
     GemmSpec: emit_gemm,
+    MapSpec: emit_map,
     PadSpec: emit_pad,
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,

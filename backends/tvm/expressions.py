@@ -58,6 +58,7 @@ def _sgd_update(op: Op, param: Expr, grad: Expr, lr: Expr, velocity: Expr | None
 
 # Single-output ops by their text name: op and operands to the result.
 _FORMULAS: Mapping[str, Formula] = {
+    "broadcast_to": lambda op, x: x,  # whoever loads an operand broadcasts it
     "add": lambda op, a, b: a + b,
     "sub": lambda op, a, b: a - b,
     "mul": lambda op, a, b: a * b,

@@ -10,6 +10,7 @@ from edgec.backends.base import Group, Lowering, Target
 from edgec.backends.tvm.conv import lower_conv2d, lower_conv2d_input_grad, lower_conv2d_weight_grad
 from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_weight_grad
 from edgec.backends.tvm.generic.kernel import lower_generic
+from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.products import Request
 from edgec.graph.ir import Value
@@ -25,6 +26,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     lower_conv2d_input_grad,
     lower_conv2d_weight_grad,
     lower_matmul,
+    lower_map,
 )
 
 

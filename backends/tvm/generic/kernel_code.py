@@ -25,7 +25,6 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
-from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -59,7 +58,6 @@ ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tup
     Concat: movement_code.concat,
     Slice: movement_code.slice_,
     Pad: movement_code.pad,
-    BroadcastTo: movement_code.broadcast_to,
     ReduceSum: reduction_code.reduce_sum,
     ReduceMean: reduction_code.reduce_mean,
     ReduceMax: reduction_code.reduce_max,

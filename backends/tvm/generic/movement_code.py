@@ -8,7 +8,6 @@ from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index
 from edgec.backends.tvm.generic.loops_code import Variable, inside, typed, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, ravel, unravel
-from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
@@ -27,11 +26,6 @@ def transpose(op: Transpose, inputs: Sequence[Tensor], index: Sequence[Index]) -
     for i, axis in zip(index, op.perm, strict=True):
         source[axis] = i
     return (x.load(source),)
-
-
-def broadcast_to(op: BroadcastTo, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
-    (x,) = inputs
-    return (x.load_broadcast(index),)
 
 
 def slice_(op: Slice, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
