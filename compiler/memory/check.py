@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgec.backends.base import Group, KernelCall, Workspace
+from edgec.backends.base import Argument, Group, KernelCall, Workspace
 from edgec.compiler.schedule import MemoryPlan, Schedule, Span
 from edgec.graph.errors import InternalError
 from edgec.graph.ir import Role, Value
@@ -180,7 +180,7 @@ class _Machine:
         for argument, operand, owner in zip(arguments, call.operands, owners, strict=True):
             if argument.bytes > self.places[owner].span.bytes:
                 raise self.fail(f"{where}: {operand} is smaller than the {argument.bytes} bytes of its argument")
-            if argument.access is not Access.WRITE and not self._readable(group, operand, owner, written):
+            if argument.access is not Access.WRITE and not self._readable(group, operand, owner, argument, written):
                 raise self.fail(f"{where}: reads {operand}, which is not there any more, or not yet")
             if argument.access is not Access.READ:
                 self._check_write(where, group, operand, owner)
@@ -196,11 +196,14 @@ class _Machine:
                 written -= {w for w in written if self.places[w].overlaps(self.places[owner])}
                 written.add(owner)
 
-    def _readable(self, group: Group, operand: Value | Workspace, owner: Owner, written: set[Owner]) -> bool:
-        if owner in written:
-            return isinstance(operand, Workspace) or operand not in group.inputs
+    def _readable(
+        self, group: Group, operand: Value | Workspace, owner: Owner, argument: Argument, written: set[Owner]
+    ) -> bool:
         if isinstance(operand, Workspace):
-            return False
+            # What a kernel both writes and reads is its own scratch: that it writes first is the kernel's matter.
+            return owner in written or argument.access is Access.READ_WRITE
+        if owner in written:
+            return operand not in group.inputs
         if operand in group.inputs:
             return self.holds(operand)
         # One pointer for an output and the input that it overwrites: the input is what is read.
