@@ -1,0 +1,32 @@
+"""Programs in double precision, where no rounding moves an activation across a kink: gradients agree to 1e-12."""
+
+from __future__ import annotations
+
+from edgec.graph.ir import Graph, Module, Value
+from edgec.graph.types import DType, TensorType
+
+
+def widened(module: Module) -> Module:
+    """A copy in which every f32 leaf is f64, and with them all that is computed; also by passes that run later.
+
+    Interpreting an f32 program in float64 is not the same: constants that a pass computes are still rounded to f32.
+    """
+    return Module({name: _widened(graph) for name, graph in module.programs.items()})
+
+
+def _widened(graph: Graph) -> Graph:
+    copy = Graph(graph.name)
+    twins: dict[Value, Value] = {}
+    for leaf in graph.leaves.values():
+        wide = leaf.type.dtype is DType.F32
+        kind = TensorType(DType.F64, leaf.type.shape) if wide else leaf.type
+        data = leaf.data.astype(kind.dtype.numpy) if leaf.data is not None else None
+        twins[leaf] = copy.add_leaf(leaf.role, leaf.name, kind, data=data, trainable=leaf.trainable)
+    for node in graph.nodes:
+        operands = [twins[value] for value in node.inputs]
+        outputs = copy.emit(node.op, *operands, names=[v.name for v in node.outputs], source=node.source)
+        twins.update(zip(node.outputs, outputs, strict=True))
+    copy.outputs = {name: twins[value] for name, value in graph.outputs.items()}
+    copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
+    copy.loss = graph.loss
+    return copy
