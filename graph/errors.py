@@ -45,6 +45,8 @@ CODES = {
     "E0608": "the device run failed",
     "E0609": "the system refused memory or threads",
     "E0610": "the tensor is frozen in this artifact",
+    "E0611": "an output is not finite",
+    "E0612": "the outputs differ from the reference",
 }
 
 

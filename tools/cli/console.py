@@ -46,13 +46,22 @@ def format_bytes(count: int) -> str:
     return f"{count} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
 
 
+def format_count(count: int) -> str:
+    """1234567 -> `1.23 M`; powers of 1000."""
+    size, units = float(count), ["", " k", " M", " G", " T"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{count}" if not units[0] else f"{size:.3g}{units[0]}"
+
+
 def as_user_error(error: Exception) -> UserError | None:
     """The user's mistake behind an exception, or None if it is a bug of ours."""
     if isinstance(error, UserError):
         return error
     failures = sys.modules.get("edgec.runtime.errors")
     if failures is not None and isinstance(error, failures.RuntimeFailure):
-        return UserError(error.code, error.message, hint=error.hint)
+        return UserError(error.code, error.message, where=error.where, hint=error.hint)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _COMPILE_MODULES:
         message = f"this command needs the Python package `{error.name}`"
         return UserError("E0402", message, hint="pip install 'edgec[compile]'")

@@ -17,6 +17,12 @@ from edgec.tools.cli import console
 
 # Command: one line for the list. `edgec NAME` is the object `command` of `edgec.tools.cli.NAME`, loaded on demand.
 COMMANDS = {
+    "compile": "Compile a model, with its training step if asked, into one .edge file.",
+    "check": "Say what cannot be compiled, and the bytes it will need, without compiling.",
+    "run": "Run one inference.",
+    "verify": "Compare an artifact with the model it came from.",
+    "inspect": "Show what is in an artifact.",
+    "memory": "Show the memory plan of artifacts.",
     "targets": "List the machines edgec compiles for, and what is installed for each.",
     "doctor": "Check this installation.",
 }

@@ -1,0 +1,129 @@
+"""`edgec.compile` and what commands share with it: a model and a few options in, an artifact and its figures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgec import __version__
+from edgec.backends.base import Target
+from edgec.backends.targets import find_target
+from edgec.backends.tvm.backend import TvmBackend
+from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
+from edgec.compiler.passbase import Options, Phase, Trace, run_pipeline
+from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES, transform_module
+from edgec.compiler.report import ProgramFigures, Report, program_figures
+from edgec.compiler.schedule import TargetSchedules
+from edgec.compiler.train import Train
+from edgec.frontend.onnx import read_onnx
+from edgec.frontend.onnx.reader import Source
+from edgec.graph.errors import UserError
+from edgec.graph.ir import Module, Role
+from edgec.runtime.layout import write_artifact
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to compile, and for what. `model` is an ONNX model: a path, its bytes or a `ModelProto`.
+
+    shapes: of inputs by name, where the model leaves them open.
+    batch: the leading extent that inputs of the `infer` program get where the model leaves it open.
+    """
+
+    model: Source
+    targets: tuple[Target, ...]
+    shapes: Shapes = field(default_factory=dict)
+    batch: int | None = None
+    train: Train | None = None
+
+    @property
+    def options(self) -> Options:
+        return Options(train=self.train)
+
+    def backends(self) -> list[TvmBackend]:
+        return [TvmBackend(target) for target in self.targets]
+
+    def read(self) -> Module:
+        """The imported module. UserError E01.."""
+        return read_onnx(self.model, shapes=self.shapes, batch=self.batch)
+
+    def provenance(self) -> dict:
+        """For the manifest: where the artifact comes from. No path, no date: equal input gives equal bytes."""
+        if not isinstance(self.model, str | Path):
+            return {"edgec": __version__}
+        with open(self.model, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"edgec": __version__, "model": Path(self.model).name, "model_sha256": digest}
+
+
+def compile(
+    model: Source,
+    *,
+    target: str | Sequence[str] = "x86",
+    out: str | Path,
+    shapes: Shapes | None = None,
+    batch: int | None = None,
+    train: Train | None = None,
+) -> Report:
+    """Compile an ONNX model, with its training step if `train` is given, and write the artifact to `out`.
+
+    target: one name or several; `edgec targets` lists them. UserError with what is wrong and what to do.
+
+        edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
+    """
+    result = build(Request(model, parse_targets(target), shapes or {}, batch, train), Path(out))
+    assert result is not None  # nothing asked to stop early
+    return result.report
+
+
+def parse_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
+    """`x86,rpi4` or a sequence of names, each once. UserError E0401."""
+    words = names.split(",") if isinstance(names, str) else names
+    return tuple(find_target(name) for name in dict.fromkeys(word.strip() for word in words))
+
+
+def build(request: Request, out: Path, observer: Observer | None = None) -> CompileResult | None:
+    """Compile and write. None, with nothing written, where the observer's trace stops before the end."""
+    if not out.parent.is_dir():
+        # Said before minutes of work rather than after.
+        raise UserError("E0505", f"there is no folder `{out.parent}`", where=str(out))
+    module = request.read()
+    result = compile_module(
+        module, request.backends(), request.options, provenance=request.provenance(), observer=observer
+    )
+    if result is None:
+        return None
+    write_artifact(out, result.artifact)
+    report = dataclasses.replace(result.report, artifact_bytes=out.stat().st_size)
+    return dataclasses.replace(result, report=report)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `edgec check` knows without generating code: bytes of parameters, figures by target and program."""
+
+    param_bytes: int
+    trained_bytes: int
+    programs: dict[str, dict[str, ProgramFigures]]
+
+
+def check(request: Request) -> Forecast:
+    """All phases but code generation, for every target: UserError for the first that fails, with every node's name."""
+    module, backends = request.read(), request.backends()
+    transform_module(module, request.options, Trace())
+    refuse_unsupported(module, backends)
+    programs: dict[str, dict[str, ProgramFigures]] = {}
+    for backend in backends:
+        schedules = TargetSchedules.of(module, backend)
+        run_pipeline(SCHEDULE_PASSES, schedules, request.options, SCHEDULE_LEVEL, Trace(stop_after=Phase.PLAN))
+        programs[backend.target.name] = {
+            name: program_figures(graph, [schedules.programs[name]]) for name, graph in module.programs.items()
+        }
+    params = {leaf.name: leaf.type.bytes for graph in module.programs.values() for leaf in graph.by_role(Role.PARAM)}
+    trained = params.keys() & module.updated_names()
+    return Forecast(sum(params.values()), sum(params[name] for name in trained), programs)

@@ -1,0 +1,49 @@
+"""`edgec check`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgec.tools.cli.console import echo, format_bytes, format_count, show_json, show_table
+from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
+
+
+@click.command("check")
+@MODEL
+@compilation
+@JSON
+def command(model: Path, as_json: bool, **options: Any) -> None:
+    """Say what of MODEL cannot be imported, differentiated or lowered for the targets, and the bytes it will need.
+
+    Goes through all phases but code generation, in seconds.
+
+    Example: edgec check model.onnx --target rpi4,cortex-m7 --train
+    """
+    request = make_request(model, **options)
+    from edgec.tools.api import check  # noqa: PLC0415  after the options were checked
+
+    forecast = check(request)
+    if as_json:
+        show_json(dataclasses.asdict(forecast))
+        return
+    trained = f", {format_bytes(forecast.trained_bytes)} of them trained" if forecast.trained_bytes else ""
+    echo(f"{model} can be compiled: parameters {format_bytes(forecast.param_bytes)}{trained}")
+    show_table(
+        ("target", "program", "ops", "MACs", "arena", "state"),
+        [
+            (
+                target,
+                name,
+                str(figures.ops),
+                format_count(figures.macs),
+                format_bytes(figures.arena_bytes),
+                format_bytes(figures.state_bytes),
+            )
+            for target, programs in forecast.programs.items()
+            for name, figures in programs.items()
+        ],
+    )

@@ -1,0 +1,108 @@
+"""`edgec compile`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgec.tools.cli.console import echo, format_bytes, format_count, show_json, show_table
+from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
+
+if TYPE_CHECKING:
+    from edgec.compiler.compile import CompileResult, Observer
+    from edgec.compiler.report import Report
+
+_PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "plan", "lower", "pack")
+
+
+@click.command("compile")
+@MODEL
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="By default MODEL with .edge.")
+@compilation
+@click.option("--dump-ir", type=click.Path(file_okay=False, path_type=Path), help="Write the program after every pass.")
+@click.option("--stop-after", type=click.Choice(_PHASES), help="Stop, with nothing written but dumps.")
+@click.option("--keep-kernels", type=click.Path(file_okay=False, path_type=Path), help="Keep the code images here.")
+@JSON
+def command(
+    model: Path,
+    output: Path | None,
+    dump_ir: Path | None,
+    stop_after: str | None,
+    keep_kernels: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Compile MODEL (.onnx), with its training step if asked, into one .edge file.
+
+    Example: edgec compile model.onnx --target rpi4 --shape x=1,3,224,224 --train --train-batch 8 -o model.edge
+    """
+    request = make_request(model, **options)
+    out = output or model.with_suffix(".edge")
+    from edgec.tools.api import build  # noqa: PLC0415  after the options were checked
+
+    with _observer(dump_ir, stop_after) as observer:
+        result = build(request, out, observer)
+    if result is None:
+        return
+    if keep_kernels is not None:
+        _keep_kernels(result, keep_kernels)
+    if as_json:
+        show_json(result.report.to_json())
+    else:
+        _show(result.report, out)
+
+
+@contextlib.contextmanager
+def _observer(dump_ir: Path | None, stop_after: str | None) -> Iterator[Observer]:
+    """Dumps, and a progress bar on stderr if that is a terminal."""
+    from rich.console import Console  # noqa: PLC0415  of the extra `compile`
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    from edgec.compiler.compile import Observer  # noqa: PLC0415
+    from edgec.compiler.passbase import Phase, Trace  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task("import", total=None)
+        trace = Trace(
+            dump=dump_ir,
+            stop_after=Phase(stop_after) if stop_after else None,
+            observe=lambda name: bar.update(task, description=name),
+        )
+        yield Observer(
+            trace,
+            lambda target, done, total: bar.update(
+                task, description=f"kernels for {target}", completed=done, total=total
+            ),
+        )
+
+
+def _keep_kernels(result: CompileResult, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for target, image in zip(result.report.targets, result.images, strict=True):
+        (folder / f"{target.replace(':', '-')}.{image.kind}").write_bytes(image.data)
+
+
+def _show(report: Report, out: Path) -> None:
+    echo(f"{out}: {', '.join(report.targets)}; {format_bytes(report.artifact_bytes)}, in {report.seconds:.1f} s")
+    echo(f"parameters {format_bytes(report.param_bytes)}")
+    show_table(
+        ("program", "ops", "MACs", "arena", "state", "saved activations"),
+        [
+            (
+                name,
+                str(p.ops),
+                format_count(p.macs),
+                format_bytes(p.arena_bytes),
+                format_bytes(p.state_bytes),
+                format_bytes(p.saved_activation_bytes),
+            )
+            for name, p in report.programs.items()
+        ],
+    )

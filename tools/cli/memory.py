@@ -1,0 +1,88 @@
+"""`edgec memory`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgec.runtime.layout import read_artifact
+from edgec.tools.cli.console import echo, format_bytes, show_json, show_table
+from edgec.tools.cli.options import JSON
+
+_SHOWN_AT_PEAK = 10
+
+
+@click.command("memory")
+@click.argument("artifacts", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@JSON
+def command(artifacts: tuple[Path, ...], as_json: bool) -> None:
+    """Show where the memory of ARTIFACTS goes: bytes by role, and what is alive at the peak of every program.
+
+    Example: edgec memory full.edge head.edge
+    """
+    rows = [
+        (path, variant, name, program)
+        for path in artifacts
+        for variant in read_artifact(path).manifest.get("variants", [])
+        for name, program in variant["programs"].items()
+    ]
+    if as_json:
+        show_json({"programs": [_record(*row) for row in rows]})
+        return
+    roles = sorted({role for *_, program in rows for role in _peak(program)[1]})
+    header = ("artifact", "target", "program", "arena", "trained", "state", *(f"peak: {role}" for role in roles))
+    table = []
+    for path, variant, name, program in rows:
+        by_role = _peak(program)[1]
+        figures = (program["arena_bytes"], variant["trained_bytes"], variant["state_bytes"])
+        cells = [format_bytes(count) for count in (*figures, *(by_role.get(role, 0) for role in roles))]
+        table.append((path.name, variant["target"], name, *cells))
+    show_table(header, table)
+    for path, variant, name, program in rows:
+        _show_peak(f"{path.name} {variant['target']} {name}", program)
+
+
+def _peak(program: dict) -> tuple[int, dict[str, int]]:
+    """The step at which most bytes are alive, the first of equals, and the bytes alive there by role."""
+    steps = range(len(program["steps"]))
+    alive = [sum(row["bytes"] for row in _alive(program, step)) for step in steps]
+    peak = max(steps, key=alive.__getitem__, default=0)
+    by_role: dict[str, int] = {}
+    for row in _alive(program, peak):
+        by_role[row["role"]] = by_role.get(row["role"], 0) + row["bytes"]
+    return peak, by_role
+
+
+def _alive(program: dict, step: int) -> list[dict]:
+    return [row for row in program["rows"] if row["first"] <= step <= row["last"]]
+
+
+def _record(path: Path, variant: dict, name: str, program: dict) -> dict:
+    step, by_role = _peak(program)
+    return {
+        "artifact": str(path),
+        "target": variant["target"],
+        "program": name,
+        "arena_bytes": program["arena_bytes"],
+        "trained_bytes": variant["trained_bytes"],
+        "state_bytes": variant["state_bytes"],
+        "mapped_bytes": variant["mapped_bytes"],
+        "peak": {"step": step, "name": program["steps"][step] if program["steps"] else "", "bytes_by_role": by_role},
+        "rows": program["rows"],
+    }
+
+
+def _show_peak(title: str, program: dict) -> None:
+    if not program["steps"]:
+        return
+    step, by_role = _peak(program)
+    rows = sorted(_alive(program, step), key=lambda row: -row["bytes"])
+    echo("")
+    echo(f"{title}: the peak, {format_bytes(sum(by_role.values()))}, is at step {step}: {program['steps'][step]}")
+    show_table(
+        ("alive there", "role", "bytes"),
+        [(row["name"], row["role"], format_bytes(row["bytes"])) for row in rows[:_SHOWN_AT_PEAK]],
+    )
+    if len(rows) > _SHOWN_AT_PEAK:
+        echo(f"and {len(rows) - _SHOWN_AT_PEAK} smaller ones")

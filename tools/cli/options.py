@@ -1,0 +1,91 @@
+"""Options that several commands share, and what they become."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgec.compiler.train import Train
+    from edgec.tools.api import Request
+
+MODEL = click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
+ARTIFACT = click.argument("artifact", type=click.Path(dir_okay=False, path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+THREADS = click.option("--threads", type=click.IntRange(min=1), help="Threads; by default one per core.")
+
+
+class ShapeType(click.ParamType):
+    """`NAME=1,3,224,224`; a scalar is `NAME=`."""
+
+    name = "NAME=N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, tuple]:
+        name, equals, extents = value.rpartition("=")
+        words = [word.strip() for word in extents.split(",")] if extents.strip() else []
+        if not equals or not name or not all(word.isdecimal() for word in words):
+            self.fail(f"{value!r} is not of the form NAME=1,3,224,224", param, ctx)
+        return name, tuple(int(word) for word in words)
+
+
+def compilation(command: Callable) -> Callable:
+    """The options that say what to compile: `compile` and `check` have the same."""
+    for option in reversed(
+        (
+            click.option("--target", default="x86", show_default=True, metavar="T[,T...]", help="See `edgec targets`."),
+            click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="Shape of an input."),
+            click.option("--batch", type=click.IntRange(min=1), help="Leading extent where the model leaves it open."),
+            click.option(
+                "--train",
+                "specification",
+                is_flag=False,
+                flag_value="",
+                metavar="[SPEC.toml]",
+                help="Add the programs `train` and `eval`, as the file and the options below say.",
+            ),
+            click.option("--loss", help="Of training: softmax_cross_entropy."),
+            click.option("--optimizer", help="Of training: sgd."),
+            click.option("--momentum", type=float, help="Of sgd."),
+            click.option("--weight-decay", type=float, help="Of sgd."),
+            click.option(
+                "--train-batch", "train_batch", type=click.IntRange(min=1), help="Batch of `train` and `eval`."
+            ),
+            click.option("--update", metavar="SCHEME", help="What is trained: full, head, bias or last:K."),
+            click.option("--guard", help="What stops a step: loss."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def make_request(
+    model: Path,
+    target: str,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
+    batch: int | None,
+    specification: str | None,
+    train_batch: int | None,
+    **train_options: Any,
+) -> Request:
+    """What the options of `compilation` ask for. UserError E0302, E0401, E0507."""
+    from edgec.tools.api import Request, parse_targets  # noqa: PLC0415  a wrong option is answered before onnx loads
+
+    train = make_train(specification, batch=train_batch, **train_options)
+    return Request(model, parse_targets(target), dict(shapes), batch, train)
+
+
+def make_train(specification: str | None, **options: Any) -> Train | None:
+    """The file's specification with the given options on top; None if training was not asked for."""
+    from edgec.compiler.train import Train  # noqa: PLC0415  see above
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if specification is None:
+        if given:
+            name = "train-batch" if "batch" in given else next(iter(given)).replace("_", "-")
+            raise click.UsageError(f"--{name} says how to train: add --train")
+        return None
+    return dataclasses.replace(Train.from_toml(specification), **given) if specification else Train(**given)

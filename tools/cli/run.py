@@ -1,0 +1,69 @@
+"""`edgec run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from edgec.graph.errors import UserError
+from edgec.runtime import load
+from edgec.tools.cli.arrays import read_arrays, write_arrays
+from edgec.tools.cli.console import show_json, show_table
+from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
+
+
+@click.command("run")
+@ARTIFACT
+@click.option("--input", "inputs", required=True, type=click.Path(path_type=Path), help="Arrays by input name (.npz).")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where the outputs go (.npz).")
+@click.option("--program", default="infer", show_default=True, help="Which program to run.")
+@THREADS
+@click.option("--check-finite", is_flag=True, help="Fail if an output holds a NaN or an infinity.")
+@JSON
+def command(
+    artifact: Path,
+    inputs: Path,
+    output: Path | None,
+    program: str,
+    threads: int | None,
+    check_finite: bool,
+    as_json: bool,
+) -> None:
+    """Run one inference of ARTIFACT.
+
+    Example: edgec run model.edge --input in.npz -o out.npz
+    """
+    with load(artifact, threads) as model:
+        outputs = model.run(read_arrays(inputs), program=program)
+    if check_finite:
+        _require_finite(outputs)
+    if output is not None:
+        write_arrays(output, outputs)
+    if as_json:
+        show_json({"outputs": {name: _summary(array) for name, array in outputs.items()}})
+        return
+    show_table(
+        ("output", "type", "least", "mean", "greatest"),
+        [
+            (name, f"{array.dtype}[{','.join(map(str, array.shape))}]", *_figures(array))
+            for name, array in outputs.items()
+        ],
+    )
+
+
+def _require_finite(outputs: dict[str, np.ndarray]) -> None:
+    for name, array in outputs.items():
+        bad = int(np.count_nonzero(~np.isfinite(array)))
+        if bad:
+            raise UserError("E0611", f"{bad} of {array.size} values of output `{name}` are not finite")
+
+
+def _figures(array: np.ndarray) -> tuple[str, str, str]:
+    return ("", "", "") if not array.size else tuple(f"{f(array):.6g}" for f in (np.min, np.mean, np.max))
+
+
+def _summary(array: np.ndarray) -> dict:
+    figures = {} if not array.size else {f.__name__: float(f(array)) for f in (np.min, np.mean, np.max)}
+    return {"dtype": array.dtype.name, "shape": list(array.shape), **figures}

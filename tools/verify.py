@@ -1,0 +1,81 @@
+"""An artifact against the model it came from: both run on the same inputs; the largest error of every output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgec.graph.errors import UserError
+from edgec.runtime import Model, TensorInfo
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output. `relative` is the largest error as a part of the reference's largest magnitude."""
+
+    name: str
+    largest_error: float
+    largest_magnitude: float
+
+    @property
+    def relative(self) -> float:
+        return self.largest_error / self.largest_magnitude if self.largest_magnitude else self.largest_error
+
+
+def draw_feeds(inputs: tuple[TensorInfo, ...], seed: int) -> dict[str, np.ndarray]:
+    """Standard normal floats; integers within an input's bounds, else 0 and 1."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for info in inputs:
+        if info.dtype.kind == "f":
+            feeds[info.name] = rng.standard_normal(info.shape).astype(info.dtype)
+        else:
+            low, high = info.bounds or (0, 1)
+            feeds[info.name] = rng.integers(low, high, info.shape, endpoint=True).astype(info.dtype)
+    return feeds
+
+
+def run_onnxruntime(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs by name. UserError E0402 without onnxruntime, E0106 if it cannot read or run the model."""
+    try:
+        import onnxruntime  # noqa: PLC0415  wanted by this command alone
+    except ModuleNotFoundError:
+        raise UserError("E0402", "onnxruntime is not installed", hint="pip install onnxruntime") from None
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:  # onnxruntime's own classes have no common base
+        raise UserError("E0106", f"onnxruntime cannot run the model: {error}", where=str(path)) from error
+
+
+def compare(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> list[Difference]:
+    """One row for every output. UserError E0601 for names, E0603 for shapes that do not agree."""
+    if outputs.keys() != reference.keys():
+        sides = f"the artifact gives {sorted(outputs)}, the model {sorted(reference)}"
+        raise UserError("E0601", f"the outputs have other names: {sides}")
+    rows = []
+    for name, expected in reference.items():
+        actual = outputs[name]
+        if actual.shape != expected.shape:
+            raise UserError("E0603", f"output `{name}` has shape {actual.shape}, the model gives {expected.shape}")
+        rows.append(_difference(name, actual.astype(np.float64), expected.astype(np.float64)))
+    return rows
+
+
+def _difference(name: str, actual: np.ndarray, expected: np.ndarray) -> Difference:
+    # Equal infinities and NaN in the same place agree; any other pair with one of them is infinitely far apart.
+    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        errors = np.where(same, 0.0, np.abs(actual - expected))
+    errors = np.where(np.isnan(errors), np.inf, errors)
+    finite = np.abs(expected[np.isfinite(expected)])
+    return Difference(name, float(errors.max(initial=0.0)), float(finite.max(initial=0.0)))
+
+
+def verify(model: Path, artifact: Model, feeds: Mapping[str, np.ndarray]) -> list[Difference]:
+    """Program `infer` of an open artifact against the ONNX file `model`."""
+    return compare(artifact.run(feeds), run_onnxruntime(model, feeds))
