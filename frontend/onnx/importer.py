@@ -160,8 +160,7 @@ def _listed(problems: list[_Problem], label: str) -> UserError:
 def _remove_dead(graph: Graph) -> None:
     """Drop what only shape arithmetic read."""
     alive = graph.ancestors(graph.results())
-    for node in reversed([node for node in graph.nodes if node not in alive]):
-        graph.remove(node)
+    graph.remove_all([node for node in graph.nodes if node not in alive])
     for leaf in [*graph.by_role(Role.PARAM), *graph.by_role(Role.CONSTANT)]:
         if not leaf.uses and not graph.is_result(leaf):
             graph.remove_leaf(leaf)
