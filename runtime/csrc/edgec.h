@@ -106,7 +106,7 @@ typedef struct edgec_linked_kernel {
     void (*function)(void); /* void k(void *p0, ..., int32_t lo, int32_t hi) */
 } edgec_linked_kernel;
 
-/* Where an artifact was refused: a section type of format.h, and the record in it. */
+/* Where an artifact was refused: a section type of format.h, and the record in it (0xFFFFFFFF: all of it). */
 typedef struct edgec_location {
     uint32_t section;
     uint32_t record;
@@ -127,6 +127,9 @@ edgec_status edgec_model_open(const char *path, const edgec_options *options, ed
 
 /* The same from memory aligned to EDGEC_ALIGNMENT, which is used in place and must outlive the model. */
 edgec_status edgec_model_open_memory(const void *data, size_t bytes, const edgec_options *options, edgec_model **model);
+
+/* Checks all of an artifact in memory, with the variants that this machine cannot run: for compilers and tests. */
+edgec_status edgec_artifact_check(const void *data, size_t bytes, edgec_location *refused);
 
 /* All sessions must be closed. NULL is allowed. */
 void edgec_model_close(edgec_model *model);

@@ -175,20 +175,38 @@ static edgec_status check_linked(const reader *r) {
     return EDGEC_OK;
 }
 
+/* All that does not depend on the variant. */
+static edgec_status start(reader *r, const uint8_t *data, size_t bytes) {
+    memset(r->a, 0, sizeof *r->a);
+    r->a->base = data;
+    r->a->bytes = bytes;
+    crc32_init(&r->crc);
+    edgec_status status = (uintptr_t)data % EDGEC_ALIGNMENT == 0 ? EDGEC_OK : EDGEC_MISALIGNED;
+    if (status == EDGEC_OK) status = read_header(r);
+    if (status == EDGEC_OK) status = read_sections(r);
+    if (status == EDGEC_OK) status = read_shared(r);
+    return status;
+}
+
 edgec_status artifact_read(artifact *a, const uint8_t *data, size_t bytes, const edgec_options *options) {
     edgec_location unwanted;
-    reader r = {.a = a, .options = options, .refused = options->refused != NULL ? options->refused : &unwanted};
     uint32_t chosen = 0;
-    memset(a, 0, sizeof *a);
-    a->base = data;
-    a->bytes = bytes;
-    crc32_init(&r.crc);
-    edgec_status status = (uintptr_t)data % EDGEC_ALIGNMENT == 0 ? EDGEC_OK : EDGEC_MISALIGNED;
-    if (status == EDGEC_OK) status = read_header(&r);
-    if (status == EDGEC_OK) status = read_sections(&r);
-    if (status == EDGEC_OK) status = read_shared(&r);
+    reader r = {.a = a, .options = options, .refused = options->refused != NULL ? options->refused : &unwanted};
+    edgec_status status = start(&r, data, bytes);
     if (status == EDGEC_OK) status = choose_variant(&r, &chosen);
     if (status == EDGEC_OK) status = read_variant(&r, chosen);
     if (status == EDGEC_OK) status = check_linked(&r);
+    return status;
+}
+
+edgec_status edgec_artifact_check(const void *data, size_t bytes, edgec_location *refused) {
+    artifact a;
+    edgec_location unwanted;
+    reader r = {.a = &a, .refused = refused != NULL ? refused : &unwanted};
+    edgec_status status = start(&r, data, bytes);
+    for (uint32_t i = 0; status == EDGEC_OK && i < a.variant_count; i++) {
+        a.code = NULL;
+        status = read_variant(&r, i);
+    }
     return status;
 }

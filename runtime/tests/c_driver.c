@@ -137,6 +137,29 @@ static void check_questions(edgec_model *model, edgec_session *session) {
     CHECK(edgec_run(session, 4) == EDGEC_NO_SUCH_PROGRAM);
 }
 
+/* From memory the code is copied, not mapped: the same y. */
+static void check_memory(const char *path) {
+    static _Alignas(EDGEC_ALIGNMENT) uint8_t artifact[1 << 17];
+    static float other[64 * 6];
+    edgec_model *model;
+    edgec_session *session;
+    edgec_location refused;
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL);
+    size_t bytes = fread(artifact, 1, sizeof artifact, file);
+    fclose(file);
+    CHECK(edgec_artifact_check(artifact, bytes, NULL) == EDGEC_OK);
+    CHECK(edgec_model_open_memory(artifact, bytes, &options, &model) == EDGEC_OK);
+    CHECK(edgec_session_open(model, 1, &session) == EDGEC_OK);
+    CHECK(edgec_input(session, 0, "x", x, sizeof x) == EDGEC_OK && edgec_run(session, 0) == EDGEC_OK);
+    CHECK(edgec_output(session, 0, "y", other, sizeof other) == EDGEC_OK);
+    CHECK(memcmp(other, y, sizeof y) == 0);
+    edgec_session_close(session);
+    edgec_model_close(model);
+    artifact[bytes - 1] ^= 1;
+    CHECK(edgec_artifact_check(artifact, bytes, &refused) == EDGEC_DAMAGED && refused.record == UINT32_MAX);
+}
+
 static void count_event(void *context, const edgec_profile_event *event) {
     *(uint64_t *)context += event->macs;
     CHECK(event->kernel != NULL && event->label != NULL);
@@ -174,6 +197,9 @@ int main(int argc, char **argv) {
     CHECK(edgec_run(session, infer) == EDGEC_OK);
     CHECK(edgec_output(session, infer, "y", y, sizeof y) == EDGEC_OK);
     fwrite(y, sizeof y, 1, result);
+    frozen = 0;
+    check_memory(argv[1]);
+    frozen = 1;
 
     edgec_session_profile(session, count_event, &macs);
     for (int i = 0; i < atoi(argv[5]); i++) {

@@ -12,7 +12,9 @@ from tampering import Tampered
 
 from edgec.runtime import tables
 from edgec.runtime.abi import Arch, Feature
+from edgec.runtime.check import check_artifact
 from edgec.runtime.dtypes import DTYPES
+from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Region, Slot, TensorKind
 from edgec.runtime.layout import artifact_bytes
 from edgec.runtime.library import Status
@@ -95,6 +97,21 @@ def test_no_variants():
     tampered = Tampered(GOOD)
     tampered.row(Section.VARIANTS)["bytes"] = 0
     assert open_bytes(tampered.bytes())[0] == Status.WRONG_MACHINE
+
+
+def test_check_looks_at_every_variant():
+    """Also at those of other machines: a lie in the second of three."""
+    data = artifact_bytes(sample(variant(HOST), variant(FOREIGN, 1 << 60), variant(Arch.PORTABLE)))
+    check_artifact(data)
+    tampered = Tampered(data)
+    tampered.records(Section.CALLS, 1)[3]["tasks"] = -5
+    assert open_bytes(tampered.bytes())[0] == Status.OK
+    with pytest.raises(RuntimeFailure, match=r"E0502.*section CALLS, record 3"):
+        check_artifact(tampered.bytes())
+    tampered = Tampered(data)
+    tampered.records(Section.CODE, 1)[:4] = 0
+    with pytest.raises(RuntimeFailure, match="E0504"):
+        check_artifact(tampered.bytes())
 
 
 def test_portable_needs_kernels():
