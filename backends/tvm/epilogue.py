@@ -131,10 +131,10 @@ def classify(
     """How an operand of `shape` is read for results of `out_shape` stored as `out`; None if that is not a simple
     pattern.
     """
-    if storage.size == 1:
-        return Broadcast(argument)
     if shape == out_shape:
         return Full(argument) if same_order(storage, out) else None
+    if storage.size == 1:
+        return Broadcast(argument)
     if _panels(storage) or storage.dims != shape or out.dims != out_shape:
         return None
     missing = len(out_shape) - len(shape)

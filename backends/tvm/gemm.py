@@ -166,6 +166,7 @@ class GemmReduceSpec:
     row_block: int  # rows added in registers before sums go to memory: of x when there is one line, else lines
     depth_groups: int
     panel_groups: int
+    row_major: bool = False
 
     @property
     def stem(self) -> str:

@@ -107,12 +107,15 @@ class _Reduce:
         sums = local(height * width)
 
         def each(visit: Callable[[int, int, int, Index], None]) -> None:
-            """Visit (place among the sums, column, lanes, offset in panels of the output) of every vector of the
+            """Visit (place among the sums, column, lanes, offset in the output) of every vector of the
             tile.
             """
             for row in range(height):
                 for column, lanes in vectors:
-                    offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
+                    if spec.row_major:
+                        offset = (depth + row) * spec.columns + panel * spec.width + column
+                    else:
+                        offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
                     visit(row, column, lanes, offset)
 
         def begin(row: int, column: int, lanes: int, offset: Index) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgec.backends.base import Target
 from edgec.backends.tvm.tiling import panel_width
-from edgec.graph.ir import Node, Value
+from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -19,6 +19,8 @@ from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.transpose import Transpose
 from edgec.runtime.abi import Storage
+
+_WEIGHT_ROLES = (Role.PARAM, Role.STATE, Role.CONSTANT)
 
 
 def is_depthwise(op: Convolution, weight: tuple[int, ...]) -> bool:
@@ -81,7 +83,7 @@ def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target
     match node.op:
         case Conv2d() | Conv2dInputGrad() if slot == 1:
             return convolution_weight(node.op, shape, target)
-        case MatMul() if slot == 1 and len(shape) == 2 and node.inputs[1].producer is None:
+        case MatMul() if slot == 1 and len(shape) == 2 and node.inputs[1].role in _WEIGHT_ROLES:
             # The input gradient reads the transpose of what the forward product reads.
             return matmul_weight(node.op, shape, target)
     return None

@@ -85,14 +85,8 @@ def _weight_gradient(request: Request, op: MatMul) -> Lowering | None:
     left, right = (a, b) if out.perm[-1] == 1 else (b, a)
     rows, depth = left.type.shape
     columns = right.type.shape[1]
-    width = out.block or columns
-    if not out.block:
-        # Row-major results are one panel; a tile must still fit the registers.
-        if panel_width(columns, request.target) < columns:
-            return None
-        width = columns
+    width = out.block or panel_width(columns, request.target)
     patches = Patches(left.type.size, (UNIT, UNIT, Axis(rows, depth)), (UNIT, UNIT, Axis(depth, 1)))
-    add_reduction(
-        request, "matmul_tn", (patches, left), columns, width, (right.type.size, (0, 0, columns), right), bound
-    )
+    read = (right.type.size, (0, 0, columns), right)
+    add_reduction(request, "matmul_tn", (patches, left), columns, width, read, bound, row_major=not out.block)
     return request.lowering()

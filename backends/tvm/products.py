@@ -80,6 +80,7 @@ def add_reduction(
     width: int,
     right: tuple[int, tuple[int, int, int], Operand],
     bound: BoundEpilogue,
+    row_major: bool = False,
 ) -> None:
     """A `GemmReduceSpec` with tiles and tasks by rule. `right`: elements, strides along (image, y, x), operand."""
     patches, left_operand = left
@@ -93,7 +94,19 @@ def add_reduction(
     depths, groups = reduce_tasks(taps if taps > 1 else taller + shorter, -(-columns // width), macs)
     block = reduce_block(patches.lines, patches.rows[2].count)
     spec = GemmReduceSpec(
-        role, patches, columns, width, elements, strides, bound.epilogue, rows, tail_rows, block, depths, groups
+        role,
+        patches,
+        columns,
+        width,
+        elements,
+        strides,
+        bound.epilogue,
+        rows,
+        tail_rows,
+        block,
+        depths,
+        groups,
+        row_major,
     )
     operands = (left_operand, right_operand, *bound.operands)
     if spec.needs_partial:

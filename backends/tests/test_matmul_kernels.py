@@ -1,0 +1,75 @@
+"""MatMul in all its forms against numpy: transposed, batched, packed weights, gradients of weights, fused."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgec.backends.targets import find_target
+from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.sigmoid import Sigmoid
+from edgec.graph.types import DType, tensor
+from edgec.tools.testing.group_case import check_group
+
+F32 = DType.F32
+TARGETS = [find_target(name) for name in ("x86", "x86-64-v3")]
+FEW = settings(max_examples=10, deadline=None)
+EXTENTS = st.sampled_from([1, 2, 3, 7, 8, 13, 16, 17, 29, 33, 50, 64, 97])
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@FEW
+@given(m=EXTENTS, k=EXTENTS, n=EXTENTS, transpose_a=st.booleans(), transpose_b=st.booleans(), weight=st.booleans())
+def test_matrices(target, m, k, n, transpose_a, transpose_b, weight):
+    graph = Graph("matmul")
+    a = graph.add_leaf(Role.INPUT, "a", tensor(F32, *((k, m) if transpose_a else (m, k))))
+    b = graph.add_leaf(Role.PARAM if weight else Role.INPUT, "b", tensor(F32, *((n, k) if transpose_b else (k, n))))
+    bias = graph.add_leaf(Role.PARAM, "bias", tensor(F32, n))
+    y = graph.emit1(MatMul(transpose_a, transpose_b), a, b)
+    graph.emit1(Sigmoid(), graph.emit1(Add(), y, bias))
+    check_group(graph, target)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@FEW
+@given(
+    m=EXTENTS, k=EXTENTS, n=EXTENTS, batch=st.integers(1, 4), shared=st.booleans(), row_bias=st.booleans(),
+    transpose_a=st.booleans(),
+)  # fmt: skip
+def test_batches(target, m, k, n, batch, shared, row_bias, transpose_a):
+    graph = Graph("batched")
+    a = graph.add_leaf(Role.INPUT, "a", tensor(F32, batch, *((k, m) if transpose_a else (m, k))))
+    b = graph.add_leaf(Role.INPUT, "b", tensor(F32, *((k, n) if shared else (batch, k, n))))
+    bias = graph.add_leaf(Role.INPUT, "bias", tensor(F32, batch, m, 1) if row_bias else tensor(F32, batch, 1, n))
+    graph.emit1(Add(), graph.emit1(MatMul(transpose_a), a, b), bias)
+    check_group(graph, target)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@FEW
+@given(m=EXTENTS, k=EXTENTS, n=EXTENTS, transposed=st.booleans(), momentum=st.sampled_from([0.0, 0.9]))
+def test_weight_gradient_updates_the_packed_weight(target, m, k, n, transposed, momentum):
+    """x [m,k], weight [k,n], or [n,k] where the forward product transposes it."""
+    graph = Graph("update")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, m, k))
+    dy = graph.add_leaf(Role.INPUT, "dy", tensor(F32, m, n))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, *((n, k) if transposed else (k, n))))
+    lr = graph.add_leaf(Role.SCALAR, "lr", tensor(F32))
+    state = [graph.add_leaf(Role.STATE, "v", w.type)] if momentum else []
+    graph.emit1(MatMul(transpose_b=transposed), x, w)  # elsewhere: it is what packs the weight
+    dw = graph.emit1(MatMul(True), *((dy, x) if transposed else (x, dy)))
+    results = graph.emit(SgdUpdate(momentum=momentum), w, dw, lr, *state)
+    alias = dict(zip(results, [w, *state], strict=True))
+    check_group(graph, target, outputs=list(results), alias=alias, before=1)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_one_row_by_many_columns(target):
+    """A dense layer at batch 1: tasks are panels, and one row of sums is several interleaved ones."""
+    graph = Graph("dense")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 515))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 515, 1283))
+    graph.emit1(MatMul(), x, w)
+    check_group(graph, target)
