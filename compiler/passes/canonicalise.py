@@ -3,6 +3,7 @@
 Every rule looks at one node and gives the value that takes its place, or None. Rules run until none applies. Later
 passes rely on the forms: no identities, no reshape of a reshape, no broadcast before an elementwise op that broadcasts
 by itself; a matmul with a matrix on the right has one on the left, and transposition of its operands is an attribute.
+While a train program is still to be made, rules that would hide the batch axis wait for the second run.
 
 Ensures CANONICAL.
 """
@@ -40,17 +41,19 @@ Rule = Callable[[Graph, Node], Value | None]
 
 
 def canonicalise(module: Module, options: Options) -> bool:
+    batch_is_final = options.train is None or "train" in module.programs
+    rules = (*_RULES, *_FINAL_BATCH_RULES) if batch_is_final else _RULES
     changed = False
     for graph in module.programs.values():
-        while _sweep(graph):
+        while _sweep(graph, rules):
             changed = True
     return changed
 
 
-def _sweep(graph: Graph) -> bool:
+def _sweep(graph: Graph, rules: tuple[Rule, ...]) -> bool:
     changed = False
     for node in list(graph.nodes):
-        for rule in _RULES:
+        for rule in rules:
             nodes = len(graph.nodes)
             value = rule(graph, node)
             if value is not None:
@@ -99,26 +102,34 @@ def _merge_reshapes(graph: Graph, node: Node) -> Value | None:
     return reshape(graph, node.inputs[0], node.op.shape, before=node)
 
 
-def _simplify_transpose(graph: Graph, node: Node) -> Value | None:
-    """Two transposes are one; one that keeps the order of all axes longer than 1 is a reshape."""
+def _merge_transposes(graph: Graph, node: Node) -> Value | None:
+    inner = node.inputs[0].producer
+    if not (isinstance(node.op, Transpose) and inner is not None and isinstance(inner.op, Transpose)):
+        return None
+    composed = Transpose(tuple(inner.op.perm[axis] for axis in node.op.perm))
+    return graph.emit1(composed, inner.inputs[0], source=node.source, before=node)
+
+
+def _reshape_unit_transpose(graph: Graph, node: Node) -> Value | None:
+    """A transposition that keeps the order of all axes longer than 1 is a reshape."""
     if not isinstance(node.op, Transpose):
         return None
-    perm, x = node.op.perm, node.inputs[0]
-    if x.producer is not None and isinstance(x.producer.op, Transpose):
-        first = x.producer.op.perm
-        composed = Transpose(tuple(first[axis] for axis in perm))
-        return graph.emit1(composed, x.producer.inputs[0], source=node.source, before=node)
-    moved = [axis for axis in perm if x.type.shape[axis] != 1]
-    if moved == sorted(moved):
-        return graph.emit1(Reshape(node.output.type.shape), x, source=node.source, before=node)
-    return None
+    kept = [axis for axis in node.op.perm if node.inputs[0].type.shape[axis] != 1]
+    if kept != sorted(kept):
+        return None
+    return graph.emit1(Reshape(node.output.type.shape), node.inputs[0], source=node.source, before=node)
 
 
-def _simplify_reduction(graph: Graph, node: Node) -> Value | None:
-    """Over axes of extent 1, a sum, mean or maximum is a reshape; a global average pool is a mean."""
+def _reshape_unit_reduction(graph: Graph, node: Node) -> Value | None:
+    """Over axes of extent 1, a sum, mean or maximum is a reshape."""
     op, x = node.op, node.inputs[0]
-    if isinstance(op, Reduction) and all(x.type.shape[axis] == 1 for axis in op.axes):
-        return graph.emit1(Reshape(node.output.type.shape), x, source=node.source, before=node)
+    if not isinstance(op, Reduction) or any(x.type.shape[axis] != 1 for axis in op.axes):
+        return None
+    return graph.emit1(Reshape(node.output.type.shape), x, source=node.source, before=node)
+
+
+def _global_pool_is_mean(graph: Graph, node: Node) -> Value | None:
+    op, x = node.op, node.inputs[0]
     if isinstance(op, AvgPool2d) and op.kernel_size == x.type.shape[2:] and op.pads == (0, 0, 0, 0):
         return graph.emit1(ReduceMean((2, 3), keepdims=True), x, source=node.source, before=node)
     return None
@@ -169,9 +180,15 @@ _RULES: tuple[Rule, ...] = (
     _drop_identity,
     _drop_neutral_operand,
     _merge_reshapes,
-    _simplify_transpose,
-    _simplify_reduction,
+    _merge_transposes,
+    _global_pool_is_mean,
     _drop_broadcast,
     _absorb_transpose,
+)
+
+# These would lose sight of a batch of one among other axes of extent 1, which `append_loss` still has to follow.
+_FINAL_BATCH_RULES: tuple[Rule, ...] = (
+    _reshape_unit_transpose,
+    _reshape_unit_reduction,
     _flatten_matmul,
 )

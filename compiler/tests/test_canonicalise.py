@@ -2,7 +2,10 @@
 
 import pytest
 
+from edgec.compiler.passbase import Options
 from edgec.compiler.passes.canonicalise import canonicalise
+from edgec.compiler.train import Train
+from edgec.graph.parse import parse_module
 from edgec.tools.testing.pass_check import check_pass
 
 
@@ -148,3 +151,21 @@ def test_what_has_other_readers_stays() -> None:
         """
     )
     check_pass(canonicalise, text, text)
+
+
+FINAL_BATCH = ("transposition of unit axes", "mean over unit axes")
+
+
+@pytest.mark.parametrize("rule", FINAL_BATCH)
+def test_a_batch_of_one_is_not_lost_before_training_programs_are_made(rule: str) -> None:
+    before = program(RULES[rule][0])
+    check_pass(canonicalise, before, before, Options(train=Train(batch=2)))
+
+
+def test_products_are_flattened_once_training_programs_are_made() -> None:
+    leaves = "param %w: f32[6,3]"
+    text = program("%y: f32[1,4,1,3] = matmul(%x, %w)", leaves=leaves)
+    check_pass(canonicalise, text, text, Options(train=Train()))
+    module = parse_module(text + text.replace("infer", "train"))
+    assert canonicalise(module, Options(train=Train()))
+    assert all(len(graph.nodes) == 3 for graph in module.programs.values())

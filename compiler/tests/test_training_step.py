@@ -29,9 +29,9 @@ def compiled(twins: Twins, **train: object) -> Module:
     return module
 
 
-def gradients(twins: Twins) -> tuple[float, dict[str, np.ndarray]]:
+def gradients(twins: Twins, update: str = "full") -> tuple[float, dict[str, np.ndarray]]:
     """Loss and gradients of our program: with a learning rate of 1, the step is the gradient."""
-    graph = compiled(twins).programs["train"]
+    graph = compiled(twins, update=update).programs["train"]
     x, labels = twins.batch(BATCH)
     results = run(graph, {"x": x, "labels": labels, "lr": np.float32(1)})
     step = {name: graph.leaves[name].data - new for name, new in results.updates.items()}
@@ -97,6 +97,37 @@ def test_outputs_of_infer_and_eval_agree_with_torch(name: str) -> None:
     for image in range(BATCH):
         alone = run(module.programs["infer"], {"x": x[image : image + 1]}).outputs["y"]
         np.testing.assert_allclose(alone, expected[image : image + 1], rtol=1e-10, atol=1e-12)
+
+
+SCHEMES = {
+    "head": {"fc2.weight", "fc2.bias"},
+    "last:2": {"fc2.weight", "fc2.bias", "fc1.weight", "fc1.bias", "bn5.gamma", "bn5.beta"},
+    "bias": {"fc2.weight"}
+    | {f"{layer}.bias" for layer in ("squeeze", "excite", "pw", "fc1", "fc2")}
+    | {f"bn{norm}.beta" for norm in range(6)},
+}
+
+
+@pytest.mark.parametrize(("update", "names"), SCHEMES.items(), ids=SCHEMES)
+def test_partial_updates_have_the_gradients_of_full_ones(update: str, names: set[str]) -> None:
+    twins = CASES["separable_net"]()
+    _, ours = gradients(twins, update)
+    _, theirs = torch_gradients(twins)
+    assert ours.keys() == names
+    for name, gradient in ours.items():
+        np.testing.assert_allclose(gradient, theirs[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("update", "weight_gradients", "input_gradients"),
+    [("full", 6, 5), ("bias", 0, 5), ("last:2", 0, 0), ("head", 0, 0)],
+)
+def test_partial_updates_leave_out_the_backward_work_they_do_not_need(
+    update: str, weight_gradients: int, input_gradients: int
+) -> None:
+    """Biases need the gradients of activations, but of no weight; the image's own gradient is never computed."""
+    ops = [node.op.name for node in compiled(CASES["separable_net"](), update=update).programs["train"].nodes]
+    assert (ops.count("conv2d_weight_grad"), ops.count("conv2d_input_grad")) == (weight_gradients, input_gradients)
 
 
 @pytest.mark.parametrize(

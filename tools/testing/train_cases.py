@@ -176,17 +176,17 @@ def token_mixer(seed: int = 0) -> Twins:
     b = _Build(np.random.default_rng(seed))
     x = b.input(1, 5, 6)
     token = b(BroadcastTo((1, 1, 6)), b.param("token", b.rng.standard_normal((1, 1, 6))))
-    x = b(Concat(1), token, x)
+    x = b(Transpose((1, 0, 2)), b(Concat(1), token, x))  # tokens first, as torch's attention has them
     q, v = b.dense("q", x, 8), b.dense("v", x, 8)
     k = b(MatMul(), x, b.weight("k.weight", 6, 8))  # a bias here would cancel in the softmax
 
     def heads(y: Value, perm: tuple[int, ...]) -> Value:
-        return b(Transpose(perm), b(Reshape((1, 6, 2, 4)), y))
+        return b(Transpose(perm), b(Reshape((6, 2, 4)), y))
 
-    scores = b(MatMul(), heads(q, (0, 2, 1, 3)), heads(k, (0, 2, 3, 1)))
+    scores = b(MatMul(), heads(q, (1, 0, 2)), heads(k, (1, 2, 0)))
     scale = b.graph.constant(np.asarray(0.5), "half")
-    mixed = b(MatMul(), b(Softmax(3), b(Mul(), scores, scale)), heads(v, (0, 2, 1, 3)))
-    x = b(Reshape((1, 6, 8)), b(Transpose((0, 2, 1, 3)), mixed))
+    mixed = b(MatMul(), b(Softmax(2), b(Mul(), scores, scale)), heads(v, (1, 0, 2)))
+    x = b(Transpose((1, 0, 2)), b(Reshape((6, 1, 8)), b(Transpose((1, 0, 2)), mixed)))
     centred = b(Sub(), x, b(ReduceMean((2,), True), x))
     spread = b(ReduceSum((2,), True), b(Mul(), centred, centred))
     x = b(Div(), centred, b(Add(), spread, b.graph.constant(np.asarray(0.1), "epsilon")))
