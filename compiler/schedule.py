@@ -125,13 +125,21 @@ class TargetSchedules:
 
 
 def make_group(graph: Graph, nodes: Sequence[Node]) -> Group:
-    """A group of `nodes`, with what it reads from memory and what it hands out, each once, in order of appearance."""
-    members = set(nodes)
+    """A group of `nodes`, with what it reads from memory and what it hands out, each once, in order of appearance.
+
+    An anchor with several results hands out all of them, read or not: its kernel computes them together.
+    """
+    anchor, members = nodes[0], set(nodes)
     made = [value for node in nodes for value in node.outputs]
     inner = set(made)
     inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value not in inner)
-    outputs = [v for v in made if graph.is_result(v) or any(reader not in members for reader, _ in v.uses)]
-    return Group(tuple(nodes), tuple(inputs), tuple(outputs))
+
+    def leaves(value: Value) -> bool:
+        if value.producer is anchor and len(anchor.outputs) > 1:
+            return True
+        return graph.is_result(value) or any(reader not in members for reader, _ in value.uses)
+
+    return Group(tuple(nodes), tuple(inputs), tuple(value for value in made if leaves(value)))
 
 
 def memory_order(storage: Storage) -> tuple[tuple[int, ...], tuple[int, ...], int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from edgec.backends.base import CodeImage, Group, KernelSpec, Lowering, Progress, Target
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.epilogue import classify, same_order
+from edgec.backends.tvm.generic.kernel import ROW_OPS
 from edgec.backends.tvm.layouts import activation_storage, weight_storage
 from edgec.backends.tvm.strategies import lower_group
 from edgec.graph.ir import Node, Role, Value
@@ -40,6 +41,8 @@ class TvmBackend:
         if not follower.op.elementwise or any(
             v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
         ):
+            return False
+        if isinstance(anchor.op, ROW_OPS):
             return False
         if self.target.lanes == 1 or not isinstance(anchor.op, _PRODUCTS):
             return True

@@ -21,6 +21,9 @@ from edgec.runtime.abi import Storage
 MIN_TASK_WORK = 20_000  # elements or products: less is not worth handing to another thread
 MAX_TASKS = 32
 
+# Anchors whose kernel writes whole rows at once: no epilogue can follow element by element.
+ROW_OPS = (MaxPool2dGrad, Softmax, SoftmaxCrossEntropy)
+
 
 @dataclass(frozen=True)
 class GenericSpec:
