@@ -124,6 +124,12 @@ def check(request: Request) -> Forecast:
         programs[backend.target.name] = {
             name: program_figures(graph, [schedules.programs[name]]) for name, graph in module.programs.items()
         }
-    params = {leaf.name: leaf.type.bytes for graph in module.programs.values() for leaf in graph.by_role(Role.PARAM)}
+    # Constants count: a folded weight is one.
+    params = {
+        leaf.name: leaf.type.bytes
+        for graph in module.programs.values()
+        for role in (Role.PARAM, Role.CONSTANT)
+        for leaf in graph.by_role(role)
+    }
     trained = params.keys() & module.updated_names()
     return Forecast(sum(params.values()), sum(params[name] for name in trained), programs)

@@ -30,17 +30,26 @@ def command(artifacts: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         show_json({"programs": [_record(*row) for row in rows]})
         return
-    roles = sorted({role for *_, program in rows for role in _peak(program)[1]})
-    header = ("artifact", "target", "program", "arena", "trained", "state", *(f"peak: {role}" for role in roles))
-    table = []
-    for path, variant, name, program in rows:
-        by_role = _peak(program)[1]
-        figures = (program["arena_bytes"], variant["trained_bytes"], variant["state_bytes"])
-        cells = [format_bytes(count) for count in (*figures, *(by_role.get(role, 0) for role in roles))]
-        table.append((path.name, variant["target"], name, *cells))
-    show_table(header, table)
+    _show_side_by_side(rows)
     for path, variant, name, program in rows:
         _show_peak(f"{path.name} {variant['target']} {name}", program)
+
+
+def _show_side_by_side(rows: list[tuple[Path, dict, str, dict]]) -> None:
+    """A column for every program, a row for every kind of memory."""
+    columns = []
+    for _, variant, _, program in rows:
+        figures = {"arena": program["arena_bytes"]}
+        figures |= {f"  {role}, at the peak": count for role, count in sorted(_peak(program)[1].items())}
+        figures |= {name: variant[f"{name}_bytes"] for name in ("trained", "state", "mapped")}
+        columns.append(figures)
+    labels = sorted({label for column in columns for label in column}, key=_label_order)
+    header = ("", *(f"{path.stem} {variant['target']} {name}" for path, variant, name, _ in rows))
+    show_table(header, [(label, *(format_bytes(column.get(label, 0)) for column in columns)) for label in labels])
+
+
+def _label_order(label: str) -> tuple[int, str]:
+    return ("arena", " ", "trained", "state", "mapped").index(label if label[0] != " " else " "), label
 
 
 def _peak(program: dict) -> tuple[int, dict[str, int]]:
