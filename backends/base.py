@@ -70,8 +70,8 @@ class Argument:
 class KernelSpec(Protocol):
     """A complete, printable description of one kernel; equal specs are one kernel.
 
-    Implementations are frozen dataclasses whose `repr` determines the code: with the target and the generator's version it is
-    the key of the kernel cache.
+    Implementations are frozen dataclasses whose `repr` determines the code: with the target and the generator's version
+    it is the key of the kernel cache.
     """
 
     @property
@@ -92,7 +92,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One launch: `operands[i]` is bound to `spec.arguments[i]`; tasks 0..tasks-1 may run in any order and on any thread."""
+    """One launch: `operands[i]` is bound to `spec.arguments[i]`; tasks 0..tasks-1 run in any order, on any thread."""
 
     spec: KernelSpec
     operands: tuple[Value | Workspace, ...]
@@ -146,9 +146,7 @@ class Backend(Protocol):
     def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
         """Pairs (output, input) of equal size where the output may overwrite the input if nobody reads it later."""
 
-    def lower(
-        self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]
-    ) -> Lowering:
+    def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         """Kernel calls for a group. `alias[output]` is the input whose memory it shares: one pointer serves both."""
 
     def build(self, specs: Sequence[KernelSpec], *, progress: Progress | None = None) -> CodeImage:
