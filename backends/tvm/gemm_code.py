@@ -40,7 +40,8 @@ class _Gemm:
         spec, width = self.spec, self.spec.right.width
         with serial(lo, hi) as task:
             group, rest = task % spec.panel_groups, task // spec.panel_groups
-            block, batch = rest % spec.row_blocks, rest // spec.row_blocks
+            # The last remainder changes nothing but tells TVM how large offsets get: without it they overflow its int32.
+            block, batch = rest % spec.row_blocks, rest // spec.row_blocks % spec.batch
             count = self.panels + bool(self.tail)
             first, last = share(count, spec.panel_groups, group)
             if self.panels:
@@ -135,9 +136,11 @@ def share(total: int, parts: int, part: Index) -> tuple[Index, Index]:
         return 0, total
     if parts == total:
         return part, part + 1
-    if total % parts == 0:
-        return part * (total // parts), (part + 1) * (total // parts)
-    return part * total // parts, (part + 1) * total // parts
+    # The first parts take one more each. No division by `parts`: TVM's simplifier overflows int32 on such bounds.
+    whole, left = divmod(total, parts)
+    if left == 0:
+        return part * whole, (part + 1) * whole
+    return part * whole + least(part, left), (part + 1) * whole + least(part + 1, left)
 
 
 def least(a: Index, b: Index) -> Index:
