@@ -160,9 +160,11 @@ def _child(job: Callable[[], bytes], number: int, folder: Path) -> None:
 
 
 def _redirect_output(path: Path) -> None:
-    """Everything this process writes to stdout or stderr, C++ libraries included, goes to a file from now on."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """Everything this process writes to stdout or stderr, C++ libraries included, goes to a file from now on.
+
+    Nothing is flushed: `multiprocessing` did that before the fork, and a thread that is not here any more, such as that
+    of a progress bar, may have held the streams' locks.
+    """
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
