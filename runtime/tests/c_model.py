@@ -6,6 +6,7 @@ import ctypes
 import mmap
 
 from edgec.runtime.library import Location, Options, Status, library
+from edgec.runtime.tables import Section
 
 
 def aligned(data: bytes) -> mmap.mmap:
@@ -25,3 +26,10 @@ def open_bytes(data: bytes, **options: object) -> tuple[Status, Location]:
     if status == Status.OK:
         library().edgec_model_close(model)
     return Status(status), refused
+
+
+def refused_at(data: bytes) -> Section:
+    """The section that holds the lie."""
+    status, refused = open_bytes(data)
+    assert status == Status.MALFORMED
+    return Section(refused.section)
