@@ -40,7 +40,7 @@ class _Gemm:
         spec, width = self.spec, self.spec.right.width
         with serial(lo, hi) as task:
             group, rest = task % spec.panel_groups, task // spec.panel_groups
-            # The last remainder changes nothing but tells TVM how large offsets get: without it they overflow its int32.
+            # The last remainder changes nothing but bounds the offsets: without it they overflow TVM's int32.
             block, batch = rest % spec.row_blocks, rest // spec.row_blocks % spec.batch
             count = self.panels + bool(self.tail)
             first, last = share(count, spec.panel_groups, group)
