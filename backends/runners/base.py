@@ -10,13 +10,17 @@ to OUT. It exits 0, or prints `error[E....]: ...` to stderr and exits 1. Runners
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from edgec.backends.toolchain import ToolFailure
-from edgec.graph.errors import UserError
+from edgec.graph.errors import CODES, UserError
+
+
+_EXPLAINED = re.compile(r"^error\[(?P<code>E\d{4})\]: (?P<message>.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Runner(Protocol):
         """For people: `this machine`, `qemu-aarch64, emulating cortex-a72`."""
 
     def run(self, invocation: Invocation, *, timeout: float) -> str:
-        """Run, bring the written files back, and return what `edgec-run` said. UserError E0608 if it fails.
+        """Run, bring the written files back, and return what `edgec-run` said. UserError with its code, else E0608.
 
         timeout: seconds for the run itself.
         """
@@ -70,9 +74,12 @@ class Runner(Protocol):
 
 @contextlib.contextmanager
 def device_errors(description: str) -> Iterator[None]:
-    """Failures of outside programs become error E0608, with their last words."""
+    """A failure that `edgec-run` explained keeps its code; any other becomes E0608, with the program's last words."""
     try:
         yield
     except ToolFailure as failure:
         first, _, rest = str(failure).partition("\n")
+        explained = _EXPLAINED.search(rest)
+        if explained and explained["code"] in CODES:
+            raise UserError(explained["code"], explained["message"], where=description) from failure
         raise UserError("E0608", f"{first.rstrip(':')} on {description}", hint=rest or None) from failure

@@ -23,6 +23,8 @@ words = sys.argv[1:]
 option = lambda name: pathlib.Path(words[words.index(name) + 1])
 if option("--program").name == "broken":
     sys.exit("error[E0606]: the artifact has no such program")
+if option("--program").name == "crash":
+    sys.exit("Segmentation fault")
 option("--outputs").write_bytes(pathlib.Path(words[0]).read_bytes() + option("--inputs").read_bytes())
 if "--profile" in words:
     option("--profile").write_text("{{}}")
@@ -94,11 +96,17 @@ def test_files_go_there_and_come_back(kind, invocation, log, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("kind", ["local", "ssh", "adb"])
-def test_a_failed_run_is_e0608_with_the_devices_words(kind, invocation, log, tmp_path, monkeypatch):
+def test_a_failed_run_has_the_devices_code_or_its_words(kind, invocation, log, tmp_path, monkeypatch):
+    runner = make_runner(kind, tmp_path, monkeypatch)
     broken = Invocation(invocation.artifact, "broken", invocation.inputs, invocation.outputs)
     with pytest.raises(UserError) as caught:
-        make_runner(kind, tmp_path, monkeypatch).run(broken, timeout=60)
-    assert caught.value.code == "E0608" and "error[E0606]" in caught.value.hint
+        runner.run(broken, timeout=60)
+    assert (caught.value.code, caught.value.message) == ("E0606", "the artifact has no such program")
+    assert caught.value.where == runner.description
+    crash = Invocation(invocation.artifact, "crash", invocation.inputs, invocation.outputs)
+    with pytest.raises(UserError) as caught:
+        runner.run(crash, timeout=60)
+    assert caught.value.code == "E0608" and "Segmentation fault" in caught.value.hint
     assert not broken.outputs.exists()
 
 
