@@ -19,7 +19,6 @@ from typing import Protocol
 from edgec.backends.toolchain import ToolFailure
 from edgec.graph.errors import CODES, UserError
 
-
 _EXPLAINED = re.compile(r"^error\[(?P<code>E\d{4})\]: (?P<message>.*)$", re.MULTILINE)
 
 
