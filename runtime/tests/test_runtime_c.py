@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from edgec.runtime.abi import Arch
 from edgec.runtime.layout import write_artifact
 
 CSRC = HERE.parent / "csrc"
-SOURCES = sorted(path for path in CSRC.glob("*.c") if path.name != "platform_bare.c")
+REPOSITORY = HERE.parents[1]
+LIBRARY = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"][0]
+SOURCES = [REPOSITORY / source for source in LIBRARY["sources"]]
 HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 STRICT = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wconversion", "-Werror", f"-I{CSRC}"]
 STEPS = 20

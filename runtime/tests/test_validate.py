@@ -178,6 +178,13 @@ def test_operand_that_is_no_buffer():
     assert refused_at(tampered.bytes()) == Section.CALLS
 
 
+def test_entry_behind_the_segment():
+    segment_bytes = int.from_bytes(Tampered(GOOD).records(Section.CODE)[96:104].tobytes(), "little")
+    assert 64 < segment_bytes <= len(Tampered(GOOD).records(Section.CODE))
+    assert refused_at(change(Section.KERNELS, 0, entry=segment_bytes).bytes()) == Section.KERNELS
+    assert open_bytes(change(Section.KERNELS, 0, entry=segment_bytes - 1).bytes())[0] == Status.OK
+
+
 def test_one_call_too_many():
     """The last program claims a record after the last."""
     for field in ("call_count", "binding_count"):
