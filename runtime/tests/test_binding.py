@@ -1,5 +1,6 @@
 """Models from Python: running, training, errors, threads; the kernels are C compiled into an image."""
 
+import dataclasses
 import gc
 import math
 import platform
@@ -9,10 +10,12 @@ import threading
 
 import numpy as np
 import pytest
-from sample_artifact import COLUMNS, INNER, ROWS, feeds, reference, sample, tensors, variant
+from sample_artifact import ARENA, COLUMNS, INNER, LABELS, ROWS, feeds, reference, sample, tensors, variant
 
 from edgec.runtime import RuntimeFailure, load
 from edgec.runtime.abi import Arch
+from edgec.runtime.dtypes import numpy_dtype
+from edgec.runtime.format import Program
 from edgec.runtime.layout import write_artifact
 from edgec.runtime.library import Status, library_path
 
@@ -119,6 +122,24 @@ def test_labels_out_of_range(model, value):
         assert caught.value.code == "E0604"
         assert caught.value.message == f"`labels`[17] is {value}, outside 0 to {COLUMNS - 1}"
     np.testing.assert_array_equal(model.parameters()["w"], before)
+
+
+@pytest.mark.parametrize(
+    "dtype, low, high", [("i8", -2, 5), ("u8", 1, 200), ("i32", -(2**31) + 1, 5), ("i64", 0, 2**40)]
+)
+def test_bounds_of_every_integer_type(tmp_path, dtype, low, high):
+    """A program without calls, so that nothing but the check happens."""
+    labels = dataclasses.replace(LABELS, dtype=dtype, shape=(2, 3), low=low, high=high)
+    host = dataclasses.replace(variant(HOST), programs=(Program("check", ARENA, (), (labels,)),))
+    write_artifact(tmp_path / "a.edge", sample(host))
+    with load(tmp_path / "a.edge", threads=1) as model:
+        inside = np.array([[low, high, low], [high, 1, 2]], numpy_dtype(dtype))
+        model.run({"labels": inside}, program="check")
+        for value in (low - 1, high + 1):
+            outside = inside.copy()
+            outside[1, 0] = value
+            with pytest.raises(RuntimeFailure, match=rf"E0604.*`labels`\[1, 0\] is {value}, outside {low} to {high}"):
+                model.run({"labels": outside}, program="check")
 
 
 @pytest.mark.parametrize(
