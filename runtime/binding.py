@@ -26,9 +26,18 @@ __all__ = ["CallProfile", "Checkpoint", "Model", "Session", "Signature", "Tensor
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint says of itself: the `step` that it was saved with."""
+    """What a checkpoint says of itself: where the training loop that saved it was, and which artifact it is for."""
 
     step: int
+    seed: int
+    fingerprint: bytes
+
+    @staticmethod
+    def of(path: str | os.PathLike[str]) -> Checkpoint:
+        """Checked as well as possible without the artifact. E0506 if it is damaged, E0507 if it cannot be read."""
+        info = c.CheckpointInfo()
+        check(library().edgec_checkpoint_get(os.fsencode(path), ctypes.byref(info)), where=os.fspath(path))
+        return Checkpoint(info.progress.step, info.progress.seed, bytes(info.fingerprint))
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None, *, target: str | None = None) -> Model:
@@ -197,17 +206,22 @@ class Model:
 
     # ---- Checkpoints. ----
 
-    def save_checkpoint(self, path: str | os.PathLike[str], *, step: int = 0) -> None:
-        """Trained parameters and all states, in a form that other targets read too. E0505 if it cannot be written."""
-        status = library().edgec_checkpoint_save(self._handle.pointer, os.fsencode(path), step)
+    def save_checkpoint(self, path: str | os.PathLike[str], *, step: int = 0, seed: int = 0) -> None:
+        """Trained parameters and all states, in a form that other targets read too.
+
+        `step` and `seed` are the caller's own and come back with `load_checkpoint`. E0505 if it cannot be written: the
+        old file is whole then.
+        """
+        progress = c.Progress(step, seed)
+        status = library().edgec_checkpoint_save(self._handle.pointer, os.fsencode(path), ctypes.byref(progress))
         check(status, where=os.fspath(path))
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> Checkpoint:
         """E0506 if it is damaged or of another graph, E0507 if it cannot be read; nothing is changed then."""
-        step = ctypes.c_uint64()
-        status = library().edgec_checkpoint_load(self._handle.pointer, os.fsencode(path), ctypes.byref(step))
+        progress = c.Progress()
+        status = library().edgec_checkpoint_load(self._handle.pointer, os.fsencode(path), ctypes.byref(progress))
         check(status, where=os.fspath(path))
-        return Checkpoint(step.value)
+        return Checkpoint(progress.step, progress.seed, self.fingerprint)
 
     # ---- End. ----
 

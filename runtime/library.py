@@ -41,7 +41,8 @@ class Status(enum.IntEnum):
     NOT_A_CHECKPOINT = 0x60
     CHECKPOINT_NEWER = 0x61
     CHECKPOINT_DAMAGED = 0x62
-    CHECKPOINT_MISMATCH = 0x63
+    CHECKPOINT_MALFORMED = 0x63
+    CHECKPOINT_MISMATCH = 0x64
 
 
 _CODES = {
@@ -69,6 +70,7 @@ _CODES = {
     Status.NOT_A_CHECKPOINT: "E0506",
     Status.CHECKPOINT_NEWER: "E0506",
     Status.CHECKPOINT_DAMAGED: "E0506",
+    Status.CHECKPOINT_MALFORMED: "E0506",
     Status.CHECKPOINT_MISMATCH: "E0506",
 }
 
@@ -152,6 +154,7 @@ class ProfileEvent(Structure):
         ("start_ns", c_uint64),
         ("ns", c_uint64),
         ("macs", c_uint64),
+        ("tasks", c_uint32),
     ]
 
 
@@ -165,6 +168,19 @@ class TensorInfo(Structure):
         ("bytes", c_uint64),
         ("trained", c_uint32),
         ("writable", c_uint32),
+    ]
+
+
+class Progress(Structure):
+    _fields_ = [("step", c_uint64), ("seed", c_uint64)]
+
+
+class CheckpointInfo(Structure):
+    _fields_ = [
+        ("fingerprint", c_uint8 * 16),
+        ("progress", Progress),
+        ("bytes", c_uint64),
+        ("tensor_count", c_uint32),
     ]
 
 
@@ -188,8 +204,9 @@ _STATUS_FUNCTIONS = {
     "edgec_tensor_find": (c_void_p, c_char_p, POINTER(c_uint32)),
     "edgec_tensor_read": (c_void_p, c_uint32, c_void_p, c_size_t),
     "edgec_tensor_write": (c_void_p, c_uint32, c_void_p, c_size_t),
-    "edgec_checkpoint_save": (c_void_p, c_char_p, c_uint64),
-    "edgec_checkpoint_load": (c_void_p, c_char_p, POINTER(c_uint64)),
+    "edgec_checkpoint_save": (c_void_p, c_char_p, POINTER(Progress)),
+    "edgec_checkpoint_load": (c_void_p, c_char_p, POINTER(Progress)),
+    "edgec_checkpoint_get": (c_char_p, POINTER(CheckpointInfo)),
 }
 _VOID_FUNCTIONS = {
     "edgec_model_close": (c_void_p,),
@@ -215,8 +232,6 @@ def library() -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(library_path()))
     for names, result in ((_STATUS_FUNCTIONS, c_int), (_VOID_FUNCTIONS, None)):
         for name, arguments in names.items():
-            if not hasattr(loaded, name):
-                continue
             function = getattr(loaded, name)
             function.argtypes, function.restype = arguments, result
     loaded.edgec_status_text.argtypes, loaded.edgec_status_text.restype = (c_int,), c_char_p

@@ -82,7 +82,8 @@ typedef enum edgec_status {
     EDGEC_NOT_A_CHECKPOINT = 0x60,
     EDGEC_CHECKPOINT_NEWER = 0x61,
     EDGEC_CHECKPOINT_DAMAGED = 0x62,
-    EDGEC_CHECKPOINT_MISMATCH = 0x63 /* of another graph, update scheme or optimizer */
+    EDGEC_CHECKPOINT_MALFORMED = 0x63, /* the checksums are right and the file contradicts itself */
+    EDGEC_CHECKPOINT_MISMATCH = 0x64   /* of another graph, update scheme or optimizer */
 } edgec_status;
 
 /* One English sentence without a full stop, never NULL. */
@@ -231,6 +232,7 @@ typedef struct edgec_profile_event {
     uint64_t start_ns;  /* since the program began */
     uint64_t ns;
     uint64_t macs;
+    uint32_t tasks;
 } edgec_profile_event;
 
 typedef void (*edgec_profile_callback)(void *context, const edgec_profile_event *event);
@@ -261,11 +263,27 @@ edgec_status edgec_tensor_write(edgec_model *model, uint32_t tensor, const void 
 
 /* ---- Checkpoints (`.edgeckpt`): trained parameters and all states, in logical form. --------------------------- */
 
-/* Written to a temporary file, synced and renamed: a failure leaves the old file. `step` is the caller's own count. */
-edgec_status edgec_checkpoint_save(edgec_model *model, const char *path, uint64_t step);
+/* Where the caller's training loop is; kept in checkpoints, meaningless to the runtime. */
+typedef struct edgec_progress {
+    uint64_t step;
+    uint64_t seed;
+} edgec_progress;
 
-/* Checked completely before anything is changed. `step` may be NULL. */
-edgec_status edgec_checkpoint_load(edgec_model *model, const char *path, uint64_t *step);
+/* Written to a temporary file beside it, synced and renamed: a failure leaves the old file. `progress` may be NULL. */
+edgec_status edgec_checkpoint_save(edgec_model *model, const char *path, const edgec_progress *progress);
+
+/* Checked completely before anything is changed. Sets `progress` unless it is NULL. */
+edgec_status edgec_checkpoint_load(edgec_model *model, const char *path, edgec_progress *progress);
+
+typedef struct edgec_checkpoint_info {
+    uint8_t fingerprint[16]; /* of the artifact */
+    edgec_progress progress;
+    uint64_t bytes; /* of the file */
+    uint32_t tensor_count;
+} edgec_checkpoint_info;
+
+/* What a checkpoint says of itself, checked as well as without its artifact possible. */
+edgec_status edgec_checkpoint_get(const char *path, edgec_checkpoint_info *info);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

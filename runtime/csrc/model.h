@@ -50,6 +50,9 @@ edgec_status artifact_read(artifact *a, const uint8_t *data, size_t bytes, const
 edgec_status validate_shared(const artifact *a, edgec_location *refused);
 edgec_status validate_variant(const artifact *a, edgec_location *refused);
 
+/* Product of a shape times `element_bytes`; 0 if it has a wrong rank, no dtype or is too large. */
+int shape_bytes(const uint32_t *shape, uint8_t rank, uint64_t element_bytes, uint64_t *bytes);
+
 /* EDGEC_MALFORMED, and where. */
 static inline edgec_status refuse(edgec_location *refused, uint32_t section, uint32_t record) {
     *refused = (edgec_location){section, record};

@@ -35,9 +35,9 @@ typedef struct platform_writer {
     int descriptor;
 } platform_writer;
 
+/* Waits for another writer of the same path. */
 edgec_status platform_writer_open(platform_writer *writer, const char *path);
 edgec_status platform_writer_write(platform_writer *writer, const void *data, size_t bytes);
-edgec_status platform_writer_seek(platform_writer *writer, uint64_t offset); /* to fill in a header */
 /* Syncs and renames; on failure removes the temporary file, as abandon does. Ends the writer either way. */
 edgec_status platform_writer_commit(platform_writer *writer);
 void platform_writer_abandon(platform_writer *writer);

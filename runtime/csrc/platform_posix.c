@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -60,9 +61,10 @@ edgec_status platform_file_map(const char *path, platform_file *file) {
         close(descriptor);
         return EDGEC_CANNOT_READ;
     }
-    if (info.st_size == 0) {
+    if (info.st_size == 0) { /* cannot be mapped; its reader will refuse it */
         close(descriptor);
-        return EDGEC_NOT_AN_ARTIFACT;
+        *file = (platform_file){NULL, 0, -1};
+        return EDGEC_OK;
     }
     size_t bytes = (size_t)info.st_size;
     void *data = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
@@ -82,16 +84,31 @@ void platform_file_unmap(platform_file *file) {
     file->descriptor = -1;
 }
 
+/* Whether `path` still names the file that is open as `descriptor`. */
+static int names_file(const char *path, int descriptor) {
+    struct stat named, opened;
+    return lstat(path, &named) == 0 && fstat(descriptor, &opened) == 0 && named.st_dev == opened.st_dev &&
+           named.st_ino == opened.st_ino;
+}
+
+/* One temporary name for a path, so that what a killed process leaves is used again and nothing piles up. Two writers
+ * of one path exclude each other by a lock on that file, which the kernel releases whatever becomes of its holder. A
+ * writer that had to wait may hold a file that was renamed away meanwhile: it must look again. Where the file system has
+ * no locks, it is written without. */
 edgec_status platform_writer_open(platform_writer *writer, const char *path) {
+    int length = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", path);
+    if (length < 0 || (size_t)length >= sizeof writer->temporary) return EDGEC_CANNOT_WRITE;
     writer->path = path;
-    writer->descriptor = -1;
-    for (unsigned attempt = 0; attempt < 100; attempt++) {
-        int length = snprintf(writer->temporary, sizeof writer->temporary, "%s.%ld-%u.tmp", path, (long)getpid(), attempt);
-        if (length < 0 || (size_t)length >= sizeof writer->temporary) return EDGEC_CANNOT_WRITE;
-        writer->descriptor = open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (writer->descriptor >= 0) return EDGEC_OK;
-        if (errno != EEXIST) break;
+    for (;;) {
+        writer->descriptor = open(writer->temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+        if (writer->descriptor < 0) return EDGEC_CANNOT_WRITE;
+        while (flock(writer->descriptor, LOCK_EX) != 0 && errno == EINTR) continue;
+        if (names_file(writer->temporary, writer->descriptor)) break;
+        close(writer->descriptor);
     }
+    if (ftruncate(writer->descriptor, 0) == 0) return EDGEC_OK;
+    close(writer->descriptor);
+    writer->descriptor = -1;
     return EDGEC_CANNOT_WRITE;
 }
 
@@ -107,14 +124,10 @@ edgec_status platform_writer_write(platform_writer *writer, const void *data, si
     return EDGEC_OK;
 }
 
-edgec_status platform_writer_seek(platform_writer *writer, uint64_t offset) {
-    return lseek(writer->descriptor, (off_t)offset, SEEK_SET) < 0 ? EDGEC_CANNOT_WRITE : EDGEC_OK;
-}
-
 void platform_writer_abandon(platform_writer *writer) {
     if (writer->descriptor < 0) return;
+    unlink(writer->temporary); /* while it is locked */
     close(writer->descriptor);
-    unlink(writer->temporary);
     writer->descriptor = -1;
 }
 
@@ -135,13 +148,12 @@ static void sync_directory(platform_writer *writer) {
 }
 
 edgec_status platform_writer_commit(platform_writer *writer) {
-    int synced = fsync(writer->descriptor) == 0;
-    int closed = close(writer->descriptor) == 0;
-    writer->descriptor = -1;
-    if (!synced || !closed || rename(writer->temporary, writer->path) != 0) {
-        unlink(writer->temporary);
+    if (fsync(writer->descriptor) != 0 || rename(writer->temporary, writer->path) != 0) {
+        platform_writer_abandon(writer);
         return EDGEC_CANNOT_WRITE;
     }
+    close(writer->descriptor); /* synced: there is nothing left that could fail */
+    writer->descriptor = -1;
     sync_directory(writer);
     return EDGEC_OK;
 }

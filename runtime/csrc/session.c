@@ -186,6 +186,7 @@ static edgec_status run_profiled(edgec_session *session, uint32_t program, uint3
         .start_ns = start - began,
         .ns = platform_nanoseconds() - start,
         .macs = call->macs,
+        .tasks = (uint32_t)call->tasks,
     };
     if (call->opcode == OPCODE_KERNEL) event.kernel = artifact_string(a, a->kernels[call->kernel].name);
     session->profile(session->profile_context, &event);

@@ -29,6 +29,7 @@ const char *edgec_status_text(edgec_status status) {
         case EDGEC_NOT_A_CHECKPOINT: return "the file is not an edgec checkpoint";
         case EDGEC_CHECKPOINT_NEWER: return "the checkpoint has a newer format than this runtime";
         case EDGEC_CHECKPOINT_DAMAGED: return "the checkpoint is damaged";
+        case EDGEC_CHECKPOINT_MALFORMED: return "the checkpoint contradicts itself";
         case EDGEC_CHECKPOINT_MISMATCH: return "the checkpoint is of another graph, update scheme or optimizer";
     }
     return "unknown status";

@@ -14,8 +14,7 @@ static int valid_name(const artifact *a, uint32_t offset) {
     return memchr(a->strings + offset, 0, left < EDGEC_MAX_NAME + 1 ? left : EDGEC_MAX_NAME + 1) != NULL;
 }
 
-/* Product of a shape times `element_bytes`; 0 if it has a wrong rank or is too large. */
-static int shape_bytes(const uint32_t *shape, uint8_t rank, uint64_t element_bytes, uint64_t *bytes) {
+int shape_bytes(const uint32_t *shape, uint8_t rank, uint64_t element_bytes, uint64_t *bytes) {
     uint64_t product = element_bytes;
     if (rank > EDGEC_MAX_RANK || element_bytes == 0) return 0;
     for (uint8_t axis = 0; axis < rank; axis++) {
