@@ -69,16 +69,28 @@ def compile(
     shapes: Shapes | None = None,
     batch: int | None = None,
     train: Train | None = None,
+    example_inputs: Sequence[object] | None = None,
 ) -> Report:
     """Compile an ONNX model, with its training step if `train` is given, and write the artifact to `out`.
 
     target: one name or several; `edgec targets` lists them. UserError with what is wrong and what to do.
+    example_inputs: those of a torch module, which this version refuses.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
     """
+    _refuse_modules(model, example_inputs)
     result = build(Request(model, parse_targets(target), shapes or {}, batch, train), Path(out))
     assert result is not None  # nothing asked to stop early
     return result.report
+
+
+def _refuse_modules(model: object, example_inputs: Sequence[object] | None) -> None:
+    """UserError E0101 for anything but an ONNX model: a path, bytes, or a `ModelProto` (known by what it has)."""
+    if example_inputs is None and (isinstance(model, str | Path | bytes) or hasattr(model, "opset_import")):
+        return
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    hint = "export a torch module with torch.onnx.export, and compile the .onnx file"
+    raise UserError("E0101", f"a `{kind}` cannot be compiled yet; an ONNX model can", hint=hint)
 
 
 def parse_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
