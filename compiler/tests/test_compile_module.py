@@ -21,6 +21,7 @@ from edgec.graph.ir import Module, Node
 from edgec.graph.parse import parse_module
 from edgec.runtime.abi import Storage
 from edgec.runtime.format import Opcode, Region, Slot
+from edgec.runtime.layout import artifact_bytes
 from edgec.tools.testing.plan_interp import LossNotFinite, PlanInterpreter
 from edgec.tools.testing.programs import feeds, initialise
 from edgec.tools.testing.reference_backend import SCALAR_TARGET, VECTOR_TARGET, ReferenceBackend
@@ -212,3 +213,9 @@ def test_kernels_without_calls_are_our_bug() -> None:
 
     with pytest.raises(Exception, match="no kernel call"):
         lower_module(model(), [Backend()], Options())
+
+
+def test_equal_input_gives_equal_bytes() -> None:
+    """Nothing may depend on where objects lie in memory: sets of nodes have no order."""
+    first, second = (artifact_bytes(compiled().artifact) for _ in range(2))
+    assert first == second
