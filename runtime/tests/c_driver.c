@@ -3,6 +3,7 @@
  * BATCH holds x (64 x 8 f32) and labels (64 i64); RESULT gets y of infer, the losses of STEPS training steps, y of eval,
  * w and steps. Everything allocated goes through a counting allocator; with COUNT_MALLOC also through malloc's own name.
  * With LINKED the kernels come from a table. Exit status 1: a check failed, its line is on stderr. */
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,6 +161,34 @@ static void check_memory(const char *path) {
     CHECK(edgec_artifact_check(artifact, bytes, &refused) == EDGEC_DAMAGED && refused.record == UINT32_MAX);
 }
 
+enum { ROUNDS = 100 };
+
+static void *infer_on_the_side(void *argument) {
+    edgec_session *session = argument;
+    for (int i = 0; i < ROUNDS; i++) {
+        CHECK(edgec_input(session, 0, "x", x, sizeof x) == EDGEC_OK);
+        CHECK(edgec_run(session, 0) == EDGEC_OK);
+    }
+    return NULL;
+}
+
+/* Training in one session and inference in another, each with threads of its own. */
+static void check_side_by_side(edgec_model *model, edgec_session *session, uint32_t threads) {
+    edgec_session *other;
+    pthread_t thread;
+    float lr = 0.001f;
+    CHECK(edgec_session_open(model, threads, &other) == EDGEC_OK);
+    CHECK(pthread_create(&thread, NULL, infer_on_the_side, other) == 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        CHECK(edgec_input(session, 1, "x", x, sizeof x) == EDGEC_OK);
+        CHECK(edgec_input(session, 1, "labels", labels, sizeof labels) == EDGEC_OK);
+        CHECK(edgec_input(session, 1, "lr", &lr, sizeof lr) == EDGEC_OK);
+        CHECK(edgec_run(session, 1) == EDGEC_OK);
+    }
+    CHECK(pthread_join(thread, NULL) == 0);
+    edgec_session_close(other);
+}
+
 static void count_event(void *context, const edgec_profile_event *event) {
     *(uint64_t *)context += event->macs;
     CHECK(event->kernel != NULL && event->label != NULL);
@@ -236,6 +265,8 @@ int main(int argc, char **argv) {
     fwrite(&steps, sizeof steps, 1, result);
 
     frozen = 0;
+    labels[9] = 0;
+    check_side_by_side(model, session, threads);
     edgec_session_close(session);
     edgec_session_close(second);
     edgec_model_close(model);
