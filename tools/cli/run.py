@@ -10,7 +10,7 @@ import numpy as np
 from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.tools.cli.arrays import read_arrays, write_arrays
-from edgec.tools.cli.console import show_json, show_table
+from edgec.tools.cli.console import echo, show_json, show_table
 from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
 
 
@@ -19,6 +19,10 @@ from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
 @click.option("--input", "inputs", required=True, type=click.Path(path_type=Path), help="Arrays by input name (.npz).")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where the outputs go (.npz).")
 @click.option("--program", default="infer", show_default=True, help="Which program to run.")
+@click.option(
+    "--device", default="local", show_default=True, help="local, qemu, ssh://[user@]host[:port], adb[:SERIAL]."
+)
+@click.option("--target", help="The variant to run, if it is not clear from the device.")
 @THREADS
 @click.option("--check-finite", is_flag=True, help="Fail if an output holds a NaN or an infinity.")
 @JSON
@@ -27,16 +31,22 @@ def command(
     inputs: Path,
     output: Path | None,
     program: str,
+    device: str,
+    target: str | None,
     threads: int | None,
     check_finite: bool,
     as_json: bool,
 ) -> None:
-    """Run one inference of ARTIFACT.
+    """Run one inference of ARTIFACT, here or on a device.
 
-    Example: edgec run model.edge --input in.npz -o out.npz
+    Example: edgec run model.edge --input in.npz -o out.npz --device ssh://pi@raspberrypi
     """
-    with load(artifact, threads) as model:
-        outputs = model.run(read_arrays(inputs), program=program)
+    feeds = read_arrays(inputs)
+    if device == "local":
+        with load(artifact, threads, target=target) as model:
+            outputs = model.run(feeds, program=program)
+    else:
+        outputs = _run_elsewhere(device, artifact, program, feeds, target, threads)
     if check_finite:
         _require_finite(outputs)
     if output is not None:
@@ -51,6 +61,21 @@ def command(
             for name, array in outputs.items()
         ],
     )
+
+
+def _run_elsewhere(
+    device: str,
+    artifact: Path,
+    program: str,
+    feeds: dict[str, np.ndarray],
+    target: str | None,
+    threads: int | None,
+) -> dict[str, np.ndarray]:
+    from edgec.tools.device_run import run_on_device  # noqa: PLC0415  a device that runs by itself lacks what it loads
+
+    done = run_on_device(device, artifact, program, feeds, target=target, threads=threads or 1)
+    echo(f"ran on {done.where}", err=True)
+    return done.outputs
 
 
 def _require_finite(outputs: dict[str, np.ndarray]) -> None:
