@@ -6,6 +6,7 @@ run that was interrupted and resumed from its checkpoint is the same run, to the
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,11 +44,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a run did: the loss of every step from `first_step` on, and the evaluation after every epoch."""
+    """What a run did: the loss of every step from `first_step` on, and the evaluation after every epoch.
+
+    `stopped` tells that it was asked to end before its last step.
+    """
 
     first_step: int
     losses: tuple[float, ...]
     evaluations: tuple[Evaluation, ...]
+    stopped: bool = False
 
 
 def batches(samples: int, batch: int, *, epochs: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -65,12 +70,13 @@ def batches(samples: int, batch: int, *, epochs: int, seed: int) -> Iterator[tup
 
 
 def evaluate(model: Model, data: Arrays, *, output: str | None = None) -> Evaluation:
-    """Mean loss and accuracy of the `eval` program over `data` (its inputs, with `labels`).
+    """Mean loss and accuracy of the `eval` program over `data` (its inputs, labels among them).
 
-    The last batch is filled up with the samples before it; only the samples not yet seen count.
+    The last batch is filled up with samples of the one before. They count once towards the accuracy; the last batch's
+    mean loss, which has them in it, stands for its new samples.
     """
     batch, samples = _sizes(model, "eval", data)
-    output = output or _only_output(model)
+    output, labels = output or _only_output(model), _labels(model)
     loss_sum, right = 0.0, 0
     for start in range(0, samples, batch):
         first = min(start, samples - batch)
@@ -80,7 +86,7 @@ def evaluate(model: Model, data: Arrays, *, output: str | None = None) -> Evalua
         counted = batch - (start - first)
         loss_sum += loss * counted
         predicted = outputs[output][fresh].reshape(counted, -1).argmax(axis=1)
-        right += int((predicted == feeds["labels"][fresh]).sum())
+        right += int((predicted == feeds[labels][fresh]).sum())
     return Evaluation(loss_sum / samples, right / samples, samples)
 
 
@@ -96,57 +102,78 @@ def fit(
     checkpoint_every: int = 0,
     resume: bool = False,
     max_steps: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Progress], None] | None = None,
     on_evaluation: Callable[[int, Evaluation], None] | None = None,
 ) -> Fit:
     """Train `model` on `data`: arrays named as the inputs of the `train` program, first axis the sample.
 
     With `checkpoint`, the state is saved there every `checkpoint_every` steps (0: after every epoch) and at the end;
-    with `resume`, the run goes on from it if the file exists. Raises RuntimeFailure E0607 where the data does not fit,
-    E0604 for a label out of range, E0605 when the loss is not finite (the last checkpoint then holds the state before).
+    with `resume`, the run goes on from it if the file exists. `stop` is asked between steps: once it is true, the run
+    saves its checkpoint and ends. Raises RuntimeFailure E0607 where the data does not fit, E0604 for a label out of
+    range, E0605 when the loss is not finite (parameters are those before that step), E0506 for a checkpoint of another
+    model or of a run with another seed.
     """
     batch, samples = _sizes(model, "train", data)
+    if eval_data is not None:
+        _sizes(model, "eval", eval_data)  # said before an epoch of work rather than after
     steps = epochs * samples // batch
     if max_steps is not None:
         steps = min(steps, max_steps)
-    first = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        first = model.load_checkpoint(checkpoint).step
+    first = _resume(model, checkpoint, seed) if resume and checkpoint is not None and checkpoint.exists() else 0
     losses: list[float] = []
     evaluations: list[Evaluation] = []
     started = time.monotonic()
+
+    def save(step: int) -> None:
+        if checkpoint is not None:
+            model.save_checkpoint(checkpoint, step=step, seed=seed)
 
     def end_of_epoch(epoch: int, step: int) -> None:
         if eval_data is not None:
             evaluations.append(evaluate(model, eval_data))
             if on_evaluation:
                 on_evaluation(epoch, evaluations[-1])
-        if checkpoint is not None and not checkpoint_every:
-            model.save_checkpoint(checkpoint, step=step)
+        if not checkpoint_every:
+            save(step)
 
     current = None
-    step = 0
-    for step, (epoch, rows) in enumerate(batches(samples, batch, epochs=epochs, seed=seed)):
-        if step >= steps:
-            break
-        if step >= first:
-            if current is not None and epoch != current:
-                end_of_epoch(current, step)
-            current = epoch
-            lr = schedule.rate(step, steps)
-            loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr)
-            losses.append(loss)
-            done = step + 1
-            if on_progress:
-                pace = (time.monotonic() - started) / (done - first)
-                on_progress(Progress(done, steps, epoch, loss, lr, pace * (steps - done)))
-            if checkpoint is not None and checkpoint_every and done % checkpoint_every == 0:
-                model.save_checkpoint(checkpoint, step=done)
+    stream = itertools.islice(batches(samples, batch, epochs=epochs, seed=seed), first, max(steps, first))
+    for step, (epoch, rows) in enumerate(stream, start=first):
+        if current is not None and epoch != current:
+            end_of_epoch(current, step)
+        current = epoch
+        lr = schedule.rate(step, steps)
+        loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr)
+        losses.append(loss)
+        done = step + 1
+        if on_progress:
+            pace = (time.monotonic() - started) / (done - first)
+            on_progress(Progress(done, steps, epoch, loss, lr, pace * (steps - done)))
+        if done < steps and stop():
+            save(done)
+            return Fit(first, tuple(losses), tuple(evaluations), stopped=True)
+        if checkpoint_every and done % checkpoint_every == 0:
+            save(done)
     if current is not None:
         end_of_epoch(current, steps)
-    if checkpoint is not None and checkpoint_every:
-        model.save_checkpoint(checkpoint, step=steps)
+        if checkpoint_every:
+            save(steps)
     return Fit(first, tuple(losses), tuple(evaluations))
+
+
+def _resume(model: Model, checkpoint: Path, seed: int) -> int:
+    """Load the checkpoint; the step it was saved after."""
+    saved = model.load_checkpoint(checkpoint)
+    if saved.seed != seed:
+        # Another order of samples: silently not the run that was interrupted.
+        raise RuntimeFailure(
+            "E0506",
+            f"the checkpoint is of a run with seed {saved.seed}, this one has seed {seed}",
+            where=str(checkpoint),
+            hint=f"go on with seed {saved.seed}, or start anew without resuming",
+        )
+    return saved.step
 
 
 def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
@@ -159,6 +186,9 @@ def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
             f"the data has arrays {sorted(data)}, program `{program}` takes {sorted(wanted)}",
             hint="name the arrays as the inputs of the model, and the class indices `labels`",
         )
+    for name in wanted:
+        if data[name].ndim == 0:
+            raise RuntimeFailure("E0607", f"`{name}` is a single number: it has no axis of samples")
     counts = {name: len(data[name]) for name in wanted}
     if len(set(counts.values())) != 1:
         raise RuntimeFailure("E0607", f"the arrays hold different numbers of samples: {counts}")
@@ -183,3 +213,11 @@ def _only_output(model: Model) -> str:
     if len(outputs) != 1:
         raise RuntimeFailure("E0607", f"the model has outputs {outputs}: say which one holds the class scores")
     return outputs[0]
+
+
+def _labels(model: Model) -> str:
+    """The input that holds class indices: the one whose values are bounded."""
+    bounded = [b.name for b in model.signature("eval").inputs if b.bounds is not None]
+    if len(bounded) != 1:
+        raise RuntimeFailure("E0607", f"one input must hold class indices, here {bounded} do")
+    return bounded[0]
