@@ -16,6 +16,8 @@ from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.kernel_code import emit_generic
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
+from edgec.backends.tvm.reductions import ReduceSpec
+from edgec.backends.tvm.reductions_code import emit_reduction
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
 
@@ -27,6 +29,7 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     GemmSpec: emit_gemm,
     MapSpec: emit_map,
     PadSpec: emit_pad,
+    ReduceSpec: emit_reduction,
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,
 }

@@ -13,6 +13,7 @@ from edgec.backends.tvm.generic.kernel import lower_generic
 from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.products import Request
+from edgec.backends.tvm.reductions import lower_reduction
 from edgec.graph.ir import Value
 from edgec.runtime.abi import Storage
 
@@ -26,6 +27,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     lower_conv2d_input_grad,
     lower_conv2d_weight_grad,
     lower_matmul,
+    lower_reduction,
     lower_map,
 )
 

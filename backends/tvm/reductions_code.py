@@ -1,0 +1,199 @@
+"""Code of a `ReduceSpec`: accumulators in registers, added to in the operand's memory order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm.builder import (
+    Index,
+    Pointer,
+    bind,
+    broadcast,
+    build_kernel,
+    constant,
+    local,
+    serial,
+    split_width,
+)
+from edgec.backends.tvm.computation import Computed
+from edgec.backends.tvm.expressions import evaluate
+from edgec.backends.tvm.generic.pooling_code import larger
+from edgec.backends.tvm.generic.tensor_code import unravel
+from edgec.backends.tvm.maps import Slot
+from edgec.backends.tvm.reductions import BLOCK_VECTORS, Fold, ReduceSpec
+
+
+def emit_reduction(spec: ReduceSpec, target: Target) -> PrimFunc:
+    def body(*parameters: Pointer | Expr) -> None:
+        *pointers, lo, hi = parameters
+        with serial(lo, hi) as task:
+            _Emitter(spec, pointers, target).emit(task)
+
+    return build_kernel(spec.arguments, body)
+
+
+class _Emitter:
+    def __init__(self, spec: ReduceSpec, pointers: Sequence[Pointer], target: Target):
+        self.spec, self.lanes = spec, target.lanes
+        self.pointers = [pointers[argument] for argument in spec.slots]
+        self.extents = spec.nest.extents
+        self.tensors = spec.nest.tensors
+        self.inner = len(self.extents) - 1
+
+    def emit(self, task: Index) -> None:
+        outer = [axis for axis in self.spec.kept if axis != self.inner]
+        counts = [self.extents[axis] for axis in outer]
+        if not self.spec.inner_is_kept:
+            self._units(task, counts, lambda index: self._along(dict(zip(outer, index, strict=True))))
+            return
+        block = BLOCK_VECTORS * self.lanes
+        blocks, rest = divmod(self.extents[-1], block)
+        if blocks:
+            self._units(
+                task,
+                [*counts, blocks],
+                lambda index: self._block(dict(zip(outer, index, strict=False)), index[-1] * block, block),
+            )
+        if rest:
+            start = blocks * block
+            self._units(task, counts, lambda index: self._block(dict(zip(outer, index, strict=True)), start, rest))
+
+    def _units(self, task: Index, counts: Sequence[int], unit: Callable[[list[Index]], None]) -> None:
+        """`unit(index)` for this task's share."""
+        total = math.prod(counts)
+        share = -(-total // self.spec.tasks)
+        stop = T.min(task * share + share, total) if self.spec.tasks > 1 else total
+        with serial(task * share if self.spec.tasks > 1 else 0, stop) as position:
+            unit(unravel(position, counts))
+
+    def _offset(self, slot: int, index: dict[int, Index]) -> Index:
+        tensor = self.tensors[slot]
+        offset: Index = tensor.base
+        for axis, i in index.items():
+            if tensor.strides[axis]:
+                offset = offset + i * tensor.strides[axis]
+        return offset
+
+    # -- kept elements side by side
+
+    def _block(self, index: dict[int, Index], start: Index, width: int) -> None:
+        """`width` neighbouring results: a vector accumulator for each piece, of several rows where pieces are few."""
+        pieces = split_width(width, self.lanes)
+        *outer, last = self.spec.reduced
+        rows = min(max(1, BLOCK_VECTORS // len(pieces)), self.extents[last])
+        sums = local(rows * width)
+        for row in range(rows):
+            for piece, lanes in pieces:
+                sums.store(row * width + piece, self._initial(lanes))
+
+        def add(row: int, position: dict[int, Index]) -> None:
+            offset = self._offset(0, position) + start
+            for piece, lanes in pieces:
+                at = row * width + piece
+                sums.store(at, self._combine(sums.load(at, lanes), self.pointers[0].load(offset + piece, lanes)))
+
+        def rows_of(position: dict[int, Index]) -> None:
+            groups, rest = divmod(self.extents[last], rows)
+            with serial(0, groups) as group:
+                for row in range(rows):
+                    add(row, position | {last: group * rows + row})
+            for row in range(rest):
+                add(row, position | {last: groups * rows + row})
+
+        self._loops(outer, index, rows_of)
+        for piece, lanes in pieces:
+            for row in range(1, rows):
+                sums.store(piece, self._combine(sums.load(piece, lanes), sums.load(row * width + piece, lanes)))
+            self._finish(sums.load(piece, lanes), index, start + piece)
+
+    # -- reduced elements side by side
+
+    def _along(self, index: dict[int, Index]) -> None:
+        """One result: vectors along the innermost loop, then their lanes pairwise."""
+        *outer, last = self.spec.reduced
+        n = self.extents[last]
+        count = max(1, min(BLOCK_VECTORS, n // self.lanes))
+        step = count * self.lanes
+        full = n // step if n >= step else 0
+        tail = split_width(n - full * step, self.lanes)
+        pieces = ([(i * self.lanes, self.lanes) for i in range(count)] if full else []) + [
+            (0, lanes) for _, lanes in tail
+        ]
+        cells = [local(lanes) for _, lanes in pieces]
+        for cell, (_, lanes) in zip(cells, pieces, strict=True):
+            cell.store(0, self._initial(lanes))
+
+        def add(cell: Pointer, offset: Index, lanes: int) -> None:
+            cell.store(0, self._combine(cell.load(0, lanes), self.pointers[0].load(offset, lanes)))
+
+        def row(position: dict[int, Index]) -> None:
+            offset = self._offset(0, position)
+            if full:
+                with serial(0, full) as i:
+                    for cell, (start, lanes) in zip(cells[:count], pieces, strict=False):
+                        add(cell, offset + i * step + start, lanes)
+            for cell, (start, lanes) in zip(cells[count if full else 0 :], tail, strict=True):
+                add(cell, offset + full * step + start, lanes)
+
+        self._loops(outer, index, row)
+        by_width: dict[int, Pointer] = {}
+        for cell, (_, lanes) in zip(cells, pieces, strict=True):
+            if lanes in by_width:
+                by_width[lanes].store(0, self._combine(by_width[lanes].load(0, lanes), cell.load(0, lanes)))
+            else:
+                by_width[lanes] = cell
+        self._finish(self._across(by_width), index, 0)
+
+    def _across(self, by_width: dict[int, Pointer]) -> Expr:
+        """All lanes of vectors of several widths as one: halves are combined, and narrower vectors join on the way.
+
+        Through memory, which LLVM removes; TVM would expand bound values into a tree.
+        """
+        lanes = max(by_width)
+        total = by_width[lanes]
+        while lanes > 1:
+            lanes //= 2
+            half = local(lanes)
+            half.store(0, self._combine(total.load(0, lanes), total.load(lanes, lanes)))
+            if lanes in by_width:
+                half.store(0, self._combine(half.load(0, lanes), by_width[lanes].load(0, lanes)))
+            total = half
+        return total.load(0)
+
+    def _loops(self, axes: Sequence[int], index: dict[int, Index], inside: Callable[[dict[int, Index]], None]) -> None:
+        if not axes:
+            inside(index)
+            return
+        with serial(0, self.extents[axes[0]]) as i:
+            self._loops(axes[1:], index | {axes[0]: i}, inside)
+
+    # -- values
+
+    def _initial(self, lanes: int) -> Expr:
+        return constant(0.0 if self.spec.fold is Fold.SUM else -math.inf, lanes)
+
+    def _combine(self, total: Expr, x: Expr) -> Expr:
+        return total + x if self.spec.fold is Fold.SUM else larger(total, x)
+
+    def _finish(self, total: Expr, index: dict[int, Index], column: Index) -> None:
+        """Divide, run the steps and store. `column`: place along the innermost loop, if that is kept."""
+        lanes = total.ty.dtype.lanes
+        if self.spec.divisor != 1:
+            total = total / constant(float(self.spec.divisor), lanes)
+        done: list[tuple[Expr, ...]] = [(bind(total),)]
+        place = index | {self.inner: column} if self.spec.inner_is_kept else index
+
+        def value(operand: Slot | Computed) -> Expr:
+            if isinstance(operand, Computed):
+                return done[operand.step][operand.output]
+            moves = self.spec.inner_is_kept and self.tensors[operand.index].strides[self.inner] == 1
+            loaded = self.pointers[operand.index].load(self._offset(operand.index, place), lanes if moves else 1)
+            return broadcast(loaded, lanes)
+
+        for step in self.spec.steps:
+            done.append(evaluate(step.op, [value(operand) for operand in step.operands]))
+        for stored, slot in [(value(source), slot) for source, slot in self.spec.stores]:
+            self.pointers[slot.index].store(self._offset(slot.index, place), stored)
