@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from edgec.backends import elf, targets
 from edgec.backends.base import CodeImage, KernelSpec, Progress, Target
 from edgec.backends.cache import Cache, cache_folder
-from edgec.backends.elf import entry_offsets
 from edgec.backends.link import link
 from edgec.backends.toolchain import TVM_REQUIREMENT
 from edgec.backends.tvm.c_source import PRELUDE
 from edgec.backends.tvm.isolate import JobFailure, run_isolated
 from edgec.graph.errors import InternalError, UserError
+from edgec.runtime import abi
 
 EMITTER = "edgec.backends.tvm.emitters"  # module with `emit(spec, target, symbol) -> PrimFunc`
 KERNEL_TIMEOUT = 300.0  # seconds for one kernel; the slowest known takes half a second
@@ -44,7 +45,7 @@ def build(
         entries = {spec: order.index(names[spec]) for spec in unique}
         return CodeImage("c", c_image(code), entries, names)
     image = link(code, target.arch)
-    offsets = entry_offsets(image, code)
+    offsets = elf.entry_offsets(image, code)
     return CodeImage("elf", image, {spec: offsets[names[spec]] for spec in unique}, names)
 
 
@@ -64,12 +65,11 @@ def c_image(functions: dict[str, bytes]) -> bytes:
 
 
 def generator_version() -> str:
-    """Hash of this package's sources and tvm's release: what code depends on besides spec and target."""
+    """Hash of tvm's release and of the sources that turn a spec into code: this package, and what it leans on."""
     digest = hashlib.sha256(TVM_REQUIREMENT.encode())
     folder = Path(__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        if "tests" not in path.relative_to(folder).parts:
-            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    for path in (*sorted(folder.rglob("*.py")), *(Path(module.__file__) for module in (targets, elf, abi))):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
