@@ -79,8 +79,7 @@ def build_kernel(arguments: Sequence[Argument], body: Callable[..., None], name:
     return builder.get()
 
 
-# -- control
-# -----------------------------------------------------------------------------------------------------------
+# -- control ----------------------------------------
 
 
 @contextmanager
@@ -100,8 +99,20 @@ def when(condition: Expr | bool) -> Iterator[None]:
         yield
 
 
-# -- values
-# ------------------------------------------------------------------------------------------------------------
+def choose(condition: Expr | bool, then: Callable[[], None], otherwise: Callable[[], None]) -> None:
+    """Emit `then` under the condition and `otherwise` under its opposite; one of them alone if the condition is
+    known.
+    """
+    if isinstance(condition, bool):
+        return then() if condition else otherwise()
+    with T.If(condition):
+        with T.Then():
+            then()
+        with T.Else():
+            otherwise()
+
+
+# -- values ----------------------------------------
 
 
 def lanes_of(value: Expr) -> int:
@@ -168,8 +179,7 @@ def transpose(rows: Sequence[Expr]) -> list[Expr]:
     return [shuffle(rows, [column + count * row for row in range(count)]) for column in range(count)]
 
 
-# -- widths
-# ------------------------------------------------------------------------------------------------------------
+# -- widths ----------------------------------------
 
 
 def split_width(width: int, lanes: int) -> tuple[tuple[int, int], ...]:

@@ -92,8 +92,7 @@ def lower_conv2d_input_grad(request: Request) -> Lowering | None:
     return request.lowering()
 
 
-# -- the input gradient by phases
-# ---------------------------------------------------------------------------------------
+# -- the input gradient by phases ----------------------------------------
 
 
 def input_grad_phases(
@@ -153,8 +152,7 @@ def _add_phase(
     add_product(request, role, (patches, source), (right, packed), placement, bound)
 
 
-# -- what the three have in common
-# --------------------------------------------------------------------------------------
+# -- what the three have in common ----------------------------------------
 
 
 def _role(op: Convolution, weight: tuple[int, ...]) -> str:

@@ -6,10 +6,22 @@ from collections.abc import Callable, Sequence
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, tirx
-from edgec.backends.tvm.builder import Index, Pointer, bind, build_kernel, constant, local, serial, split_width, when
+from edgec.backends.tvm.builder import (
+    Index,
+    Pointer,
+    bind,
+    build_kernel,
+    choose,
+    constant,
+    local,
+    serial,
+    split_width,
+    when,
+)
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, finish
-from edgec.backends.tvm.gemm_code import share
+from edgec.backends.tvm.gemm_code import least, share
+from edgec.backends.tvm.gemm_reduce_code import Edge, is_edge
 from edgec.backends.tvm.tiling import even_split
 
 
@@ -32,38 +44,25 @@ class _Reduce:
     def run(self, lo: Expr, hi: Expr) -> None:
         spec, lanes = self.spec, self.target.lanes
         whole, tail = divmod(spec.channels, lanes)
-        with serial(lo, hi) as task:
-            first, last = share(whole, spec.tasks, task)
-            blocks, rest = divmod(spec.lines, spec.line_block)
+        blocks = -(-spec.lines // spec.line_block)
+        with serial(lo, hi) as task, serial(0, blocks) as block:
+            start = block * spec.line_block
+            count, edge = least(spec.lines - start, spec.line_block), is_edge(block, blocks)
+            if whole:
+                with serial(*share(whole, spec.tasks, task)) as c:
+                    self.vector(c * lanes, lanes, start, count, edge)
+            if tail:
+                with when(task == spec.tasks - 1):
+                    for offset, narrow in split_width(tail, lanes):
+                        self.vector(whole * lanes + offset, narrow, start, count, edge)
 
-            def block(start: Index, count: int, is_first: bool, is_last: bool) -> None:
-                if whole:
-                    with serial(first, last) as c:
-                        self.vector(c * lanes, lanes, start, count, is_first, is_last)
-                for offset, narrow in split_width(tail, lanes):
-                    with when(task == spec.tasks - 1):
-                        self.vector(whole * lanes + offset, narrow, start, count, is_first, is_last)
-
-            if spec.lines <= spec.line_block:
-                block(0, spec.lines, True, True)
-                return
-            # The last block runs the epilogue; one that is all stores needs no code of its own.
-            own_last = bool(rest) or bool(spec.epilogue.steps)
-            loops = blocks if rest or not own_last else blocks - 1
-            block(0, spec.line_block, True, False)
-            if loops > 1:
-                with serial(1, loops) as i:
-                    block(i * spec.line_block, spec.line_block, False, False)
-            if own_last:
-                block(loops * spec.line_block, rest or spec.line_block, False, True)
-
-    def vector(self, c: Index, lanes: int, start: Index, count: int, is_first: bool, is_last: bool) -> None:
+    def vector(self, c: Index, lanes: int, start: Index, count: Index, edge: Edge) -> None:
         """Add `count` lines from `start` on to all taps of `lanes` channels."""
         for top in range(0, self.spec.ys.taps, self.spec.row_group):
             rows = range(top, min(top + self.spec.row_group, self.spec.ys.taps))
-            self.rows(rows, c, lanes, start, count, is_first, is_last)
+            self.rows(rows, c, lanes, start, count, edge)
 
-    def rows(self, rows: range, c: Index, lanes: int, start: Index, count: int, is_first: bool, is_last: bool) -> None:
+    def rows(self, rows: range, c: Index, lanes: int, start: Index, count: Index, edge: Edge) -> None:
         spec, taps = self.spec, self.spec.xs.taps
         sums = local(len(rows) * taps * lanes)
 
@@ -74,16 +73,19 @@ class _Reduce:
                         ((row - rows[0]) * taps + tap) * lanes, (row * taps + tap) * spec.channels + c, row * taps + tap
                     )
 
-        def begin(at: int, offset: Index, _: int) -> None:
-            sums.store(at, constant(0.0, lanes) if is_first else self.partial.load(offset, lanes))
+        def clear(at: int, offset: Index, tap: int) -> None:
+            sums.store(at, constant(0.0, lanes))
+
+        def resume(at: int, offset: Index, tap: int) -> None:
+            sums.store(at, self.partial.load(offset, lanes))
 
         def end(at: int, offset: Index, tap: int) -> None:
-            if is_last:
-                finish(spec.epilogue, self.rest, sums.load(at, lanes), Place(offset, tap, c))
-            else:
-                self.partial.store(offset, sums.load(at, lanes))
+            finish(spec.epilogue, self.rest, sums.load(at, lanes), Place(offset, tap, c))
 
-        each(begin)
+        def suspend(at: int, offset: Index, tap: int) -> None:
+            self.partial.store(offset, sums.load(at, lanes))
+
+        choose(edge.first, lambda: each(clear), lambda: each(resume))
         with serial(0, count) as n:
             line = start + n
             image, y = line // spec.ys.count, line % spec.ys.count
@@ -102,7 +104,8 @@ class _Reduce:
                     for row in rows:
                         with when(inside[row]):
                             self.line(sums, rows, range(row, row + 1), image, y, c, lanes)
-        each(end)
+        # What is stored and nothing more may be stored after every block.
+        choose(edge.last if spec.epilogue.steps else True, lambda: each(end), lambda: each(suspend))
 
     def row_inside(self, row: int, top: Index, height: int) -> Expr | bool:
         ys = self.spec.ys

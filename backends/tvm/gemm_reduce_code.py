@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc
@@ -11,6 +12,7 @@ from edgec.backends.tvm.builder import (
     Pointer,
     broadcast,
     build_kernel,
+    choose,
     constant,
     local,
     serial,
@@ -41,44 +43,32 @@ class _Reduce:
 
     def run(self, lo: Expr, hi: Expr) -> None:
         spec = self.spec
-        with serial(lo, hi) as task:
-            group, panel_group = task % spec.depth_groups, task // spec.depth_groups
-            total = spec.left.lines if self.lines else spec.left.rows[2].count
-            if spec.blocks == 1:
-                self.block(group, panel_group, 0, total, first=True, last=True)
-                return
-            self.block(group, panel_group, 0, spec.row_block, first=True, last=False)
-            tail = total - (spec.blocks - 1) * spec.row_block
-            if spec.needs_partial or tail != spec.row_block:
-                middle = spec.blocks - 2
-            else:
-                middle = spec.blocks - 1
-            if middle:
-                with serial(1, 1 + middle) as i:
-                    self.block(group, panel_group, i * spec.row_block, spec.row_block, first=False, last=False)
-            if middle == spec.blocks - 2:
-                self.block(group, panel_group, (spec.blocks - 1) * spec.row_block, tail, first=False, last=True)
+        total = spec.left.lines if self.lines else spec.left.rows[2].count
+        with serial(lo, hi) as task, serial(0, spec.blocks) as block:
+            start = block * spec.row_block
+            count = least(total - start, spec.row_block)
+            self.block(task % spec.depth_groups, task // spec.depth_groups, start, count, is_edge(block, spec.blocks))
 
-    def block(self, group: Index, panel_group: Index, start: Index, count: int, *, first: bool, last: bool) -> None:
+    def block(self, group: Index, panel_group: Index, start: Index, count: Index, edge: Edge) -> None:
         """Add `count` rows from `start` on to all tiles of a task."""
         spec = self.spec
         panels = self.panels + bool(self.tail)
         begin, end = share(panels, spec.panel_groups, panel_group)
         if self.panels:
             with serial(begin, least(end, self.panels)) as panel:
-                self.panel(group, panel, spec.width, spec.tile_rows, start, count, first, last)
+                self.panel(group, panel, spec.width, spec.tile_rows, start, count, edge)
         if self.tail:
             with when(end == panels):
-                self.panel(group, self.panels, self.tail, spec.tail_rows, start, count, first, last)
+                self.panel(group, self.panels, self.tail, spec.tail_rows, start, count, edge)
 
     def panel(
-        self, group: Index, panel: Index, width: int, largest: int, start: Index, count: int, first: bool, last: bool
+        self, group: Index, panel: Index, width: int, largest: int, start: Index, count: Index, edge: Edge
     ) -> None:
         outer, middle, inner = self.spec.left.depth
 
         def tiles(i: Index, j: Index, height: int, begin: Index, end: Index, base: int) -> None:
             with serial(begin, end) as t:
-                self.tile(i, j, base + t * height, height, panel, width, start, count, first, last)
+                self.tile(i, j, base + t * height, height, panel, width, start, count, edge)
 
         height, taller, shorter = even_split(inner.count, largest)
         if outer.count * middle.count == 1:
@@ -95,9 +85,17 @@ class _Reduce:
                 tiles(i, j, height - 1, 0, shorter, taller * height)
 
     def tile(
-        self, i: Index, j: Index, k: Index, height: int, panel: Index, width: int, start: Index, count: int, first:
-        bool, last: bool,
-    ) -> None:  # fmt: skip
+        self,
+        i: Index,
+        j: Index,
+        k: Index,
+        height: int,
+        panel: Index,
+        width: int,
+        start: Index,
+        count: Index,
+        edge: Edge,
+    ) -> None:
         """`height` depths from `k` on of tap (i, j), by one panel, over a block of rows."""
         spec, vectors = self.spec, split_width(width, self.target.lanes)
         outer, middle, inner = spec.left.depth
@@ -118,11 +116,13 @@ class _Reduce:
                         offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
                     visit(row, column, lanes, offset)
 
-        def begin(row: int, column: int, lanes: int, offset: Index) -> None:
-            value = constant(0.0, lanes) if first else self.partial.load(offset, lanes)
-            sums.store(row * width + column, value)
+        def clear(row: int, column: int, lanes: int, offset: Index) -> None:
+            sums.store(row * width + column, constant(0.0, lanes))
 
-        each(begin)
+        def resume(row: int, column: int, lanes: int, offset: Index) -> None:
+            sums.store(row * width + column, self.partial.load(offset, lanes))
+
+        choose(edge.first, lambda: each(clear), lambda: each(resume))
 
         def add(image: Index, y: Index, x: Index) -> None:
             left = spec.left.start + image * images.stride + y * ys.stride + x * xs.stride
@@ -143,12 +143,23 @@ class _Reduce:
                 add(0, 0, start + n)
 
         def end(row: int, column: int, lanes: int, offset: Index) -> None:
-            value = sums.load(row * width + column, lanes)
-            if last or not spec.needs_partial:
-                place = Place(offset, depth + row, panel * spec.width + column)
-                if last:
-                    finish(spec.epilogue, self.rest, value, place)
-                    return
-            self.partial.store(offset, value)
+            place = Place(offset, depth + row, panel * spec.width + column)
+            finish(spec.epilogue, self.rest, sums.load(row * width + column, lanes), place)
 
-        each(end)
+        def suspend(row: int, column: int, lanes: int, offset: Index) -> None:
+            self.partial.store(offset, sums.load(row * width + column, lanes))
+
+        # What is stored and nothing more may be stored after every block.
+        choose(edge.last if spec.epilogue.steps else True, lambda: each(end), lambda: each(suspend))
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Whether a block is the first, which starts from 0, and the last, after which the epilogue runs."""
+
+    first: Expr | bool
+    last: Expr | bool
+
+
+def is_edge(block: Index, blocks: int) -> Edge:
+    return Edge(True, True) if blocks == 1 else Edge(block == 0, block == blocks - 1)

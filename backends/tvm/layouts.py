@@ -90,12 +90,23 @@ def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target
 
 
 def activation_storage(value: Value, target: Target) -> Storage:
-    """Storage of a computed value on a vector target."""
+    """Storage of a computed value, or the one that an input should be copied to, on a vector target."""
     found = weight_storage(value, target)
     if found is not None:
         return found
     shape = value.type.shape
-    return Storage.channels_last(shape) if len(shape) == 4 and _is_feature_map(value) else Storage.row_major(shape)
+    if len(shape) != 4 or not _is_feature_map(value) or _is_padded_by_readers(value):
+        return Storage.row_major(shape)
+    return Storage.channels_last(shape)
+
+
+def _is_padded_by_readers(value: Value) -> bool:
+    """Whether an input is read by padded convolutions alone: their padding copy takes any order, so no other is
+    needed.
+    """
+    ops = [node.op for node, slot in value.uses if slot == 0]
+    dense = [op for op in ops if isinstance(op, (Conv2d, Conv2dWeightGrad)) and op.groups == 1 and any(op.pads)]
+    return value.role is Role.INPUT and len(dense) == len(value.uses) > 0
 
 
 def _is_feature_map(value: Value) -> bool:

@@ -36,17 +36,25 @@ def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
                 + (to * spec.depth + source * spec.source_width) * width
             )
             side = min(_SQUARE, target.lanes)
-            for column, lanes in split_width(width, side):
+
+            def block(column: Index, lanes: int) -> None:
                 whole = source_width // lanes
                 if whole:
-                    with serial(0, whole) as block:
-                        rows = [x.load(base + (column + r) * source_width + block * lanes, lanes) for r in range(lanes)]
-                        columns = transpose([bind(row) for row in rows]) if lanes > 1 else rows
-                        for i, vector in enumerate(columns):
-                            y.store(out + (block * lanes + i) * width + column, vector)
+                    with serial(0, whole) as i:
+                        rows = [
+                            bind(x.load(base + (column + r) * source_width + i * lanes, lanes)) for r in range(lanes)
+                        ]
+                        for d, vector in enumerate(transpose(rows) if lanes > 1 else rows):
+                            y.store(out + (i * lanes + d) * width + column, vector)
                 for d in range(whole * lanes, source_width):
                     for r in range(lanes):
                         y.store(out + d * width + column + r, x.load(base + (column + r) * source_width + d))
+
+            if width // side:
+                with serial(0, width // side) as i:
+                    block(i * side, side)
+            for start, lanes in split_width(width % side, side):
+                block(width // side * side + start, lanes)
 
         def panel_of(panel: Index, width: int) -> None:
             for to, tap in enumerate(spec.taps):

@@ -22,13 +22,17 @@ def group_of(graph: Graph, outputs: list[Value] | None = None, before: int = 0) 
 
 
 def storages(graph: Graph, target: Target, row_major: tuple[Value, ...] = ()) -> dict[Value, Storage]:
-    """What the compiler would choose: inputs lie as activations do, as if another kernel had computed them."""
+    """What the compiler would choose, except that feature maps lie as NHWC also where they are inputs of the
+    program.
+    """
     backend = TvmBackend(target)
     chosen = backend.choose_storage([[group_of(graph)]])
     result = {}
     for value in graph.values():
         if value in row_major:
             result[value] = Storage.row_major(value.type.shape)
+        elif value.role is Role.INPUT and value.type.rank == 4:
+            result[value] = Storage.channels_last(value.type.shape)
         elif value.role in (None, Role.INPUT):
             result[value] = backend.activation_storage(value)
         else:
