@@ -180,7 +180,8 @@ class _Machine:
         for argument, operand, owner in zip(arguments, call.operands, owners, strict=True):
             if argument.bytes > self.places[owner].span.bytes:
                 raise self.fail(f"{where}: {operand} is smaller than the {argument.bytes} bytes of its argument")
-            if argument.access is not Access.WRITE and not self._readable(group, operand, owner, argument, written):
+            reads = argument.access is not Access.WRITE and argument.bytes > 0
+            if reads and not self._readable(group, operand, owner, argument, written):
                 raise self.fail(f"{where}: reads {operand}, which is not there any more, or not yet")
             if argument.access is not Access.READ:
                 self._check_write(where, group, operand, owner)
