@@ -1,5 +1,6 @@
 import ctypes
 import mmap
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,25 @@ def test_a_failing_kernel_is_named(behaviour, reason, monkeypatch):
     assert f"the code generator {reason} on kernel `edgec_f32_toy_{behaviour}__" in caught.value.message
     expected = {"abort": "about to abort", "raise": "no such tile", "hang": "", "libm": "from outside: expf"}
     assert expected[behaviour] in caught.value.hint
+
+
+def test_when_one_kernel_fails_the_others_are_stopped(own_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module.os, "sched_getaffinity", lambda pid: range(2))
+    monkeypatch.setenv("EDGEC_TEST_PID", str(tmp_path / "pid"))
+    with pytest.raises(UserError, match="crashed with SIGABRT"):
+        build_toys([ToySpec(behaviour="hang"), ToySpec(behaviour="abort after hang")], "x86")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_concurrent_processes_share_a_cache(own_cache):
+    """Both start from nothing and may compile the same kernels; both get the same image."""
+    program = [sys.executable, "-c", _WARM.format(folder=str(Path(__file__).parent))]
+    running = [subprocess.Popen(program, stdout=subprocess.PIPE) for _ in range(2)]
+    images = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert images[0] == images[1] == build_toys([ToySpec()], "rpi4").data
+    assert len(list(own_cache.iterdir())) == 1
 
 
 def test_a_failing_import_of_the_generator_is_ours():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc, T
@@ -28,7 +29,13 @@ def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
             os.write(1, b"about to abort\n")
             os.abort()
         case "hang":
+            if "EDGEC_TEST_PID" in os.environ:
+                Path(os.environ["EDGEC_TEST_PID"]).write_text(str(os.getpid()))
             time.sleep(600)
+        case "abort after hang":
+            while not Path(os.environ["EDGEC_TEST_PID"]).exists():
+                time.sleep(0.05)
+            os.abort()
         case "raise":
             raise ValueError("no such tile")
         case "libm":

@@ -13,6 +13,7 @@ from edgec import __version__
 from edgec.backends.cache import cache_folder
 from edgec.backends.targets import host_arch, host_features
 from edgec.backends.toolchain import TVM_REQUIREMENT, all_statuses
+from edgec.runtime.library import library
 from edgec.tools.cli.console import echo, show_json, show_table
 
 # Distribution: what it is for, and whether compiling needs it.
@@ -44,7 +45,7 @@ def command(as_json: bool) -> int:
 
     Example: edgec doctor
     """
-    findings = [_system(), *_packages(), *_tools(), _cache()]
+    findings = [_system(), _runtime(), *_packages(), *_tools(), _cache()]
     healthy = all(finding.ok is not False for finding in findings)
     if as_json:
         show_json({"healthy": healthy, "findings": [vars(finding) for finding in findings]})
@@ -60,6 +61,14 @@ def _system() -> Finding:
     features = " ".join(feature.name.lower() for feature in host_features()) or "baseline"
     detail = f"Python {platform.python_version()}, {host_arch().name.lower()}, {os.cpu_count()} cores, {features}"
     return Finding(f"edgec {__version__}", True, detail)
+
+
+def _runtime() -> Finding:
+    try:
+        library()
+    except Exception as error:
+        return Finding("runtime library", False, str(error).partition("\n")[0], "pip install --editable . (make lib)")
+    return Finding("runtime library", True, "loaded")
 
 
 def _packages() -> list[Finding]:
