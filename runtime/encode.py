@@ -129,30 +129,30 @@ def encode_variants(artifact: Artifact, names: Names) -> bytes:
 
 
 def _encode_placements(artifact: Artifact, variant: Variant, storages: Storages) -> bytes:
-    """In the order of tensors. Offsets ascend within a region, which is how the reader proves that none overlap."""
+    """In the order of tensors. Regions are dense: so the reader bounds them and knows that nothing overlaps."""
     placements: list[Placement] = sorted(variant.placements, key=lambda placement: placement.tensor)
     if [placement.tensor for placement in placements] != list(range(len(artifact.tensors))):
         raise ValueError(f"variant `{variant.target}` must place every tensor once")
-    ends = {Region.PARAM: 0, Region.STATE: 0}
+    sizes = {Region.PARAM: 0, Region.STATE: 0}
     rows = []
     for placement, tensor in zip(placements, artifact.tensors, strict=True):
-        offset = placement.offset
         if placement.region == Region.WEIGHTS:
-            offset = 0
             if placement.storage != tensor.storage:
                 raise ValueError(f"`{tensor.name}` is read from the file in a storage that is not the file's")
+        elif placement.offset != sizes[placement.region]:
+            raise ValueError(f"`{tensor.name}` must lie at {sizes[placement.region]} of its region")
         else:
-            if offset < ends[placement.region] or offset % BUFFER_ALIGNMENT:
-                raise ValueError(f"`{tensor.name}` overlaps the tensor before it, or is not aligned to 64 bytes")
-            ends[placement.region] = offset + tensor.data.nbytes
+            sizes[placement.region] = align(placement.offset + tensor.data.nbytes)
         rows.append(
             {
-                "offset": offset,
+                "offset": placement.offset if placement.region != Region.WEIGHTS else 0,
                 "storage": storages.index(placement.storage),
                 "region": placement.region,
                 "trained": placement.trained,
             }
         )
+    if (variant.param_bytes, variant.state_bytes) != tuple(sizes.values()):
+        raise ValueError(f"variant `{variant.target}` must have regions of {tuple(sizes.values())} bytes")
     return _table(tables.PLACEMENT, rows)
 
 

@@ -44,8 +44,8 @@ class Placement:
     """Where a variant keeps tensor number `tensor`, and in which storage.
 
     In region WEIGHTS the storage equals the file's and `offset` is ignored; PARAM is for parameters and constants,
-    STATE for states. Offsets are multiples of 64 and ascend with `tensor` within a region. `trained` marks what some
-    program updates: it goes into checkpoints (all of STATE does too).
+    STATE for states. In the order of `tensor`, each lies at the next multiple of 64 of its region. `trained` marks what
+    some program updates: it goes into checkpoints (all of STATE does too).
     """
 
     tensor: int
@@ -158,8 +158,8 @@ class Variant:
     kernels: tuple[Kernel, ...]
     programs: tuple[Program, ...]
     code: bytes
-    param_bytes: int  # size of region PARAM
-    state_bytes: int  # size of region STATE
+    param_bytes: int  # size of region PARAM: the end of its last placement, rounded up to 64
+    state_bytes: int  # of region STATE
 
 
 @dataclass(frozen=True)

@@ -48,40 +48,44 @@ static int storage_fits(const artifact *a, uint32_t storage, uint64_t bytes, uin
     return shape_bytes(s->dims, s->rank, dtype_bytes(dtype), &stored) && stored == bytes;
 }
 
-static int valid_tensor(const artifact *a, const format_tensor *t) {
+/* `end` of the tensor before: bytes that no two tensors share bound what all of them take in RAM by the file's size. */
+static int valid_tensor(const artifact *a, const format_tensor *t, uint64_t *end) {
     uint64_t bytes;
-    return valid_name(a, t->name) && t->kind <= EDGEC_CONSTANT &&
-           shape_bytes(t->shape, t->rank, dtype_bytes(t->dtype), &bytes) && bytes == t->bytes &&
-           storage_fits(a, t->storage, bytes, t->dtype) && t->offset % EDGEC_ALIGNMENT == 0 &&
-           within(t->offset, t->bytes, (uint64_t)a->weight_lines * EDGEC_ALIGNMENT);
+    if (!valid_name(a, t->name) || t->kind > EDGEC_CONSTANT ||
+        !shape_bytes(t->shape, t->rank, dtype_bytes(t->dtype), &bytes) || bytes != t->bytes ||
+        !storage_fits(a, t->storage, bytes, t->dtype))
+        return 0;
+    if (t->offset < *end || t->offset % EDGEC_ALIGNMENT != 0 ||
+        !within(t->offset, t->bytes, (uint64_t)a->weight_lines * EDGEC_ALIGNMENT))
+        return 0;
+    *end = t->offset + t->bytes;
+    return 1;
 }
 
 edgec_status validate_shared(const artifact *a, edgec_location *refused) {
+    uint64_t end = 0;
     for (uint32_t i = 0; i < a->storage_count; i++)
         if (!valid_storage(&a->storages[i])) return refuse(refused, SECTION_STORAGES, i);
     for (uint32_t i = 0; i < a->tensor_count; i++)
-        if (!valid_tensor(a, &a->tensors[i])) return refuse(refused, SECTION_TENSORS, i);
-    for (uint32_t i = 0; i < a->variant_count; i++) {
-        const format_variant *v = &a->variants[i];
-        if (!valid_name(a, v->target) || v->param_bytes > MAX_BYTES || v->state_bytes > MAX_BYTES)
-            return refuse(refused, SECTION_VARIANTS, i);
-    }
+        if (!valid_tensor(a, &a->tensors[i], &end)) return refuse(refused, SECTION_TENSORS, i);
+    for (uint32_t i = 0; i < a->variant_count; i++)
+        if (!valid_name(a, a->variants[i].target)) return refuse(refused, SECTION_VARIANTS, i);
     return EDGEC_OK;
 }
 
 /* ---- One variant. ---- */
 
-/* `end` of each region: placements follow one another in the order of tensors, so that none overlap. */
-static int valid_placement(const artifact *a, uint32_t index, uint64_t end[2]) {
+/* `size` of PARAM and of STATE so far: each placement lies at the next multiple of 64, in the order of tensors, so that
+ * none overlap and a region is no larger than what it holds. */
+static int valid_placement(const artifact *a, uint32_t index, uint64_t size[2]) {
     const format_placement *p = &a->placements[index];
     const format_tensor *t = &a->tensors[index];
     if (p->region == REGION_WEIGHTS) return p->storage == t->storage && p->offset == 0 && p->trained == 0;
     if (p->region != (t->kind == EDGEC_STATE ? REGION_STATE : REGION_PARAM)) return 0;
     if (p->trained > (t->kind == EDGEC_CONSTANT ? 0 : 1)) return 0;
-    uint64_t total = p->region == REGION_PARAM ? a->variant->param_bytes : a->variant->state_bytes;
-    uint64_t *previous = &end[p->region == REGION_PARAM];
-    if (p->offset < *previous || p->offset % EDGEC_ALIGNMENT != 0 || !within(p->offset, t->bytes, total)) return 0;
-    *previous = p->offset + t->bytes;
+    uint64_t *next = &size[p->region == REGION_STATE];
+    if (p->offset != *next || t->bytes > MAX_BYTES - *next) return 0;
+    *next = (*next + t->bytes + EDGEC_ALIGNMENT - 1) / EDGEC_ALIGNMENT * EDGEC_ALIGNMENT;
     return storage_fits(a, p->storage, t->bytes, t->dtype);
 }
 
@@ -178,11 +182,13 @@ static edgec_status validate_program(const artifact *a, uint32_t index, ends *en
 }
 
 edgec_status validate_variant(const artifact *a, edgec_location *refused) {
-    uint64_t placed[2] = {0, 0};
+    uint64_t size[2] = {0, 0};
     uint32_t arguments = 0;
     ends end = {0, 0, 0};
     for (uint32_t i = 0; i < a->tensor_count; i++)
-        if (!valid_placement(a, i, placed)) return refuse(refused, SECTION_PLACEMENTS, i);
+        if (!valid_placement(a, i, size)) return refuse(refused, SECTION_PLACEMENTS, i);
+    if (size[0] != a->variant->param_bytes || size[1] != a->variant->state_bytes)
+        return refuse(refused, SECTION_VARIANTS, (uint32_t)(a->variant - a->variants));
     for (uint32_t i = 0; i < a->buffer_count; i++)
         if (!valid_buffer(a, &a->buffers[i])) return refuse(refused, SECTION_BUFFERS, i);
     for (uint32_t i = 0; i < a->argument_count; i++)
