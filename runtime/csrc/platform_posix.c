@@ -91,6 +91,13 @@ static int names_file(const char *path, int descriptor) {
            named.st_ino == opened.st_ino;
 }
 
+void platform_writer_abandon(platform_writer *writer) {
+    if (writer->descriptor < 0) return;
+    unlink(writer->temporary); /* while it is locked */
+    close(writer->descriptor);
+    writer->descriptor = -1;
+}
+
 /* One temporary name for a path, so that what a killed process leaves is used again and nothing piles up. Two writers
  * of one path exclude each other by a lock on that file, which the kernel releases whatever becomes of its holder. A
  * writer that had to wait may hold a file that was renamed away meanwhile: it must look again. Where the file system has
@@ -107,8 +114,7 @@ edgec_status platform_writer_open(platform_writer *writer, const char *path) {
         close(writer->descriptor);
     }
     if (ftruncate(writer->descriptor, 0) == 0) return EDGEC_OK;
-    close(writer->descriptor);
-    writer->descriptor = -1;
+    platform_writer_abandon(writer);
     return EDGEC_CANNOT_WRITE;
 }
 
@@ -122,13 +128,6 @@ edgec_status platform_writer_write(platform_writer *writer, const void *data, si
         bytes -= (size_t)written;
     }
     return EDGEC_OK;
-}
-
-void platform_writer_abandon(platform_writer *writer) {
-    if (writer->descriptor < 0) return;
-    unlink(writer->temporary); /* while it is locked */
-    close(writer->descriptor);
-    writer->descriptor = -1;
 }
 
 /* Makes the rename itself last. A file system that cannot sync a directory has done what it can. */
