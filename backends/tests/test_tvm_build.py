@@ -82,6 +82,7 @@ def test_a_name_tells_the_kernel_and_the_target():
     name = symbol_name(spec, find_target("rpi4"))
     assert name.startswith("edgec_f32_toy_scale__") and len(name.rpartition("__")[2]) == 8
     assert name != symbol_name(spec, find_target("rpi5"))
+    assert symbol_name(spec, find_target("pixel")) == symbol_name(spec, find_target("rpi5"))  # the same machine to us
 
 
 def test_progress_counts_to_the_number_of_distinct_kernels(own_cache):

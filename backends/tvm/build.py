@@ -5,6 +5,7 @@ Loads no tvm in this process: a warm cache links in milliseconds.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -51,7 +52,12 @@ def build(
 
 def symbol_name(spec: KernelSpec, target: Target) -> str:
     """`edgec_<stem>__<8 hex digits of what determines the code, generator aside>`."""
-    return f"edgec_{spec.stem}__{hashlib.sha256(f'{spec!r}|{target!r}'.encode()).hexdigest()[:8]}"
+    return f"edgec_{spec.stem}__{hashlib.sha256(f'{spec!r}|{_machine(target)!r}'.encode()).hexdigest()[:8]}"
+
+
+def _machine(target: Target) -> Target:
+    """The target as code generation sees it: without what people call it."""
+    return dataclasses.replace(target, name="", description="")
 
 
 def c_image(functions: dict[str, bytes]) -> bytes:
@@ -82,7 +88,10 @@ def _compile(
 ) -> dict[KernelSpec, bytes]:
     cache = Cache(cache_folder() / "kernels")
     version = generator_version()
-    keys = {spec: hashlib.sha256(f"{spec!r}|{target!r}|{emitter}|{version}".encode()).hexdigest() for spec in specs}
+    keys = {
+        spec: hashlib.sha256(f"{spec!r}|{_machine(target)!r}|{emitter}|{version}".encode()).hexdigest()
+        for spec in specs
+    }
     compiled = {spec: payload for spec in specs if (payload := cache.get(keys[spec])) is not None}
     misses = [spec for spec in specs if spec not in compiled]
 
@@ -108,7 +117,7 @@ def _compile(
                 finished=finished,
             )
         except JobFailure as failure:
-            raise _report(failure, misses, names) from failure
+            raise _report(failure, misses, names) from None
         cache.evict()
     return compiled
 
