@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -55,9 +56,13 @@ class ModelHandle:
         self._finalizer()
 
 
-def _close_session(pointer: ctypes.c_void_p, model: ModelHandle) -> None:
-    """`model` is an argument so that it lives until here."""
-    library().edgec_session_close(pointer)
+def _close_session(pointer: ctypes.c_void_p, model: ModelHandle, process: int) -> None:
+    """`model` is an argument so that it lives until here.
+
+    A fork has the session but not its threads, and must not wait for them; running there works, on one thread.
+    """
+    if os.getpid() == process:
+        library().edgec_session_close(pointer)
 
 
 class Session:
@@ -73,7 +78,7 @@ class Session:
         self._lock = threading.Lock()
         self._handle = ctypes.c_void_p()
         check(library().edgec_session_open(model.pointer, threads or 0, ctypes.byref(self._handle)))
-        self._finalizer = weakref.finalize(self, _close_session, self._handle, model)
+        self._finalizer = weakref.finalize(self, _close_session, self._handle, model, os.getpid())
         self._views: dict[str, list[np.ndarray]] = {}
         model.add(self)
 

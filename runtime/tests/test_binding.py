@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import pytest
-from sample_artifact import ARENA, COLUMNS, INNER, LABELS, ROWS, feeds, reference, sample, tensors, variant
+from sample_artifact import ARENA, COLUMNS, HERE, INNER, LABELS, ROWS, feeds, reference, sample, tensors, variant
 
 from edgec.runtime import RuntimeFailure, load
 from edgec.runtime.abi import Arch
@@ -299,6 +299,23 @@ def test_a_session_keeps_its_model_open(path):
     del model
     gc.collect()
     np.testing.assert_array_equal(session.run("infer", {"x": feeds()["x"]})[1]["y"], expected)
+
+
+def test_a_fork_runs_and_exits(path):
+    """Without the threads, which a fork does not have: neither a run nor the exit waits for them."""
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(HERE)!r})
+from sample_artifact import feeds
+from edgec.runtime import load
+model = load({str(path)!r}, threads=3)
+expected = model.run({{"x": feeds()["x"]}})["y"]
+child = os.fork()
+if child == 0:
+    sys.exit(0 if (model.run({{"x": feeds()["x"]}})["y"] == expected).all() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
