@@ -16,6 +16,8 @@ from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.kernel_code import emit_generic
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
+from edgec.backends.tvm.pools import MaxPoolGradSpec, PoolSpec
+from edgec.backends.tvm.pools_code import emit_max_pool_grad, emit_pool
 from edgec.backends.tvm.reductions import ReduceSpec
 from edgec.backends.tvm.reductions_code import emit_reduction
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
@@ -29,6 +31,8 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     GemmSpec: emit_gemm,
     MapSpec: emit_map,
     PadSpec: emit_pad,
+    MaxPoolGradSpec: emit_max_pool_grad,
+    PoolSpec: emit_pool,
     ReduceSpec: emit_reduction,
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,

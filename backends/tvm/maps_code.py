@@ -19,7 +19,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.expressions import evaluate
-from edgec.backends.tvm.generic.loops_code import typed
+from edgec.backends.tvm.generic.loops_code import hidden_zero, typed
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.maps import MapSpec, Region, Slot
 from edgec.graph.types import DType
@@ -49,6 +49,7 @@ class _Emitter:
         self.bases = [tensor.base for tensor in region.nest.tensors]
 
     def emit(self, task: Index) -> None:
+        self.task = task
         across = self._across()
         inner = len(self.extents) - 1
         if across is None:
@@ -144,7 +145,7 @@ class _Emitter:
         if self.region.fill is not None and slot == self._source:
             dtype = self.dtypes[slot]
             scalar = constant(self.region.fill) if dtype is DType.F32 else typed(int(self.region.fill), dtype)
-            return broadcast(scalar, lanes)
+            return broadcast(scalar + hidden_zero(self.task, self.spec.tasks, dtype), lanes)
         moves = self.strides[slot][-1] == 1
         return broadcast(self.pointers[slot].load(offset, lanes if moves else 1), lanes)
 

@@ -12,6 +12,7 @@ from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_w
 from edgec.backends.tvm.generic.kernel import lower_generic
 from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.matmul import lower_matmul
+from edgec.backends.tvm.pools import lower_pool
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.reductions import lower_reduction
 from edgec.graph.ir import Value
@@ -27,6 +28,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     lower_conv2d_input_grad,
     lower_conv2d_weight_grad,
     lower_matmul,
+    lower_pool,
     lower_reduction,
     lower_map,
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from edgec.backends.tvm._tvm import Expr, tirx
 from edgec.backends.tvm.builder import Index, constant, select
 from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
-from edgec.backends.tvm.generic.loops_code import Variable, loops, where
+from edgec.backends.tvm.generic.loops_code import Variable, hidden_zero, loops, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
@@ -41,8 +41,9 @@ def max_pool2d_grad(op: MaxPool2dGrad, inputs: Sequence[Tensor], outputs: Sequen
     (dx,) = outputs
     n, c = unravel(row, x.shape[:2])
     window = Window(x.shape[2:], op.kernel_size, op.strides, op.pads, op.dilations)
+    zero = hidden_zero(row, math.prod(x.shape[:2]))
     with loops(*x.shape[2:]) as (iy, ix):
-        dx.store([n, c, iy, ix], constant(0.0))
+        dx.store([n, c, iy, ix], zero)
     with loops(*window.output) as (oy, ox):
         searching = Variable(1, DType.I32)
         with loops(*window.kernel) as (ky, kx):
@@ -62,7 +63,7 @@ def avg_pool2d(op: AvgPool2d, inputs: Sequence[Tensor], index: Sequence[Index]) 
         iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
         with where(inside_input(window, iy, ix)):
             total.add(x.load([n, c, iy, ix]))
-    return (total.value / _divisor(window, op.count_include_pad, oy, ox),)
+    return (total.value / divisor(window, op.count_include_pad, oy, ox),)
 
 
 def avg_pool2d_grad(op: AvgPool2dGrad, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
@@ -73,11 +74,11 @@ def avg_pool2d_grad(op: AvgPool2dGrad, inputs: Sequence[Tensor], index: Sequence
     with loops(*window.kernel) as (ky, kx):
         oy, ox, conditions = reader(window, iy, ix, ky, kx)
         with where(conditions):
-            total.add(dy.load([n, c, oy, ox]) / _divisor(window, op.count_include_pad, oy, ox))
+            total.add(dy.load([n, c, oy, ox]) / divisor(window, op.count_include_pad, oy, ox))
     return (total.value,)
 
 
-def _divisor(window: Window, count_include_pad: bool, oy: Index, ox: Index) -> Expr:
+def divisor(window: Window, count_include_pad: bool, oy: Index, ox: Index) -> Expr:
     """How many taps a window averages over, as f32."""
     if count_include_pad or not any(window.low + window.high):
         return constant(float(window.kernel[0] * window.kernel[1]))
