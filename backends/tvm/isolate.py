@@ -34,6 +34,10 @@ class JobFailure(Exception):
     log: str
 
 
+class _CallerGone(Exception):
+    """The process that wanted the results was killed."""
+
+
 def run_isolated(
     jobs: Sequence[Callable[[], bytes]],
     *,
@@ -104,7 +108,7 @@ def _supervise(
             return
         while True:
             for number in waiting:
-                child = _FORK.Process(target=_child, args=(jobs[number], number, folder), daemon=True)
+                child = _FORK.Process(target=_child, args=(jobs[number], number, folder, sender), daemon=True)
                 child.start()
                 running[number] = child, time.monotonic() + timeout
                 if len(running) >= processes:
@@ -114,8 +118,8 @@ def _supervise(
             for number in _ended(running):
                 child, deadline = running.pop(number)
                 sender.send((number, _verdict(child, deadline, timeout)))
-    except (BrokenPipeError, KeyboardInterrupt):
-        pass  # the caller is gone or has been told
+    except (BrokenPipeError, _CallerGone, KeyboardInterrupt):
+        pass
     finally:
         for child, _ in running.values():
             child.kill()
@@ -124,10 +128,13 @@ def _supervise(
 
 def _ended(running: dict[int, tuple[BaseProcess, float]]) -> list[int]:
     """Numbers of children that have ended or are out of time; waits for at least one."""
+    caller = multiprocessing.parent_process().sentinel
     while True:
         now = time.monotonic()
         nearest = min(deadline for _, deadline in running.values())
-        done = set(wait([child.sentinel for child, _ in running.values()], max(0.0, nearest - now)))
+        done = set(wait([caller, *(child.sentinel for child, _ in running.values())], max(0.0, nearest - now)))
+        if caller in done:
+            raise _CallerGone
         now = time.monotonic()
         ended = [n for n, (child, deadline) in running.items() if child.sentinel in done or deadline <= now]
         if ended:
@@ -148,8 +155,9 @@ def _verdict(child: BaseProcess, deadline: float, timeout: float) -> str | None:
     return "failed"
 
 
-def _child(job: Callable[[], bytes], number: int, folder: Path) -> None:
+def _child(job: Callable[[], bytes], number: int, folder: Path, sender: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sender.close()  # so that the supervisor's death ends the caller's waiting
     _redirect_output(folder / f"{number}.log")
     try:
         result = job()
