@@ -171,6 +171,11 @@ def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:
     return tirx.Shuffle(list(vectors), list(indices))
 
 
+def element(vector: Expr, lane: int) -> Expr:
+    """One lane of a vector as a scalar; multiplied with a vector it becomes an operand of Arm's multiply by element."""
+    return tirx.Shuffle([vector], [lane])
+
+
 def transpose(rows: Sequence[Expr]) -> list[Expr]:
     """The columns of a square block of vectors: as many rows as lanes. LLVM turns it into unpack and permute
     instructions.

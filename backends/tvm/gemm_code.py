@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
 from edgec.backends.tvm.builder import (
     Index,
     Pointer,
+    bind,
     broadcast,
     build_kernel,
     constant,
+    element,
     local,
     serial,
     split_width,
@@ -20,7 +21,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
-from edgec.backends.tvm.tiling import even_split
+from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
 _LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 
@@ -78,49 +79,56 @@ class _Gemm:
         spec, vectors = self.spec, split_width(width, self.target.lanes)
         images, ys, xs = spec.left.rows
         start = spec.left.start + batch * spec.left.batch_stride + image * images.stride + y * ys.stride + x * xs.stride
-        base, step = self.panel_start(batch, panel, width)
-        outer, middle, inner = spec.left.depth
-        parts = max(1, min(inner.count, _LATENCY // (height * len(vectors))))
+        # Few sums would wait for one another: then each is made of several parts, added at the end.
+        parts = max(1, min(spec.left.depth[2].count, _LATENCY // (height * len(vectors))))
         sums = local(parts * height * width)
-
-        def place(part: int, row: int, column: int) -> int:
-            return (part * height + row) * width + column
-
-        for part in range(parts):
-            for row in range(height):
-                for column, lanes in vectors:
-                    sums.store(place(part, row, column), constant(0.0, lanes))
-
-        def multiply(part: int, offset: Index, depth: Index) -> None:
-            for row in range(height):
-                for column, lanes in vectors:
-                    at = place(part, row, column)
-                    scale = broadcast(self.left.load(offset + row * xs.stride), lanes)
-                    product = scale * self.right.load(base + depth * step + column, lanes)
-                    sums.store(at, sums.load(at, lanes) + product)
-
-        with ExitStack() as loops:
-            i = loops.enter_context(serial(0, outer.count))
-            j = loops.enter_context(serial(0, middle.count))
-            offset = start + i * outer.stride + j * middle.stride
-            depth = (i * middle.count + j) * inner.count
-            with serial(0, inner.count // parts) as k:
-                for part in range(parts):
-                    index = k * parts + part
-                    multiply(part, offset + index * inner.stride, depth + index)
-            for index in range(inner.count // parts * parts, inner.count):
-                multiply(0, offset + index * inner.stride, depth + index)
-
+        for at in range(0, parts * height * width, width):
+            for column, lanes in vectors:
+                sums.store(at + column, constant(0.0, lanes))
+        self.multiply(sums, parts, start, self.panel_start(batch, panel, width), height, width)
         out = spec.output
         for row in range(height):
             line = out.start + batch * out.batch_rows + image * out.strides[0] + y * out.strides[1]
             line = line + (x + row) * out.strides[2]
             for column, lanes in vectors:
-                result = sums.load(place(0, row, column), lanes)
+                result = sums.load(row * width + column, lanes)
                 for part in range(1, parts):
-                    result = result + sums.load(place(part, row, column), lanes)
+                    result = result + sums.load((part * height + row) * width + column, lanes)
                 at = batch * out.batch_columns + panel * spec.right.width + column
                 finish(spec.epilogue, self.rest, result, Place(line * out.columns + at, line, at))
+
+    def multiply(
+        self, sums: Pointer, parts: int, start: Index, panel: tuple[Index, int], height: int, width: int
+    ) -> None:
+        """The loop over the depth; depth k goes to part k mod `parts`."""
+        spec, vectors = self.spec, split_width(width, self.target.lanes)
+        outer, middle, inner = spec.left.depth
+        stride, (base, step) = spec.left.rows[2].stride, panel
+
+        def add(part: int, scales: Sequence[Expr], depth: Index) -> None:
+            for row, scale in enumerate(scales):
+                for column, lanes in vectors:
+                    at = (part * height + row) * width + column
+                    product = broadcast(scale, lanes) * self.right.load(base + depth * step + column, lanes)
+                    sums.store(at, sums.load(at, lanes) + product)
+
+        def scalars(offset: Index) -> list[Expr]:
+            return [self.left.load(offset + row * stride) for row in range(height)]
+
+        by_element = multiplies_by_element(self.target) and inner.stride == 1 and inner.count >= self.target.lanes
+        unroll = self.target.lanes if by_element else parts
+        with serial(0, outer.count) as i, serial(0, middle.count) as j:
+            offset = start + i * outer.stride + j * middle.stride
+            depth = (i * middle.count + j) * inner.count
+            with serial(0, inner.count // unroll) as k:
+                if by_element:
+                    rows = [bind(self.left.load(offset + k * unroll + row * stride, unroll)) for row in range(height)]
+                for t in range(unroll):
+                    at = k * unroll + t
+                    scales = [element(row, t) for row in rows] if by_element else scalars(offset + at * inner.stride)
+                    add(t % parts, scales, depth + at)
+            for at in range(inner.count // unroll * unroll, inner.count):
+                add(0, scalars(offset + at * inner.stride), depth + at)
 
     def panel_start(self, batch: Index, panel: Index, width: int) -> tuple[Index, int]:
         """Offset of a panel's first element in the right matrix, and elements between its rows."""

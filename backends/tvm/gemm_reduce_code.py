@@ -10,10 +10,12 @@ from edgec.backends.tvm._tvm import Expr, PrimFunc
 from edgec.backends.tvm.builder import (
     Index,
     Pointer,
+    bind,
     broadcast,
     build_kernel,
     choose,
     constant,
+    element,
     local,
     serial,
     split_width,
@@ -22,7 +24,7 @@ from edgec.backends.tvm.builder import (
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm import GemmReduceSpec
 from edgec.backends.tvm.gemm_code import greatest, least, share
-from edgec.backends.tvm.tiling import even_split
+from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
 
 def emit_gemm_reduce(spec: GemmReduceSpec, target: Target) -> PrimFunc:
@@ -128,11 +130,11 @@ class _Reduce:
             left = spec.left.start + image * images.stride + y * ys.stride + x * xs.stride
             left = left + i * outer.stride + j * middle.stride + k * inner.stride
             right = image * strides[0] + y * strides[1] + x * strides[2] + panel * spec.width
-            for row in range(height):
+            for row, scale in enumerate(self.scales(left, height, inner.stride)):
                 for column, lanes in vectors:
                     at = row * width + column
-                    scale = broadcast(self.left.load(left + row * inner.stride), lanes)
-                    sums.store(at, sums.load(at, lanes) + scale * self.right.load(right + column, lanes))
+                    product = broadcast(scale, lanes) * self.right.load(right + column, lanes)
+                    sums.store(at, sums.load(at, lanes) + product)
 
         if self.lines:
             with serial(0, count) as n, serial(0, xs.count) as x:
@@ -151,6 +153,16 @@ class _Reduce:
 
         # What is stored and nothing more may be stored after every block.
         choose(edge.last if spec.epilogue.steps else True, lambda: each(end), lambda: each(suspend))
+
+    def scales(self, offset: Index, height: int, stride: int) -> list[Expr]:
+        """The elements of the left matrix that a tile multiplies with one row of the right one."""
+        if not (multiplies_by_element(self.target) and stride == 1):
+            return [self.left.load(offset + row * stride) for row in range(height)]
+        scales = []
+        for start, lanes in split_width(height, self.target.lanes):
+            vector = bind(self.left.load(offset + start, lanes))
+            scales += [element(vector, lane) for lane in range(lanes)] if lanes > 1 else [vector]
+        return scales
 
 
 @dataclass(frozen=True)

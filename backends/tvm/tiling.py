@@ -30,9 +30,16 @@ def tile_rows(width: int, target: Target) -> int:
     On Arm each row also holds a vector of the left matrix, whose lanes `fmla` multiplies by element.
     """
     vectors = vectors_of(width, target.lanes)
-    if target.arch is Arch.AARCH64:
+    if multiplies_by_element(target):
         return (target.registers - vectors - 2) // (vectors + 1)
     return max(1, (target.registers - vectors - 2) // vectors)
+
+
+def multiplies_by_element(target: Target) -> bool:
+    """Whether scalars for broadcast are best read several at a time: Arm multiplies by a lane, x86 broadcasts from
+    memory.
+    """
+    return target.arch is Arch.AARCH64
 
 
 def even_split(total: int, largest: int) -> tuple[int, int, int]:

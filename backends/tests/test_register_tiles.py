@@ -1,0 +1,80 @@
+"""Accumulators stay in registers: read from the machine code of kernels of real size, also for machines that are
+not here.
+"""
+
+import re
+
+import pytest
+
+from edgec.backends.base import Target
+from edgec.backends.targets import find_target
+from edgec.backends.tvm.strategies import lower_group
+from edgec.graph.types import DType
+from edgec.tools.bench.kernels import Layer, cases
+from edgec.tools.testing.group_case import group_of, storages
+from edgec.tools.testing.kernel_call import disassemble
+
+F32 = DType.F32
+MULTIPLY_ADD = re.compile(r"vfn?madd\w*ps|fmla")
+# Of a vector register to the stack: a spilled accumulator.
+SPILL = re.compile(r"vmov\w+\s+%[xyz]mm\d+,\S*\(%rsp|st[rp]\s+q\d+.*\[sp")
+TARGETS = [find_target(name) for name in ("x86-64-v4", "x86-64-v3", "rpi4")]
+POINTWISE, DENSE, DEPTHWISE = Layer(128, 128, 28), Layer(64, 64, 14, 3), Layer(128, 0, 28, 3)
+
+
+def loops(code: str) -> list[list[str]]:
+    """Bodies of all loops, from the target of a backward branch to the branch."""
+    kernel = code.split("<__")[0]  # LLVM adds two helpers for half floats in sections of their own
+    lines = re.findall(r"^\s*([0-9a-f]+):\s*(\S.*)$", kernel, re.MULTILINE)
+    position = {address: i for i, (address, _) in enumerate(lines)}
+    found = []
+    for i, (_, text) in enumerate(lines):
+        branch = re.match(r"(?:j\w+|b\.\w+|cbn?z|tbn?z|b)\s.*?\b([0-9a-f]+) <", text)
+        if branch and position.get(branch[1], i + 1) <= i:
+            found.append([body for _, body in lines[position[branch[1]] : i + 1]])
+    return found
+
+
+def innermost(code: str, least: int) -> list[list[str]]:
+    """Loops with `least` multiply-adds or more that hold no other such loop."""
+    hot = [loop for loop in loops(code) if sum(bool(MULTIPLY_ADD.search(line)) for line in loop) >= least]
+    return [loop for loop in hot if not any(len(other) < len(loop) and other[0] in loop for other in hot)] or hot
+
+
+def code_of(layer: Layer, what: str, target: Target) -> str:
+    for kind, graph, alias, outputs in cases(layer, 1):
+        if kind == what:
+            lowering = lower_group(group_of(graph, outputs), storages(graph, target), alias, target)
+            return disassemble(lowering.calls[-1].spec, target)
+    raise AssertionError(what)
+
+
+@pytest.mark.parametrize("what", ["forward", "input grad", "weight grad"])
+@pytest.mark.parametrize("layer", [POINTWISE, DENSE, DEPTHWISE], ids=str)
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_no_accumulator_is_spilled(target: Target, layer: Layer, what: str):
+    hot = innermost(code_of(layer, what, target), 8)
+    assert hot, "no loop of multiply-adds"
+    for loop in hot:
+        spills = sum(bool(SPILL.search(line)) for line in loop)
+        # An accumulator in memory is stored at each of its multiply-adds; a few values that wait for their use are not.
+        assert spills * 10 <= sum(bool(MULTIPLY_ADD.search(line)) for line in loop)
+
+
+def test_arm_multiplies_by_element():
+    """64 multiply-adds of an 8x8 tile over four depths need 8 loads of the left matrix and 4 pairs of the right."""
+    for loop in innermost(code_of(POINTWISE, "forward", find_target("rpi4")), 32):
+        adds = [line for line in loop if MULTIPLY_ADD.search(line)]
+        assert all(".s[" in line for line in adds)
+        assert 5 * sum(line.startswith("ld") for line in loop) <= len(adds)
+
+
+def test_the_search_sees_a_spill():
+    code = """
+   0:\tvmovups %zmm3,0x40(%rsp)
+   4:\tvfmadd231ps (%rdi),%zmm1,%zmm2
+   8:\tjne    0 <kernel>
+"""
+    (loop,) = innermost(code, 1)
+    assert [line for line in loop if SPILL.search(line)]
+    assert SPILL.search("str\tq1, [sp, #32]") and not SPILL.search("str\tq1, [x0, #32]")
