@@ -22,6 +22,8 @@ from edgec.backends.tvm.reductions import ReduceSpec
 from edgec.backends.tvm.reductions_code import emit_reduction
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
+from edgec.backends.tvm.softmax import CrossEntropySpec, SoftmaxSpec
+from edgec.backends.tvm.softmax_code import emit_cross_entropy, emit_softmax
 
 # Spec class: emitter(spec, target) -> PrimFunc. One line per kind of kernel.
 EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
@@ -34,6 +36,8 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     MaxPoolGradSpec: emit_max_pool_grad,
     PoolSpec: emit_pool,
     ReduceSpec: emit_reduction,
+    SoftmaxSpec: emit_softmax,
+    CrossEntropySpec: emit_cross_entropy,
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,
 }

@@ -83,7 +83,8 @@ def log(x: Expr) -> Expr:
     y = bind(m + y + exponent * _constant(0.693359375, x))
     y = select(x == _constant(math.inf, x), x, y)
     y = select(x == _constant(0.0, x), _constant(-math.inf, x), y)
-    return bind(select(x < _constant(0.0, x), _constant(math.nan, x), y))
+    # Not x < 0: that would let NaN through as a number.
+    return bind(select(x >= _constant(0.0, x), y, _constant(math.nan, x)))
 
 
 def rsqrt(x: Expr) -> Expr:

@@ -22,6 +22,7 @@ from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.expressions import evaluate
 from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import unravel
+from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot
 from edgec.backends.tvm.reductions import BLOCK_VECTORS, Fold, ReduceSpec
 
@@ -145,23 +146,7 @@ class _Emitter:
                 by_width[lanes].store(0, self._combine(by_width[lanes].load(0, lanes), cell.load(0, lanes)))
             else:
                 by_width[lanes] = cell
-        self._finish(self._across(by_width), index, 0)
-
-    def _across(self, by_width: dict[int, Pointer]) -> Expr:
-        """All lanes of vectors of several widths as one: halves are combined, and narrower vectors join on the way.
-
-        Through memory, which LLVM removes; TVM would expand bound values into a tree.
-        """
-        lanes = max(by_width)
-        total = by_width[lanes]
-        while lanes > 1:
-            lanes //= 2
-            half = local(lanes)
-            half.store(0, self._combine(total.load(0, lanes), total.load(lanes, lanes)))
-            if lanes in by_width:
-                half.store(0, self._combine(half.load(0, lanes), by_width[lanes].load(0, lanes)))
-            total = half
-        return total.load(0)
+        self._finish(fold_lanes(by_width, self._combine), index, 0)
 
     def _loops(self, axes: Sequence[int], index: dict[int, Index], inside: Callable[[dict[int, Index]], None]) -> None:
         if not axes:

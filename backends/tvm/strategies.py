@@ -15,6 +15,7 @@ from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.pools import lower_pool
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.reductions import lower_reduction
+from edgec.backends.tvm.softmax import lower_softmax
 from edgec.graph.ir import Value
 from edgec.runtime.abi import Storage
 
@@ -30,6 +31,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     lower_matmul,
     lower_pool,
     lower_reduction,
+    lower_softmax,
     lower_map,
 )
 

@@ -1,0 +1,70 @@
+"""exp, log and rsqrt against float64 over the range of f32, with and without FMA, and at the ends of the range."""
+
+import ctypes
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_functions import FunctionSpec
+
+from edgec.backends.base import Target
+from edgec.backends.targets import find_target
+from edgec.backends.tvm.codegen import compile_kernel
+
+LANES = 16  # every target's lanes divide it
+EVERY = 4099  # one f32 in so many: a million of them
+TARGETS = {
+    "avx512": find_target("x86"),
+    "avx2": find_target("x86-64-v3"),
+    "scalar_without_fma": replace(find_target("x86-64-v3"), attributes=(), lanes=1),
+}
+REFERENCE = {"exp": np.exp, "log": np.log, "rsqrt": lambda x: 1 / np.sqrt(x)}
+
+
+def run(name: str, target: Target, x: np.ndarray, folder: Path) -> np.ndarray:
+    size = -(-x.size // LANES) * LANES
+    padded = np.ones(size, np.float32)
+    padded[: x.size] = x
+    y = np.zeros_like(padded)
+    (folder / "f.o").write_bytes(compile_kernel(FunctionSpec(name, size), target, "kernel", "toy_functions"))
+    library = folder / f"{name}_{target.name}_{target.lanes}_{x.size}.so"
+    subprocess.run(["gcc", "-shared", "-o", library, folder / "f.o"], check=True)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (padded, y)]
+    ctypes.CDLL(str(library)).kernel(*pointers, ctypes.c_int32(0), ctypes.c_int32(size // target.lanes))
+    return y[: x.size]
+
+
+def every_f32() -> np.ndarray:
+    x = np.arange(0, 2**32, EVERY, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    return x[~np.isnan(x)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", REFERENCE)
+def test_error_is_at_most_two_ulp(name: str, target: str, tmp_path: Path):
+    x = every_f32()
+    if name == "log":
+        x = x[x > 0]
+    if name == "rsqrt":
+        x = x[(x > 2.0**-126) & np.isfinite(x)]
+    y = run(name, TARGETS[target], x, tmp_path)
+    with np.errstate(over="ignore", divide="ignore"):
+        exact = REFERENCE[name](x.astype(np.float64))
+        rounded = exact.astype(np.float32)
+    finite = np.isfinite(rounded)
+    ulp = np.spacing(np.maximum(np.abs(rounded[finite]), np.float32(2.0**-126))).astype(np.float64)
+    assert np.max(np.abs(y[finite] - exact[finite]) / ulp) <= 2.0
+    np.testing.assert_array_equal(y[~finite], rounded[~finite])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_ends_of_the_range(target: str, tmp_path: Path):
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 88.72283, 88.7229, -103.97, -104.0], np.float32)
+    tiny, largest = np.float32(1e-45), np.float32(3.4027985e38)
+    expected = np.array([np.nan, np.inf, 0, 1, 1, largest, np.inf, tiny, 0], np.float32)
+    np.testing.assert_allclose(run("exp", TARGETS[target], x, tmp_path), expected, rtol=1e-5)
+    x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0, 1.0, tiny], np.float32)
+    expected = np.array([np.nan, np.inf, np.nan, -np.inf, -np.inf, np.nan, 0, -103.27893], np.float32)
+    np.testing.assert_allclose(run("log", TARGETS[target], x, tmp_path), expected, rtol=1e-6)
