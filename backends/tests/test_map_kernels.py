@@ -1,13 +1,24 @@
 """Vector kernels for elementwise chains and data movement, against the ops' references."""
 
+import numpy as np
 import pytest
 from cases import elementwise, movement
 from cases.op_case import OpCase, assert_agrees
 
+from edgec.backends.base import Group
 from edgec.backends.targets import find_target
+from edgec.backends.tvm.generic.kernel import lower_generic
 from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.products import Request
+from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduction import Reduction
+from edgec.graph.ops.relu import Relu
+from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.types import DType, TensorType
 from edgec.runtime.abi import Storage
 from edgec.tools.testing.kernel_call import run_lowering
 from edgec.tools.testing.op_group import memory_of, op_group, some_storage
@@ -40,3 +51,79 @@ def test_map_agrees_with_the_reference(case: OpCase, seed: int | str):
     run_lowering(lowering, memory, target)
     for value, expected in zip(group.outputs, case.op.reference(*arrays), strict=True):
         assert_agrees(case.op, storage[value].unpack(memory[value], value.type.shape), expected)
+
+
+def run_group(group: Group, arrays: list[np.ndarray], storage: dict, alias: dict | None = None) -> dict:
+    """Logical results of a group by value; also checks its generic kernel against the vector kernel."""
+    alias = alias or {}
+    results = []
+    for lower in (
+        lambda: lower_map(Request(group, storage, alias, TARGETS[0])),
+        lambda: generic(group, storage, alias),
+    ):
+        memory = memory_of(group, arrays, storage)
+        for output, shared in alias.items():
+            memory[output] = memory[shared]
+        run_lowering(lower(), memory, TARGETS[0])
+        results.append({v: storage[v].unpack(memory[v], v.type.shape) for v in group.outputs})
+    for value, other in results[1].items():
+        np.testing.assert_allclose(results[0][value], other, rtol=1e-6, atol=1e-6)
+    return results[0]
+
+
+def generic(group: Group, storage: dict, alias: dict):
+    return lower_generic(group, storage, alias, TARGETS[0])
+
+
+@pytest.mark.parametrize("outputs", [10, 12, 40])
+def test_update_in_place_of_weights_in_panels(outputs: int):
+    shape = (outputs, 3, 3, 3)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in (shape, shape, (), shape)]
+    op = SgdUpdate(momentum=0.9, weight_decay=0.01)
+    group = op_group(op, [TensorType(DType.F32, a.shape) for a in arrays])
+    panels = Storage(shape, (2, 3, 1, 0), 4)
+    storage = {v: panels if v.type.shape else Storage.row_major(()) for v in (*group.inputs, *group.outputs)}
+    alias = dict(zip(group.outputs, (group.inputs[0], group.inputs[3]), strict=True))
+    results = run_group(group, arrays, storage, alias)
+    for value, expected in zip(group.outputs, op.reference(*arrays), strict=True):
+        np.testing.assert_allclose(results[value], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_in_ragged_panels_times_a_factor_per_output_channel():
+    shapes = ((10, 3, 3, 3), (10, 1, 1, 1))
+    arrays = [np.random.default_rng(1).standard_normal(s).astype(np.float32) for s in shapes]
+    group = op_group(Mul(), [TensorType(DType.F32, s) for s in shapes])
+    panels = Storage(shapes[0], (2, 3, 1, 0), 4)
+    storage = {
+        v: panels if v.type.shape == shapes[0] else Storage.row_major(shapes[1])
+        for v in (*group.inputs, *group.outputs)
+    }
+    results = run_group(group, arrays, storage)
+    np.testing.assert_array_equal(results[group.outputs[0]], arrays[0] * arrays[1])
+
+
+@pytest.mark.parametrize("anchor", [Add(), Concat(1)])
+def test_chain_with_two_results_in_one_kernel(anchor: Op):
+    """anchor(a, b) and relu(anchor(a, b)) * c are both wanted."""
+    graph = Graph("test")
+    a, b = (graph.add_leaf(Role.INPUT, name, TensorType(DType.F32, (2, 5, 6, 7))) for name in "ab")
+    y = graph.emit1(anchor, a, b)
+    c = graph.add_leaf(Role.INPUT, "c", TensorType(DType.F32, (y.type.shape[1], 1, 1)))
+    z = graph.emit1(Mul(), graph.emit1(Relu(), y), c)
+    group = Group(tuple(graph.nodes), (a, b, c), (y, z))
+    storage = {v: natural(v.type.shape) for v in (a, b, c, y, z)}
+    arrays = [
+        np.random.default_rng(i).standard_normal(v.type.shape).astype(np.float32) for i, v in enumerate((a, b, c))
+    ]
+    results = run_group(group, arrays, storage)
+    (expected,) = anchor.reference(*arrays[:2])
+    np.testing.assert_array_equal(results[y], expected)
+    np.testing.assert_array_equal(results[z], np.maximum(expected, 0) * arrays[2])
+
+
+def test_small_work_is_one_task_and_large_work_is_many():
+    for shape, tasks in (((1, 16, 8, 8), 1), ((8, 64, 32, 32), 32)):
+        group = op_group(Relu(), [TensorType(DType.F32, shape)])
+        storage = {v: natural(shape) for v in (*group.inputs, *group.outputs)}
+        assert lower_map(Request(group, storage, {}, TARGETS[0])).calls[0].tasks == tasks
