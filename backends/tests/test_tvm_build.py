@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy_emitter  # noqa: F401  tvm is loaded once, here, and inherited by every forked process
 from toys import ELEMENTS, ToySpec, build_toys
 
 from edgec.backends import elf
