@@ -5,10 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Tables for this many bytes at a time; 1 KB each, on the caller's stack. Micro-controllers build with 1. */
-#ifndef EDGEC_CRC32_SLICES
-#define EDGEC_CRC32_SLICES 8
-#endif
+#include "edgec_config.h"
 
 typedef struct crc32_table {
     uint32_t slice[EDGEC_CRC32_SLICES][256];

@@ -3,7 +3,10 @@
 
 #include <string.h>
 
+#include "edgec_memory.h"
 #include "storage.h"
+
+_Static_assert(sizeof(edgec_model) <= EDGEC_MODEL_FIELDS, "raise EDGEC_MODEL_FIELDS");
 
 size_t dtype_bytes(uint8_t dtype) {
     static const uint8_t bytes[] = {2, 2, 4, 8, 1, 1, 4, 8, 1}; /* by edgec_dtype */
@@ -58,10 +61,10 @@ static void fill_regions(edgec_model *model) {
 
 /* One block: the model, PARAM, STATE, and a byte for every program. */
 static edgec_status create(const artifact *a, const edgec_allocator *allocator, edgec_model **created) {
-    size_t param = align_up(sizeof(edgec_model), EDGEC_ALIGNMENT);
-    size_t state = param + align_up((size_t)a->variant->param_bytes, EDGEC_ALIGNMENT);
-    size_t updates = state + align_up((size_t)a->variant->state_bytes, EDGEC_ALIGNMENT);
-    size_t total = updates + a->program_count;
+    size_t total = EDGEC_MODEL_BYTES(a->variant->param_bytes, a->variant->state_bytes, a->program_count);
+    size_t param = EDGEC_MODEL_FIELDS;
+    size_t state = param + EDGEC_LINES(a->variant->param_bytes);
+    size_t updates = state + EDGEC_LINES(a->variant->state_bytes);
     uint8_t *block = allocator->allocate(allocator->context, total, EDGEC_ALIGNMENT);
     if (block == NULL) return EDGEC_OUT_OF_MEMORY;
 

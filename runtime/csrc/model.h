@@ -87,6 +87,4 @@ int call_writes(const artifact *a, const format_call *call, uint32_t operand);
 
 static inline const char *artifact_string(const artifact *a, uint32_t offset) { return a->strings + offset; }
 
-static inline size_t align_up(size_t bytes, size_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
-
 #endif

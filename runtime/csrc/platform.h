@@ -1,8 +1,9 @@
 /* Everything that the runtime asks of an operating system. One file implements it: platform_posix.c, or
- * platform_bare.c where EDGEC_BARE_METAL is defined (no files, no threads). */
+ * platform_bare.c where EDGEC_BARE_METAL is defined (no files, no threads; edgec_config.h). */
 #ifndef EDGEC_PLATFORM_H
 #define EDGEC_PLATFORM_H
 
+#include "edgec_config.h"
 #include "edgec.h"
 
 /* ---- Machine. ---- */

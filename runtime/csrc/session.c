@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "invoke.h"
+#include "edgec_memory.h"
 #include "model.h"
 #include "pool.h"
 
@@ -17,6 +18,8 @@ struct edgec_session {
     edgec_profile_callback profile;
     void *profile_context;
 };
+
+_Static_assert(sizeof(struct edgec_session) <= EDGEC_SESSION_FIELDS, "raise EDGEC_SESSION_FIELDS");
 
 /* ---- Opening. ---- */
 
@@ -52,10 +55,11 @@ edgec_status edgec_session_open(edgec_model *model, uint32_t threads, edgec_sess
     const artifact *a = &model->artifact;
     if (threads == 0) threads = platform_cpu_count();
     if (threads > MAX_THREADS) return EDGEC_INVALID_ARGUMENT;
-    size_t addresses = align_up(sizeof(edgec_session), EDGEC_ALIGNMENT);
-    size_t workers = addresses + align_up(a->buffer_count * sizeof(void *), EDGEC_ALIGNMENT);
-    size_t arena = workers + (threads > 1 ? align_up(pool_bytes(threads - 1), EDGEC_ALIGNMENT) : 0);
-    size_t total = arena + model->arena_bytes;
+    size_t shared = threads > 1 ? EDGEC_LINES(pool_bytes(threads - 1)) : 0;
+    size_t total = shared + EDGEC_SESSION_BYTES(model->arena_bytes, a->buffer_count);
+    size_t workers = EDGEC_SESSION_FIELDS;
+    size_t addresses = workers + shared;
+    size_t arena = total - EDGEC_LINES(model->arena_bytes);
     uint8_t *block = model->allocator.allocate(model->allocator.context, total, EDGEC_ALIGNMENT);
     if (block == NULL) return EDGEC_OUT_OF_MEMORY;
 

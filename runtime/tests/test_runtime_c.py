@@ -105,14 +105,6 @@ def test_clang_has_nothing_to_say(folder, compiler):
     subprocess.run([compiler, *STRICT, "-Wpedantic", "-fsyntax-only", *SOURCES], check=True)
 
 
-@pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="needs gcc-arm-none-eabi")
-def test_bare_metal_compiles(folder):
-    """No file but the platform's knows an operating system."""
-    portable = [path for path in SOURCES if path.name != "platform_posix.c"]
-    flags = ["-DEDGEC_BARE_METAL", "-DEDGEC_CRC32_SLICES=1", "-mcpu=cortex-m7", "-mthumb", "-fsyntax-only"]
-    subprocess.run(["arm-none-eabi-gcc", *STRICT, *flags, *portable], check=True)
-
-
 @pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-gcc"), reason="needs gcc-aarch64-linux-gnu")
 def test_size(folder, capsys):
     """.text and .rodata of the stripped library on aarch64."""
