@@ -112,6 +112,22 @@ _PRESETS = (
 )
 
 
+# Flags of GCC and clang for the C of a target.
+_MACHINE_FLAGS = {
+    "cortex-m4": ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"),
+    "cortex-m7": ("-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"),
+    "cortex-m55": ("-mcpu=cortex-m55", "-mthumb", "-mfpu=auto", "-mfloat-abi=hard"),
+    "riscv32": ("-march=rv32imafc", "-mabi=ilp32f"),
+}
+
+
+def c_flags(target: Target) -> tuple[str, ...]:
+    """For compiling kernels and runtime, by GCC or clang; the same bits on every machine."""
+    dialect = "-std=c11" if target.c_source else "-std=gnu11"  # POSIX beside the standard library
+    machine = _MACHINE_FLAGS.get(target.name, ("-pthread",))
+    return (dialect, "-O2", "-ffp-contract=off", *machine, "-ffunction-sections", "-fdata-sections")
+
+
 def host_arch() -> Arch:
     """The architecture this process runs on. UserError E0401 on a host that edgec does not know."""
     machine = platform.machine()

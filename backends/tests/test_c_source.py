@@ -23,6 +23,11 @@ M7 = find_target("cortex-m7")
 STRICT = ["-std=c11", "-ffp-contract=off", "-O2", "-Wall", "-Werror"]
 SAMPLE = [case for case in OP_CASES if case.name in ("softmax/wide", "conv2d/same_3x3", "sigmoid/image")]
 
+TABLE = """
+typedef void (*edgec_kernel_fn)(void);
+extern const edgec_kernel_fn edgec_kernels[];
+const edgec_kernel_fn edgec_kernels[] = {{{}}};
+"""
 # A program that calls kernel argv[1] with argv[2] pointers into the file argv[3], and writes the file back.
 DRIVER = """
 #include <stdio.h>
@@ -54,12 +59,10 @@ def c_file(cases: list[OpCase]) -> bytes:
     """One C file; the kernel of case i is entry i of its table."""
     emitter = "edgec.backends.tvm.emitters"
     names = [f"edgec_{i:03d}_{case.name.replace('/', '_')}" for i, case in enumerate(cases)]
-    return c_image(
-        {
-            name: compile_kernel(lowered(case)[1].spec, M7, name, emitter)
-            for name, case in zip(names, cases, strict=True)
-        }
-    )
+    functions = {
+        name: compile_kernel(lowered(case)[1].spec, M7, name, emitter) for name, case in zip(names, cases, strict=True)
+    }
+    return c_image(functions) + TABLE.format(", ".join(f"(edgec_kernel_fn){name}" for name in names)).encode()
 
 
 @pytest.fixture(scope="module")

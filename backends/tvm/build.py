@@ -61,13 +61,8 @@ def _machine(target: Target) -> Target:
 
 
 def c_image(functions: dict[str, bytes]) -> bytes:
-    """One C file with all kernels and, in the order of their names, the table `edgec_kernels` of their addresses."""
-    table = "".join(f"    (edgec_kernel_fn){name},\n" for name in sorted(functions))
-    text = b"\n".join(functions[name] for name in sorted(functions)).decode()
-    return (
-        f"{PRELUDE}\n{text}\ntypedef void (*edgec_kernel_fn)(void);\n"
-        f"extern const edgec_kernel_fn edgec_kernels[];\nconst edgec_kernel_fn edgec_kernels[] = {{\n{table}}};\n"
-    ).encode()
+    """The text of all kernels, in the order of their names. They are static: the table of whoever links them follows."""
+    return "\n".join([PRELUDE, *(functions[name].decode() for name in sorted(functions))]).encode()
 
 
 def generator_version() -> str:
