@@ -15,7 +15,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,13 +24,12 @@ _QUOTE = 1500  # characters from either end of a failed job's output that its re
 _PREPARATION = -1  # stands for the supervisor itself where the number of a job is expected
 
 
-@dataclass(frozen=True)
 class JobFailure(Exception):
     """Job number `job` (None: what comes before all jobs) ended without a result. `log` is an excerpt of its output."""
 
-    job: int | None
-    reason: str
-    log: str
+    def __init__(self, job: int | None, reason: str, log: str):
+        super().__init__(reason)
+        self.job, self.reason, self.log = job, reason, log
 
 
 class _CallerGone(Exception):
