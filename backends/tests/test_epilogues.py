@@ -1,0 +1,156 @@
+"""Epilogues: how operands are classified, every elementwise op and every operand pattern on register tiles, in
+place.
+"""
+
+import pytest
+
+from edgec.backends.targets import find_target
+from edgec.backends.tvm.backend import TvmBackend
+from edgec.backends.tvm.epilogue import Broadcast, Full, classify, same_order
+from edgec.backends.tvm.expressions import SUPPORTED
+from edgec.graph.ir import Graph, Role, Value
+from edgec.graph.ops import ALL_OPS
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.clip import Clip
+from edgec.graph.ops.clip_grad import ClipGrad
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.hard_sigmoid import HardSigmoid
+from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
+from edgec.graph.ops.hard_swish import HardSwish
+from edgec.graph.ops.hard_swish_grad import HardSwishGrad
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.relu import Relu
+from edgec.graph.ops.relu_grad import ReluGrad
+from edgec.graph.ops.sigmoid import Sigmoid
+from edgec.graph.ops.sigmoid_grad import SigmoidGrad
+from edgec.graph.ops.sub import Sub
+from edgec.graph.types import DType, tensor
+from edgec.runtime.abi import Storage
+from edgec.tools.testing.group_case import check_group
+
+F32 = DType.F32
+TARGETS = [find_target(name) for name in ("x86", "x86-64-v3")]
+SHAPE = (2, 19, 3, 5)
+NHWC = Storage.channels_last(SHAPE)
+UNARY = [Relu(), Sigmoid(), Exp(), HardSwish(), Clip(-0.5, 1.5), HardSigmoid(0.2, 0.5)]
+GRADIENTS = [ReluGrad(), SigmoidGrad(), ClipGrad(-0.5, 1.5), HardSigmoidGrad(0.2), HardSwishGrad()]
+BINARY = [Add(), Sub(), Mul(), Div()]
+
+
+def pointwise() -> tuple[Graph, Value]:
+    graph = Graph("epilogue")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 2, 7, 3, 5))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 19, 7, 1, 1))
+    return graph, graph.emit1(Conv2d(), x, w)
+
+
+def test_every_elementwise_op_has_an_expression_and_a_case_here():
+    elementwise = {op.name for op in ALL_OPS if op.elementwise}
+    assert elementwise == SUPPORTED
+    # A broadcast reads no result of an anchor; updates are tested with the weight gradients they follow.
+    others = {"broadcast_to", "sgd_update"}
+    assert elementwise == {op.name for op in (*UNARY, *GRADIENTS, *BINARY)} | others
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("op", UNARY, ids=lambda op: op.name)
+def test_unary(target, op: Op):
+    graph, y = pointwise()
+    graph.emit1(op, y)
+    check_group(graph, target)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("op", GRADIENTS, ids=lambda op: op.name)
+@pytest.mark.parametrize("result_is_dy", [True, False])
+def test_gradient(target, op: Op, result_is_dy: bool):
+    graph, y = pointwise()
+    other = graph.add_leaf(Role.INPUT, "other", tensor(F32, *SHAPE))
+    graph.emit1(op, *((y, other) if result_is_dy else (other, y)))
+    check_group(graph, target)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("op", BINARY, ids=lambda op: op.name)
+def test_binary_of_one_value_twice(target, op: Op):
+    graph, y = pointwise()
+    graph.emit1(op, y, y)
+    check_group(graph, target)
+
+
+PATTERNS = {
+    (2, 19, 3, 5): Full(0),
+    (19, 1, 1): Broadcast(0, column_stride=1),
+    (1, 19, 1, 1): Broadcast(0, column_stride=1),
+    (2, 1, 3, 5): Broadcast(0, row_stride=1),
+    (2, 19, 1, 1): Broadcast(0, column_stride=1, row_stride=19, rows=15),
+    (2, 1, 1, 1): Broadcast(0, row_stride=1, rows=15),
+    (2, 1, 3, 1): Broadcast(0, row_stride=1, rows=5),
+    (1, 1): Broadcast(0),
+    (): Broadcast(0),
+}
+
+
+@pytest.mark.parametrize("shape", PATTERNS, ids=str)
+def test_patterns(shape: tuple[int, ...]):
+    storage = Storage.channels_last(shape) if len(shape) == 4 else Storage.row_major(shape)
+    assert classify(0, shape, storage, SHAPE, NHWC) == PATTERNS[shape]
+
+
+@pytest.mark.parametrize(
+    ("shape", "storage"),
+    [
+        (SHAPE, Storage.row_major(SHAPE)),  # other order
+        ((1, 1, 3, 5), Storage.row_major((1, 1, 3, 5))),  # repeats within an image and again over images
+        ((3, 5), Storage.row_major((3, 5))),
+        ((2, 19, 1, 1), Storage((2, 19, 1, 1), (1, 0, 2, 3))),  # channels are not neighbours
+    ],
+)
+def test_what_is_no_simple_pattern(shape: tuple[int, ...], storage: Storage):
+    assert classify(0, shape, storage, SHAPE, NHWC) is None
+
+
+def test_order_ignores_axes_of_one_element_and_a_single_panel():
+    shape = (1, 6, 1, 1)
+    assert same_order(Storage.row_major(shape), Storage.channels_last(shape))
+    assert same_order(Storage((4, 6), (0, 1), 6), Storage.row_major((4, 6)))
+    assert not same_order(Storage((4, 6), (0, 1), 4), Storage.row_major((4, 6)))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("shape", PATTERNS, ids=str)
+def test_operands_from_memory(target, shape: tuple[int, ...]):
+    graph, y = pointwise()
+    other = graph.add_leaf(Role.INPUT, "other", tensor(F32, *shape))
+    graph.emit1(Sub(), other, y)
+    check_group(graph, target)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_three_outputs_one_of_them_in_place(target):
+    graph, y = pointwise()
+    other = graph.add_leaf(Role.INPUT, "other", tensor(F32, *SHAPE))
+    z = graph.emit1(Mul(), y, other)
+    # `other` is read again after the step whose result replaces it.
+    last = graph.emit1(Add(), graph.emit1(Relu(), z), other)
+    check_group(graph, target, outputs=[y, z, last], alias={last: other})
+
+
+def test_fusion_is_offered_only_where_the_epilogue_can_read():
+    backend = TvmBackend(TARGETS[0])
+    graph, y = pointwise()
+    conv = graph.nodes[0]
+    for shape, fits in (((19, 1, 1), True), ((2, 19, 1, 1), True), ((3, 5), False)):
+        other = graph.add_leaf(Role.INPUT, graph.fresh_name("o"), tensor(F32, *shape))
+        graph.emit1(Add(), y, other)
+        assert backend.can_fuse(conv, graph.nodes[-1]) is fits
+    # An input of the program is row-major; a map that a kernel computed is not.
+    image = graph.add_leaf(Role.INPUT, "image", tensor(F32, *SHAPE))
+    graph.emit1(Add(), y, image)
+    assert not backend.can_fuse(conv, graph.nodes[-1])
+    graph.emit1(Relu(), graph.emit1(Conv2d(), graph.leaves["x"], graph.leaves["w"]))
+    graph.emit1(Add(), y, graph.nodes[-1].output)
+    assert backend.can_fuse(conv, graph.nodes[-1])
