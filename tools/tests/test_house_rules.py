@@ -8,7 +8,11 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from edgec.tools import api
+from edgec.tools.testing.models import small_cnn_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("graph", "frontend", "compiler", "backends", "runtime", "tools")
@@ -164,7 +168,7 @@ def test_the_readme_has_the_import_table():
 
 @pytest.mark.long
 def test_the_wheel_works_in_a_clean_environment(tmp_path):
-    """Base dependencies only: the runtime works, and a command that needs more says what to install."""
+    """With numpy and click alone an artifact runs, and a command that needs more says what to install."""
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
     subprocess.run(build, check=True)
     (wheel,) = tmp_path.glob("edgec-*.whl")
@@ -177,5 +181,9 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path):
     subprocess.run([python, "-c", "from edgec.runtime import load"], check=True, cwd=tmp_path)
     command = tmp_path / "venv/bin/edgec"
     assert "edgec, version" in subprocess.run([command, "--version"], check=True, capture_output=True, text=True).stdout
+    api.build(api.Request(small_cnn_onnx(), api.parse_targets("x86"), batch=1), tmp_path / "cnn.edge")
+    np.savez(tmp_path / "in.npz", x=np.ones((1, 1, 28, 28), np.float32))
+    subprocess.run([command, "run", "cnn.edge", "--input", "in.npz", "-o", "out.npz"], check=True, cwd=tmp_path)
+    assert np.load(tmp_path / "out.npz")["logits"].shape == (1, 10)
     refused = subprocess.run([command, "targets"], capture_output=True, text=True)
     assert refused.returncode == 1 and "pip install 'edgec[compile]'" in refused.stderr
