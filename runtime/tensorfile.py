@@ -66,6 +66,12 @@ def _align(offset: int) -> int:
 # ---- Writing. ----
 
 
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Row-major and little-endian."""
+    array = np.asarray(array, order="C")
+    return array.astype(array.dtype.newbyteorder("<")) if array.dtype.byteorder == ">" else array
+
+
 def _entry(name: str, array: np.ndarray) -> np.ndarray:
     entry = np.zeros((), ENTRY)
     try:
@@ -89,7 +95,7 @@ def _names(arrays: Mapping[str, np.ndarray]) -> list[bytes]:
 
 def _pieces(content: TensorFile) -> Iterator[bytes | memoryview]:
     """The file from its beginning to its end."""
-    arrays = {name: np.asarray(array, order="C") for name, array in content.arrays.items()}
+    arrays = {name: _plain(array) for name, array in content.arrays.items()}
     names = _names(arrays)
     entries = np.array([_entry(name, array) for name, array in arrays.items()], ENTRY)
     name_bytes = sum(len(name) + 1 for name in names)
@@ -159,6 +165,8 @@ def _check_head(data: memoryview, where: str) -> tuple[np.void, np.ndarray, byte
     if len(data) < HEADER.itemsize + 2 * SUM_BYTES:
         raise _refuse("it is cut short", where)
     header = np.frombuffer(data[: HEADER.itemsize], HEADER)[0]
+    if header["version"] == 0:
+        raise _refuse("its version is 0", where)
     if header["version"] > VERSION:
         raise RuntimeFailure("E0507", f"the file has the newer format {header['version']}", where=where)
     entries_end = HEADER.itemsize + int(header["count"]) * ENTRY.itemsize
