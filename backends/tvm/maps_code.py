@@ -6,20 +6,22 @@ import math
 from collections.abc import Callable, Sequence
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T, tirx
 from edgec.backends.tvm.builder import (
+    TVM_DTYPE,
     Index,
     Pointer,
     broadcast,
     build_kernel,
     constant,
+    fill_value,
     serial,
     split_width,
     transpose,
 )
 from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.expressions import evaluate
-from edgec.backends.tvm.generic.loops_code import hidden_zero, typed
+from edgec.backends.tvm.generic.loops_code import typed
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.maps import MapSpec, Region, Slot
 from edgec.graph.types import DType
@@ -143,11 +145,15 @@ class _Emitter:
 
     def _load(self, slot: int, offset: Index, lanes: int) -> Expr:
         if self.region.fill is not None and slot == self._source:
-            dtype = self.dtypes[slot]
-            scalar = constant(self.region.fill) if dtype is DType.F32 else typed(int(self.region.fill), dtype)
-            return broadcast(scalar + hidden_zero(self.task, self.spec.tasks, dtype), lanes)
+            return self._fill(self.dtypes[slot], lanes)
         moves = self.strides[slot][-1] == 1
         return broadcast(self.pointers[slot].load(offset, lanes if moves else 1), lanes)
+
+    def _fill(self, dtype: DType, lanes: int) -> Expr:
+        """The region's constant, so that LLVM cannot make a call of memset of it (see `fill_value`)."""
+        if dtype is DType.F32:
+            return constant(self.region.fill, lanes) + fill_value(self.task, lanes)
+        return broadcast(typed(int(self.region.fill), dtype) + tirx.Cast(TVM_DTYPE[dtype], self.task >> 31), lanes)
 
     # -- transposing ---------------------------------------------------------------------------------------------------
 

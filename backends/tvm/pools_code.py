@@ -14,6 +14,7 @@ from edgec.backends.tvm.builder import (
     broadcast,
     build_kernel,
     constant,
+    fill_value,
     local,
     select,
     serial,
@@ -21,7 +22,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
-from edgec.backends.tvm.generic.loops_code import hidden_zero, loops, where
+from edgec.backends.tvm.generic.loops_code import loops, where
 from edgec.backends.tvm.generic.pooling_code import divisor, larger
 from edgec.backends.tvm.generic.tensor_code import quotient, ravel, remainder, unravel
 from edgec.backends.tvm.pools import BLOCK_VECTORS, MaxPoolGradSpec, PoolSpec
@@ -127,7 +128,7 @@ def emit_max_pool_grad(spec: MaxPoolGradSpec, target: Target) -> PrimFunc:
         full, rest = divmod(channels, block)
         pointers = (dy, x, y, dx)
         with serial(lo, hi) as task:
-            zero = hidden_zero(task, spec.tasks)
+            zero = bind(fill_value(task))
             if full:
                 with _share(task, spec.images * full, spec.tasks) as unit:
                     plane(pointers, zero, quotient(unit, full), remainder(unit, full) * block, block)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import TVM_DTYPE, Index, bind, constant, local, serial, when
+from edgec.backends.tvm.builder import TVM_DTYPE, Index, constant, local, serial, when
 from edgec.graph.types import DType
 
 
@@ -49,14 +49,6 @@ class Variable:
 
     def add(self, term: Expr) -> None:
         self.set(self.value + term)
-
-
-def hidden_zero(index: Index, count: int, dtype: DType = DType.F32) -> Expr:
-    """0, for an `index` that the caller's range of tasks keeps within 0..count-1, which LLVM does not know.
-
-    Stores of a constant to neighbouring places it would make a call of memset, which nobody serves.
-    """
-    return bind(tirx.Cast(TVM_DTYPE[dtype], tirx.truncdiv(index, count)))
 
 
 def typed(value: float, dtype: DType) -> Expr:

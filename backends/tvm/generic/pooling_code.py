@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import Index, constant, select
+from edgec.backends.tvm.builder import Index, bind, constant, fill_value, select
 from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
-from edgec.backends.tvm.generic.loops_code import Variable, hidden_zero, loops, where
+from edgec.backends.tvm.generic.loops_code import Variable, loops, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
@@ -41,7 +41,7 @@ def max_pool2d_grad(op: MaxPool2dGrad, inputs: Sequence[Tensor], outputs: Sequen
     (dx,) = outputs
     n, c = unravel(row, x.shape[:2])
     window = Window(x.shape[2:], op.kernel_size, op.strides, op.pads, op.dilations)
-    zero = hidden_zero(row, math.prod(x.shape[:2]))
+    zero = bind(fill_value(row))
     with loops(*x.shape[2:]) as (iy, ix):
         dx.store([n, c, iy, ix], zero)
     with loops(*window.output) as (oy, ox):
