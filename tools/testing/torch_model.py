@@ -5,7 +5,7 @@ Covers the convolutional models that this repository's tests and benchmarks use;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -19,9 +19,14 @@ class OnnxTwin(torch.nn.Module):
 
     A float initializer with one element is a constant, as a broadcast factor is in our own frontend. With `logits`, a
     final Softmax is left out.
+
+    `regions` maps names of activation nodes to the values that another implementation fed them: the piece of a
+    piecewise activation is then chosen by those, so that a value within rounding of a kink takes the same side in both.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, logits: bool = False):
+    def __init__(
+        self, model: onnx.ModelProto, *, logits: bool = False, regions: Mapping[str, np.ndarray] | None = None
+    ):
         super().__init__()
         graph = model.graph
         self._slots: dict[str, str] = {}  # ONNX name to attribute name: torch refuses dots
@@ -45,7 +50,7 @@ class OnnxTwin(torch.nn.Module):
             self._output = graph.output[0].name
         self._input = next(i.name for i in graph.input if i.name not in shapes)
         integers = {name: array for name, array in shapes.items() if array.dtype != np.float32}
-        self._steps = _steps(nodes, integers)
+        self._steps = _steps(nodes, integers, regions or {})
 
     def named_onnx_parameters(self) -> dict[str, torch.nn.Parameter]:
         """Trainable parameters under their ONNX names."""
@@ -60,7 +65,9 @@ class OnnxTwin(torch.nn.Module):
         return values[self._output]
 
 
-def _steps(nodes: Sequence[onnx.NodeProto], integers: dict[str, np.ndarray]) -> list[tuple[Callable, list[str], str]]:
+def _steps(
+    nodes: Sequence[onnx.NodeProto], integers: dict[str, np.ndarray], regions: Mapping[str, np.ndarray]
+) -> list[tuple[Callable, list[str], str]]:
     steps = []
     shape_values: set[str] = set(integers)
     for node in nodes:
@@ -69,8 +76,23 @@ def _steps(nodes: Sequence[onnx.NodeProto], integers: dict[str, np.ndarray]) -> 
         if node.op_type in ("Shape", "Constant") or (node.op_type != "Reshape" and not inputs):
             shape_values.add(node.output[0])  # only reshapes read these, and they are flattens here
             continue
-        steps.append((_function(node.op_type, attrs), inputs, node.output[0]))
+        function = _function(node.op_type, attrs)
+        if node.name in regions:
+            function = _forced(node.op_type, attrs, torch.from_numpy(regions[node.name]))
+        steps.append((function, inputs, node.output[0]))
     return steps
+
+
+def _forced(op: str, a: dict, fed: torch.Tensor) -> Callable:
+    """A piecewise activation whose pieces are chosen by `fed` instead of its own operand."""
+    if op == "Relu":
+        return lambda x: torch.where(fed > 0, x, 0.0)
+    if op == "HardSwish":
+        return lambda x: torch.where(fed <= -3, 0.0 * x, torch.where(fed >= 3, x, x * (x + 3) / 6))
+    if op == "HardSigmoid":
+        inside = (fed * a["alpha"] + a["beta"] > 0) & (fed * a["alpha"] + a["beta"] < 1)
+        return lambda x: torch.where(inside, x * a["alpha"] + a["beta"], (fed > 0).to(x.dtype))
+    raise NotImplementedError(op)
 
 
 def _function(op: str, a: dict) -> Callable:
