@@ -15,7 +15,10 @@ from edgec.backends.runners.base import Invocation
 from edgec.backends.runners.choose import choose_runner
 from edgec.backends.targets import find_target
 from edgec.graph.errors import UserError
+from edgec.runtime import TensorInfo
 from edgec.runtime.abi import Arch
+from edgec.runtime.dtypes import numpy_dtype
+from edgec.runtime.format import Binding, Slot
 from edgec.runtime.layout import read_artifact
 from edgec.runtime.tensorfile import read_tensors, write_tensors
 
@@ -72,6 +75,23 @@ def run_on_device(
         profile = json.loads(call.profile.read_text())
     losses = outputs.pop(_LOSSES, None)
     return DeviceRun(outputs, losses, profile, runner.description)
+
+
+def inputs_of(artifact: Path, program: str) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Inputs and scalars of a program, read off the file: the artifact need not run here. UserError E0606."""
+    programs = {found.name: found for found in read_artifact(artifact).variants[0].programs}
+    if program not in programs:
+        have = ", ".join(f"`{name}`" for name in programs)
+        hint = "`edgec compile --train` adds `train` and `eval`"
+        raise UserError("E0606", f"the artifact has no program `{program}`, only {have}", hint=hint)
+    bindings = programs[program].bindings
+    inputs, scalars = ([_tensor_info(b) for b in bindings if b.slot == slot] for slot in (Slot.INPUT, Slot.SCALAR))
+    return tuple(inputs), tuple(scalars)
+
+
+def _tensor_info(binding: Binding) -> TensorInfo:
+    bounds = (binding.low, binding.high) if binding.high >= binding.low else None
+    return TensorInfo(binding.name, binding.shape, numpy_dtype(binding.dtype), bounds)
 
 
 def choose_variant(artifact: Path, device: str, target: str | None) -> Target:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgec.graph.errors import UserError
-from edgec.runtime import Model, TensorInfo
+from edgec.runtime import TensorInfo
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,3 @@ def _difference(name: str, actual: np.ndarray, expected: np.ndarray) -> Differen
     errors = np.where(np.isnan(errors), np.inf, errors)
     finite = np.abs(expected[np.isfinite(expected)])
     return Difference(name, float(errors.max(initial=0.0)), float(finite.max(initial=0.0)))
-
-
-def verify(model: Path, artifact: Model, feeds: Mapping[str, np.ndarray]) -> list[Difference]:
-    """Program `infer` of an open artifact against the ONNX file `model`."""
-    return compare(artifact.run(feeds), run_onnxruntime(model, feeds))

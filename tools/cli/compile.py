@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgec.graph.errors import UserError
 from edgec.tools.cli.console import echo, format_bytes, format_count, show_json, show_table
 from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
 
 if TYPE_CHECKING:
+    from edgec.backends.base import Target
     from edgec.compiler.compile import CompileResult, Observer
     from edgec.compiler.report import Report
+    from edgec.tools.static_library import StaticLibrary
 
 _PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "plan", "lower", "pack")
 
@@ -24,6 +27,13 @@ _PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "p
 @MODEL
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="By default MODEL with .edge.")
 @compilation
+@click.option(
+    "--emit",
+    nargs=2,
+    type=(click.Choice(["static"]), click.Path(file_okay=False, path_type=Path)),
+    metavar="static DIR",
+    help="Write C sources that an application links. A micro-controller's go to OUTPUT with .static by default.",
+)
 @click.option("--dump-ir", type=click.Path(file_okay=False, path_type=Path), help="Write the program after every pass.")
 @click.option("--stop-after", type=click.Choice(_PHASES), help="Stop, with nothing written but dumps.")
 @click.option("--keep-kernels", type=click.Path(file_okay=False, path_type=Path), help="Keep the code images here.")
@@ -31,6 +41,7 @@ _PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "p
 def command(
     model: Path,
     output: Path | None,
+    emit: tuple[str, Path] | None,
     dump_ir: Path | None,
     stop_after: str | None,
     keep_kernels: Path | None,
@@ -42,7 +53,7 @@ def command(
     Example: edgec compile model.onnx --target rpi4 --shape x=1,3,224,224 --train --train-batch 8 -o model.edge
     """
     request = make_request(model, **options)
-    out = output or model.with_suffix(".edge")
+    out, sources = _places(model, output, emit, request.targets)
     from edgec.tools.api import build  # noqa: PLC0415  after the options were checked
 
     with _observer(dump_ir, stop_after) as observer:
@@ -51,10 +62,38 @@ def command(
         return
     if keep_kernels is not None:
         _keep_kernels(result, keep_kernels)
+    library = None if sources is None else _write_static(result, sources, model.stem)
     if as_json:
-        show_json(result.report.to_json())
-    else:
-        _show(result.report, out)
+        show_json(result.report.to_json() | ({"static": library.to_json()} if library else {}))
+        return
+    _show(result.report, out)
+    if library is not None:
+        _show_static(library)
+
+
+def _places(
+    model: Path, output: Path | None, emit: tuple[str, Path] | None, targets: Sequence[Target]
+) -> tuple[Path, Path | None]:
+    """Where the artifact goes, and the folder of C sources if there shall be one; that folder then holds both."""
+    if emit is None:
+        out = output or model.with_suffix(".edge")
+        linked = len(targets) == 1 and targets[0].c_source
+        return out, out.with_suffix(".static") if linked else None
+    if len(targets) != 1:
+        raise click.UsageError("--emit static takes one --target")
+    folder = emit[1]
+    try:
+        # Said before minutes of work rather than after.
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError("E0505", f"cannot make the folder `{folder}`: {error.strerror}") from error
+    return output or folder / f"{model.stem}.edge", folder
+
+
+def _write_static(result: CompileResult, folder: Path, name: str) -> StaticLibrary:
+    from edgec.tools.static_library import write_static  # noqa: PLC0415
+
+    return write_static(result, folder, name)
 
 
 @contextlib.contextmanager
@@ -87,6 +126,13 @@ def _keep_kernels(result: CompileResult, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for target, image in zip(result.report.targets, result.images, strict=True):
         (folder / f"{target.replace(':', '-')}.{image.kind}").write_bytes(image.data)
+
+
+def _show_static(library: StaticLibrary) -> None:
+    echo(
+        f"{library.folder}: C sources; constants {format_bytes(library.artifact_bytes)}, "
+        f"memory {format_bytes(library.memory_bytes)}, stack up to {format_bytes(library.stack_bytes)}"
+    )
 
 
 def _show(report: Report, out: Path) -> None:

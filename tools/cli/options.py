@@ -17,6 +17,10 @@ MODEL = click.argument("model", type=click.Path(dir_okay=False, path_type=Path))
 ARTIFACT = click.argument("artifact", type=click.Path(dir_okay=False, path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 THREADS = click.option("--threads", type=click.IntRange(min=1), help="Threads; by default one per core.")
+DEVICE = click.option(
+    "--device", default="local", show_default=True, help="local, qemu, ssh://[user@]host[:port], adb[:SERIAL]."
+)
+TARGET = click.option("--target", help="The variant to run, if it is not clear from the device.")
 
 
 class ShapeType(click.ParamType):

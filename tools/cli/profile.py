@@ -2,90 +2,137 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import statistics
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edgec.graph.errors import UserError
 from edgec.runtime import CallProfile, load
+from edgec.tools.cli.arrays import whole_file
 from edgec.tools.cli.console import echo, format_count, show_json, show_table
-from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
-from edgec.tools.verify import draw_feeds
-
-
-@dataclass(frozen=True)
-class CallTime:
-    """One call of the plan over several runs: the median of its durations."""
-
-    kernel: str
-    label: str
-    macs: int
-    nanoseconds: int
+from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
+from edgec.tools.profile import (
+    CallTime,
+    KernelTime,
+    by_kernel,
+    default_threads,
+    from_device,
+    measure_peak,
+    profile_here,
+    random_feeds,
+    summarise,
+)
 
 
 @click.command("profile")
 @ARTIFACT
 @click.option("--program", default="infer", show_default=True, help="Which program to run, on random inputs.")
-@click.option(
-    "--runs", default=20, show_default=True, type=click.IntRange(min=1), help="How often, after one unmeasured."
-)
+@click.option("--runs", default=20, show_default=True, type=click.IntRange(min=1), help="After one unmeasured.")
+@click.option("--calls", "each_call", is_flag=True, help="A row for every call, in the order of the plan.")
 @click.option(
     "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the last run for Perfetto (.json)."
 )
+@DEVICE
+@TARGET
 @THREADS
 @JSON
-def command(artifact: Path, program: str, runs: int, trace: Path | None, threads: int | None, as_json: bool) -> None:
-    """Show the time of every kernel call of ARTIFACT.
+def command(
+    artifact: Path,
+    program: str,
+    runs: int,
+    each_call: bool,
+    trace: Path | None,
+    device: str,
+    target: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Show which kernels of ARTIFACT take the time, and how near they come to this machine's peak.
+
+    The peak is that of numpy's matrix product with as many threads, measured right after. Times under emulation are
+    those of the emulator.
 
     Example: edgec profile model.edge --program train --threads 1 --trace step.json
     """
-    with load(artifact, threads) as model:
-        signature = model.signature(program)
-        feeds = draw_feeds(signature.inputs, seed=0) | {info.name: 0 for info in signature.scalars}
-        # On a session of its own, so that `model.run`'s defaults do not matter.
-        with model.session(threads) as session:
-            session.run(program, feeds)
-            measured = []
-            for _ in range(runs):
-                with session.profile() as calls:
-                    session.run(program, feeds)
-                measured.append(calls)
-    rows = summarise(measured)
-    if trace is not None:
-        _write_trace(trace, measured[-1])
-    if as_json:
-        show_json({"program": program, "runs": runs, "calls": [vars(row) for row in rows]})
+    peak = None
+    if device == "local":
+        with load(artifact, threads, target=target) as model:
+            measured = profile_here(model, program, runs)
+        rows, where = summarise(measured), "this machine"
+        peak = measure_peak(threads or default_threads())
+        if trace is not None:
+            _write_trace(trace, measured[-1])
+    elif trace is not None:
+        raise click.UsageError("--trace is for --device local: devices send back no points in time")
     else:
-        _show(rows)
-
-
-def summarise(runs: list[list[CallProfile]]) -> list[CallTime]:
-    """Call by call, in the order of the plan: every run makes the same calls."""
-    return [
-        CallTime(same[0].kernel, same[0].label, same[0].macs, int(statistics.median(call.ns for call in same)))
-        for same in zip(*runs, strict=True)
-    ]
-
-
-def _show(rows: list[CallTime]) -> None:
+        rows, where = _profile_elsewhere(device, artifact, program, runs, target, threads)
+    kernels = by_kernel(rows)
+    if as_json:
+        show_json(_record(program, runs, where, peak, kernels, rows))
+        return
+    if each_call:
+        _show_calls(rows)
+    else:
+        _show_kernels(kernels, peak)
     total = sum(row.nanoseconds for row in rows)
+    echo(f"{total / 1e6:.3f} ms in {len(rows)} calls of {len(kernels)} kernels, on {where}")
+    if peak is not None:
+        macs = sum(row.macs for row in rows)
+        echo(f"peak {peak:.1f} GFLOP/s; the program reaches {2 * macs / max(total, 1):.1f}")
+
+
+def _profile_elsewhere(
+    device: str, artifact: Path, program: str, runs: int, target: str | None, threads: int | None
+) -> tuple[list[CallTime], str]:
+    from edgec.tools.device_run import inputs_of, run_on_device  # noqa: PLC0415  lacking on a device
+
+    feeds = random_feeds(*inputs_of(artifact, program))
+    done = run_on_device(device, artifact, program, feeds, target=target, steps=runs, threads=threads or 1)
+    return from_device(done.profile), done.where
+
+
+def _show_kernels(kernels: list[KernelTime], peak: float | None) -> None:
+    total = sum(row.nanoseconds for row in kernels)
     show_table(
-        ("source", "kernel", "microseconds", "share", "MACs/s"),
+        ("kernel", "calls", "microseconds", "share", "MACs", "GFLOP/s", "of peak", "first computes"),
         [
             (
-                row.label,
                 row.kernel,
+                str(row.calls),
                 f"{row.nanoseconds / 1e3:.1f}",
                 f"{row.nanoseconds / max(total, 1):.1%}",
-                format_count(int(row.macs * 1e9 / row.nanoseconds)) if row.macs and row.nanoseconds else "",
+                format_count(row.macs) if row.macs else "",
+                f"{row.gflops:.1f}" if row.macs else "",
+                f"{row.gflops / peak:.0%}" if row.macs and peak else "",
+                row.labels[0],
             )
+            for row in kernels
+        ],
+    )
+
+
+def _show_calls(rows: list[CallTime]) -> None:
+    show_table(
+        ("computes", "kernel", "microseconds", "MACs"),
+        [
+            (row.label, row.kernel, f"{row.nanoseconds / 1e3:.1f}", format_count(row.macs) if row.macs else "")
             for row in rows
         ],
     )
-    echo(f"{total / 1e6:.3f} ms in {len(rows)} calls")
+
+
+def _record(
+    program: str, runs: int, where: str, peak: float | None, kernels: list[KernelTime], rows: list[CallTime]
+) -> dict:
+    return {
+        "program": program,
+        "runs": runs,
+        "device": where,
+        "peak_gflops": peak,
+        "kernels": [{**dataclasses.asdict(row), "gflops": row.gflops} for row in kernels],
+        "calls": [dataclasses.asdict(row) for row in rows],
+    }
 
 
 def _write_trace(path: Path, calls: list[CallProfile]) -> None:
@@ -103,7 +150,5 @@ def _write_trace(path: Path, calls: list[CallProfile]) -> None:
         }
         for call in calls
     ]
-    try:
-        path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}))
-    except OSError as error:
-        raise UserError("E0505", f"cannot write: {error.strerror}", where=str(path)) from error
+    with whole_file(path) as file:
+        file.write(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}).encode())

@@ -11,7 +11,7 @@ from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.tools.cli.arrays import read_arrays, write_arrays
 from edgec.tools.cli.console import echo, show_json, show_table
-from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
+from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
 
 
 @click.command("run")
@@ -19,10 +19,8 @@ from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
 @click.option("--input", "inputs", required=True, type=click.Path(path_type=Path), help="Arrays by input name (.npz).")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Where the outputs go (.npz).")
 @click.option("--program", default="infer", show_default=True, help="Which program to run.")
-@click.option(
-    "--device", default="local", show_default=True, help="local, qemu, ssh://[user@]host[:port], adb[:SERIAL]."
-)
-@click.option("--target", help="The variant to run, if it is not clear from the device.")
+@DEVICE
+@TARGET
 @THREADS
 @click.option("--check-finite", is_flag=True, help="Fail if an output holds a NaN or an infinity.")
 @JSON

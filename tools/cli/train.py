@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import time
 from pathlib import Path
 
 import click
 
 from edgec.runtime import load
-from edgec.runtime.fit import Evaluation, Fit, Progress, fit
-from edgec.runtime.schedule import Constant, Cosine, Schedule, WarmUp
+from edgec.runtime.fit import Evaluation, Fit, fit
+from edgec.runtime.schedule import Constant, Cosine, Schedule, Step, WarmUp
 from edgec.tools.cli.arrays import read_arrays
 from edgec.tools.cli.console import echo, show_json
+from edgec.tools.cli.interrupt import polite_interrupts
 from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
+from edgec.tools.cli.progress import format_seconds, training_display
 
-_SHOWN_EVERY = 0.02  # of all steps: how often the line of progress changes
+_INTERRUPTED = 130
 
 
 @click.command("train")
@@ -23,11 +25,19 @@ _SHOWN_EVERY = 0.02  # of all steps: how often the line of progress changes
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Arrays by input name, and labels (.npz).")
 @click.option("--eval-data", type=click.Path(path_type=Path), help="The same, to evaluate on after every epoch.")
 @click.option("--epochs", required=True, type=click.IntRange(min=1))
+@click.option("--max-steps", type=click.IntRange(min=1), help="End after so many steps at the latest.")
 @click.option("--lr", required=True, type=click.FloatRange(min=0), help="The learning rate.")
-@click.option("--schedule", type=click.Choice(["constant", "cosine"]), default="constant", show_default=True)
-@click.option("--warm-up", type=click.IntRange(min=0), default=0, help="Steps with a rising rate first.")
-@click.option("--seed", default=0, show_default=True, help="Of the order of samples.")
-@click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="Save here after every epoch.")
+@click.option("--schedule", type=click.Choice(["constant", "cosine", "step"]), default="constant", show_default=True)
+@click.option("--step-every", type=click.IntRange(min=1), help="Of --schedule step: steps from one rate to the next.")
+@click.option("--step-factor", type=click.FloatRange(min=0), default=0.1, show_default=True, help="And how it changes.")
+@click.option("--warmup", type=click.IntRange(min=0), default=0, help="Steps with a rising rate first.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of samples.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Save here after every epoch, and when interrupted.",
+)
+@click.option("--checkpoint-every", type=click.IntRange(min=1), help="Save after so many steps instead.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 @THREADS
 @JSON
@@ -36,63 +46,98 @@ def command(
     data: Path,
     eval_data: Path | None,
     epochs: int,
+    max_steps: int | None,
     lr: float,
     schedule: str,
-    warm_up: int,
+    step_every: int | None,
+    step_factor: float,
+    warmup: int,
     seed: int,
     checkpoint: Path | None,
+    checkpoint_every: int | None,
     resume: bool,
     threads: int | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Train ARTIFACT, which was compiled with --train, on data.
+
+    Ctrl-C ends it after the step at hand, with the checkpoint saved; --resume then goes on as if nothing had happened.
 
     Example: edgec train model.edge --data train.npz --epochs 3 --lr 0.01 --schedule cosine --checkpoint tuned.edgeckpt
     """
-    if resume and checkpoint is None:
-        raise click.UsageError("--resume goes on from a checkpoint: add --checkpoint")
+    if checkpoint is None and (resume or checkpoint_every):
+        name = "--resume goes on from" if resume else "--checkpoint-every is about"
+        raise click.UsageError(f"{name} a checkpoint: add --checkpoint FILE")
+    rates = _schedule(schedule, lr, step_every, step_factor, warmup)
     arrays, eval_arrays = read_arrays(data), read_arrays(eval_data) if eval_data else None
-    with load(artifact, threads) as model:
+    started = time.monotonic()
+    with load(artifact, threads) as model, training_display() as display, polite_interrupts() as stop:
         done = fit(
             model,
             arrays,
             epochs=epochs,
-            schedule=_schedule(schedule, lr, warm_up),
+            schedule=rates,
             eval_data=eval_arrays,
             seed=seed,
             checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every or 0,
             resume=resume,
-            on_progress=_show_progress if sys.stderr.isatty() else None,
-            on_evaluation=_show_evaluation,
+            max_steps=max_steps,
+            stop=stop,
+            on_progress=display.on_progress,
+            on_evaluation=lambda epoch, evaluation: display.say(_describe(epoch, evaluation)),
         )
+    seconds = time.monotonic() - started
     if as_json:
-        show_json(_record(done))
-    elif done.losses:
-        echo(f"{len(done.losses)} steps; loss {done.losses[0]:.4f} at the first, {done.losses[-1]:.4f} at the last")
+        show_json(_record(done, seconds))
     else:
-        echo("nothing to do: the checkpoint is at the last step already")
+        _show(done, seconds)
+    if done.stopped:
+        kept = (
+            f"`{checkpoint}` holds step {_end(done)}; --resume goes on" if checkpoint else "no --checkpoint: it is lost"
+        )
+        echo(f"interrupted: {kept}", err=True)
+    return _INTERRUPTED if done.stopped else 0
 
 
-def _schedule(name: str, lr: float, warm_up: int) -> Schedule:
-    chosen = {"constant": Constant, "cosine": Cosine}[name](lr)
-    return WarmUp(warm_up, chosen) if warm_up else chosen
+def _schedule(name: str, lr: float, every: int | None, factor: float, warmup: int) -> Schedule:
+    if (name == "step") != (every is not None):
+        raise click.UsageError("--schedule step and --step-every N belong together")
+    if name == "constant":
+        chosen: Schedule = Constant(lr)
+    elif name == "cosine":
+        chosen = Cosine(lr)
+    else:
+        chosen = Step(lr, every, factor)
+    return WarmUp(warmup, chosen) if warmup else chosen
 
 
-def _show_progress(progress: Progress) -> None:
-    last = progress.step == progress.steps
-    if last or progress.step % max(1, round(progress.steps * _SHOWN_EVERY)) == 0:
-        line = f"epoch {progress.epoch + 1}, step {progress.step}/{progress.steps}, loss {progress.loss:.4f}"
-        click.echo(f"\r\033[K{line}, {progress.seconds_left:.0f} s left", err=True, nl=last)
-
-
-def _show_evaluation(epoch: int, evaluation: Evaluation) -> None:
+def _describe(epoch: int, evaluation: Evaluation) -> str:
     figures = f"loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} of {evaluation.samples}"
-    echo(f"after epoch {epoch + 1}: {figures}", err=True)
+    return f"after epoch {epoch + 1}: {figures}"
 
 
-def _record(done: Fit) -> dict:
+def _end(done: Fit) -> int:
+    """The step after which the run ended."""
+    return done.first_step + len(done.losses)
+
+
+def _show(done: Fit, seconds: float) -> None:
+    if not done.losses:
+        echo("nothing to do: the checkpoint is at the last step already")
+        return
+    first, last = done.losses[0], done.losses[-1]
+    echo(
+        f"{len(done.losses)} steps in {format_seconds(seconds)}; loss {first:.4f} at the first, {last:.4f} at the last"
+    )
+
+
+def _record(done: Fit, seconds: float) -> dict:
     return {
         "first_step": done.first_step,
+        "steps": _end(done),
+        "seconds": seconds,
+        "stopped": done.stopped,
         "losses": list(done.losses),
         "evaluations": [dataclasses.asdict(evaluation) for evaluation in done.evaluations],
     }

@@ -9,9 +9,10 @@ import click
 from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.tools.cli.arrays import read_arrays
-from edgec.tools.cli.console import show_json, show_table
-from edgec.tools.cli.options import ARTIFACT, JSON, MODEL, THREADS
-from edgec.tools.verify import draw_feeds, verify
+from edgec.tools.cli.console import echo, show_json, show_table
+from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, MODEL, TARGET, THREADS
+from edgec.tools.device_run import inputs_of, run_on_device
+from edgec.tools.verify import compare, draw_feeds, run_onnxruntime
 
 
 @click.command("verify")
@@ -21,6 +22,8 @@ from edgec.tools.verify import draw_feeds, verify
 @click.option("--input", "inputs", type=click.Path(path_type=Path), help="Arrays by input name (.npz), else random.")
 @click.option("--seed", default=0, show_default=True, help="Of random inputs.")
 @click.option("--tolerance", default=1e-4, show_default=True, help="Of errors, relative to an output's largest value.")
+@DEVICE
+@TARGET
 @THREADS
 @JSON
 def command(
@@ -30,16 +33,26 @@ def command(
     inputs: Path | None,
     seed: int,
     tolerance: float,
+    device: str,
+    target: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Run MODEL and ARTIFACT on the same inputs and show the largest error of every output. Fails above the tolerance.
 
-    Example: edgec verify model.onnx model.edge
+    Example: edgec verify model.onnx model.edge --device qemu
     """
-    with load(artifact, threads) as opened:
-        feeds = read_arrays(inputs) if inputs else draw_feeds(opened.inputs, seed)
-        rows = verify(model, opened, feeds)
+    given = read_arrays(inputs) if inputs else None
+    if device == "local":
+        with load(artifact, threads, target=target) as opened:
+            feeds = given or draw_feeds(opened.inputs, seed)
+            outputs = opened.run(feeds)
+    else:
+        feeds = given or draw_feeds(inputs_of(artifact, "infer")[0], seed)
+        done = run_on_device(device, artifact, "infer", feeds, target=target, threads=threads or 1)
+        echo(f"ran on {done.where}", err=True)
+        outputs = done.outputs
+    rows = compare(outputs, run_onnxruntime(model, feeds))
     if as_json:
         show_json({"against": against, "outputs": {row.name: {**vars(row), "relative": row.relative} for row in rows}})
     else:

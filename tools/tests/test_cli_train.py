@@ -1,6 +1,11 @@
 """Training from the command line, on a few pictures of clothes: train, resume, export, profile."""
 
+import io
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import onnx
@@ -8,10 +13,12 @@ import onnxruntime
 import pytest
 
 import edgec
-from edgec.runtime import CallProfile
+from edgec.runtime import CallProfile, Checkpoint
+from edgec.runtime.fit import Progress
 from edgec.tools import api
 from edgec.tools.cli import main
-from edgec.tools.cli.profile import CallTime, summarise
+from edgec.tools.cli.progress import format_seconds, training_display
+from edgec.tools.profile import CallTime, KernelTime, by_kernel, from_device, summarise
 from edgec.tools.testing.data import fashion_mnist
 from edgec.tools.testing.models import small_cnn_onnx
 
@@ -42,6 +49,7 @@ def edgec_command(folder, monkeypatch, capsys):
     return run
 
 
+_COMMAND = "from edgec.tools.cli import main; main()"
 _TRAIN = ("train", "cnn.edge", "--data", "data.npz", "--lr", "0.05", "--threads", "1", "--json")
 
 
@@ -126,3 +134,84 @@ def test_a_summary_has_medians_call_by_call():
         [CallProfile("infer", "a", "x", 0, ns, 5), CallProfile("infer", "b", "y", 9, 2 * ns, 0)] for ns in (30, 10, 20)
     ]
     assert summarise(runs) == [CallTime("a", "x", 5, 20), CallTime("b", "y", 0, 40)]
+
+
+def test_kernels_are_summed_over_their_calls_and_sorted():
+    profile = {
+        "calls": [
+            {"kernel": "a", "label": "x", "macs": 1000, "tasks": 1, "nanoseconds": [1, 10]},
+            {"kernel": "b", "label": "y", "macs": 0, "tasks": 1, "nanoseconds": [1, 50]},
+            {"kernel": "a", "label": "z", "macs": 500, "tasks": 1, "nanoseconds": [1, 20]},
+        ]
+    }
+    slow, fast = by_kernel(from_device(profile))
+    assert (slow.kernel, slow.calls, slow.nanoseconds, slow.gflops) == ("b", 1, 50, 0.0)
+    assert fast == KernelTime("a", ("x", "z"), 2, 1500, 30) and fast.gflops == 100.0
+
+
+def test_profile_shows_kernels_beside_the_peak(edgec_command):
+    words = ("profile", "cnn.edge", "--runs", "2", "--threads", "1")
+    status, out, _ = edgec_command(*words, "--json")
+    record = json.loads(out)
+    kernels = record["kernels"]
+    assert status == 0 and record["device"] == "this machine" and record["peak_gflops"] > 0
+    assert sum(row["calls"] for row in kernels) == len(record["calls"])
+    assert sum(row["macs"] for row in kernels) == 9 * 32 * 784 + 9 * 32 * 64 * 196 + 3136 * 10
+    status, out, _ = edgec_command(*words)
+    assert status == 0 and "of peak" in out and "%" in out and "GFLOP/s" in out
+    assert edgec_command("profile", "cnn.edge", "--device", "qemu", "--trace", "t.json")[0] == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("with_rich", [True, False])
+def test_progress_on_a_terminal_with_and_without_rich(monkeypatch, with_rich):
+    if not with_rich:
+        monkeypatch.setitem(sys.modules, "rich.progress", None)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with training_display() as display:
+        display.on_progress(Progress(1, 2, 0, loss=0.5, lr=0.01, seconds_left=70.0))
+        display.say("after epoch 1: fine")
+        display.on_progress(Progress(2, 2, 1, loss=0.25, lr=0.001, seconds_left=0.0))
+    text = terminal.getvalue()
+    assert "after epoch 1: fine\n" in text and "loss 0.2500, rate 0.001, 0 s left" in text
+    assert ("1:10 left" in text) or with_rich  # rich draws only so often
+
+
+def test_durations_read_well():
+    assert [format_seconds(s) for s in (0.4, 59.4, 59.6, 3599, 3600)] == ["0 s", "59 s", "1:00", "59:59", "1:00:00"]
+
+
+def test_a_signal_stops_training_after_its_step_and_resuming_gives_the_whole_run(edgec_command, folder):
+    """A process of its own: the signal comes while it trains."""
+    checkpoint = folder / "stopped.edgeckpt"
+    options = ["--data", "data.npz", "--lr", "0.05", "--threads", "1", "--json", "--checkpoint", checkpoint]
+    words = [sys.executable, "-c", _COMMAND, "train", "cnn.edge", *options, "--epochs", "100000"]
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    stopped = json.loads(out)
+    assert process.returncode == 130 and stopped["stopped"], err
+    steps = len(stopped["losses"])
+    assert Checkpoint.of(checkpoint).step == steps and "--resume goes on" in err and "Traceback" not in err
+    more = ("--epochs", "100000", "--max-steps", str(steps + 2), "--resume", "--checkpoint", str(checkpoint))
+    second = json.loads(edgec_command(*_TRAIN, *more)[1])
+    whole = json.loads(edgec_command(*_TRAIN, *more[:4])[1])
+    assert second["first_step"] == steps and stopped["losses"] + second["losses"] == whole["losses"]
+
+
+def test_rates_follow_the_schedule(edgec_command):
+    """Rates of 0 leave the second half of the steps without effect: the loss of a batch seen again is the same."""
+    words = (*_TRAIN, "--schedule", "step", "--step-every", "8", "--step-factor", "0", "--epochs", "3")
+    losses = json.loads(edgec_command(*words)[1])["losses"]
+    assert sum(losses[8:16]) == pytest.approx(sum(losses[16:]), rel=1e-5)
+    assert edgec_command(*_TRAIN, "--epochs", "1", "--schedule", "step")[0] == 2
+    assert edgec_command(*_TRAIN, "--epochs", "1", "--step-every", "3")[0] == 2
+    warm = json.loads(edgec_command(*_TRAIN, "--epochs", "1", "--warmup", "1000000", "--max-steps", "3")[1])["losses"]
+    cold = json.loads(edgec_command(*_TRAIN, "--epochs", "1", "--max-steps", "3")[1])["losses"]
+    assert len(warm) == 3 and warm[0] == cold[0] and warm[2] > cold[2]
