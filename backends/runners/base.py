@@ -4,7 +4,8 @@
               [--profile JSON] [--load-checkpoint C] [--save-checkpoint C]
 
 `edgec-run` reads the program's inputs and scalars by name from IN, runs N steps, and writes the outputs of the last one
-to OUT. It exits 0, or prints `error[E....]: ...` to stderr and exits 1. Runners carry the files without looking inside.
+and the losses of all to OUT. It exits 0, or prints `error[E....]: ...` to stderr and exits 1. Runners carry the files
+without looking inside.
 """
 
 from __future__ import annotations

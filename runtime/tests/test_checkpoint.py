@@ -4,6 +4,7 @@ import dataclasses
 import platform
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -120,6 +121,33 @@ def test_sessions_see_what_was_loaded(saved, model):
     train(model, 1)
     model.load_checkpoint(saved)
     np.testing.assert_array_equal(session.run("infer", {"x": x})[1]["y"], after)
+
+
+def test_saving_while_another_thread_trains(artifact, model, tmp_path):
+    """Every file holds the parameters and the counter of one moment between two steps."""
+    batch, enough = feeds(), threading.Event()
+
+    def run():
+        while not enough.is_set():
+            model.step(batch, lr=0.001)
+
+    first = int(model.states()["steps"])
+    trainer = threading.Thread(target=run)
+    trainer.start()
+    moments = []
+    for _ in range(20):
+        model.save_checkpoint(tmp_path / "c")
+        moments.append(read_tensorfile(tmp_path / "c").arrays)
+    enough.set()
+    trainer.join()
+    with load(artifact, threads=1) as again:
+        done = first
+        for arrays in moments:
+            for _ in range(int(arrays["steps"]) - done):
+                again.step(batch, lr=0.001)
+            done = int(arrays["steps"])
+            np.testing.assert_array_equal(arrays["w"], again.parameters()["w"])
+    assert done > first
 
 
 # ---- Refusals. ----
