@@ -49,11 +49,9 @@ class TvmBackend:
         # A product's epilogue reads simple patterns only; any other operand is better read by a kernel of its own.
         result = anchor.output
         out = self._expected(result)
-        for value in follower.inputs:
-            if value.producer is None or value.type.shape != result.type.shape:
-                if classify(0, value.type.shape, self._expected(value), result.type.shape, out) is None:
-                    return False
-        return all(value.type.shape == result.type.shape for value in follower.outputs)
+        shape = result.type.shape
+        readable = all(classify(0, v.type.shape, self._expected(v), shape, out) for v in follower.inputs)
+        return readable and all(value.type.shape == shape for value in follower.outputs)
 
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         chosen: dict[str, Storage] = {}
@@ -73,9 +71,7 @@ class TvmBackend:
         return activation_storage(value, self.target)
 
     def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
-        """An output may overwrite an operand that only elementwise nodes read, element by element, where both lie
-        alike.
-        """
+        """An output may overwrite what only elementwise nodes read, element by element, where both lie alike."""
         own = {value for node in group.nodes for value in node.outputs}
         fixed = () if group.anchor.op.elementwise else group.anchor.inputs
         candidates = [
