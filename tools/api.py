@@ -101,18 +101,27 @@ def parse_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
 
 def build(request: Request, out: Path, observer: Observer | None = None) -> CompileResult | None:
     """Compile and write. None, with nothing written, where the observer's trace stops before the end."""
-    if not out.parent.is_dir():
-        # Said before minutes of work rather than after.
-        raise UserError("E0505", f"there is no folder `{out.parent}`", where=str(out))
+    _refuse_unwritable(out)  # before minutes of work rather than after
     module = request.read()
     result = compile_module(
         module, request.backends(), request.options, provenance=request.provenance(), observer=observer
     )
     if result is None:
         return None
-    write_artifact(out, result.artifact)
+    try:
+        write_artifact(out, result.artifact)
+    except OSError as error:
+        raise UserError("E0505", f"cannot write the artifact: {error.strerror}", where=str(out)) from error
     report = dataclasses.replace(result.report, artifact_bytes=out.stat().st_size)
     return dataclasses.replace(result, report=report)
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """UserError E0505. A device is refused: the artifact would take its place."""
+    if not out.parent.is_dir():
+        raise UserError("E0505", f"there is no folder `{out.parent}`", where=str(out))
+    if out.exists() and not out.is_file():
+        raise UserError("E0505", "there is something else than a file", where=str(out))
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,29 @@ class Forecast:
     param_bytes: int
     trained_bytes: int
     programs: dict[str, dict[str, ProgramFigures]]
+
+
+def problems(request: Request) -> list[UserError]:
+    """All that stands in the way of compiling: what cannot be imported, or else differentiated or lowered."""
+    found = []
+    attempts = [request, dataclasses.replace(request, train=None)] if request.train else [request]
+    for attempt in attempts:
+        try:
+            module = attempt.read()
+        except UserError as error:
+            return [error]  # nothing more can be known of a model that is not understood
+        try:
+            transform_module(module, attempt.options, Trace())
+        except UserError as error:
+            found.append(error)
+            continue  # without training, to see what has no lowering
+        for backend in attempt.backends():
+            try:
+                refuse_unsupported(module, [backend])
+            except UserError as error:
+                found.append(error)
+        break
+    return found
 
 
 def check(request: Request) -> Forecast:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from edgec.tools.cli.console import echo, format_bytes, format_count, show_json, show_table
+from edgec.graph.errors import UserError
+from edgec.tools.cli.console import echo, format_bytes, format_count, show_error, show_json, show_table
 from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
 
 
@@ -16,7 +17,7 @@ from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
 @MODEL
 @compilation
 @JSON
-def command(model: Path, as_json: bool, **options: Any) -> None:
+def command(model: Path, as_json: bool, **options: Any) -> int:
     """Say what of MODEL cannot be imported, differentiated or lowered for the targets, and the bytes it will need.
 
     Goes through all phases but code generation, in seconds.
@@ -24,12 +25,15 @@ def command(model: Path, as_json: bool, **options: Any) -> None:
     Example: edgec check model.onnx --target rpi4,cortex-m7 --train
     """
     request = make_request(model, **options)
-    from edgec.tools.api import check  # noqa: PLC0415  after the options were checked
+    from edgec.tools.api import check, problems  # noqa: PLC0415  after the options were checked
 
-    forecast = check(request)
+    try:
+        forecast = check(request)
+    except UserError as error:
+        return _show_problems(problems(request) or [error], as_json)
     if as_json:
         show_json(dataclasses.asdict(forecast))
-        return
+        return 0
     trained = f", {format_bytes(forecast.trained_bytes)} of them trained" if forecast.trained_bytes else ""
     echo(f"{model} can be compiled: parameters {format_bytes(forecast.param_bytes)}{trained}")
     show_table(
@@ -47,3 +51,13 @@ def command(model: Path, as_json: bool, **options: Any) -> None:
             for name, figures in programs.items()
         ],
     )
+    return 0
+
+
+def _show_problems(problems: list[UserError], as_json: bool) -> int:
+    if as_json:
+        names = ("code", "message", "where", "hint")
+        show_json({"problems": [{name: getattr(problem, name) for name in names} for problem in problems]})
+    for problem in problems:
+        show_error(problem)
+    return 1

@@ -39,12 +39,11 @@ def command(
 
     Example: edgec run model.edge --input in.npz -o out.npz --device ssh://pi@raspberrypi
     """
-    feeds = read_arrays(inputs)
     if device == "local":
         with load(artifact, threads, target=target) as model:
-            outputs = model.run(feeds, program=program)
+            outputs = model.run(read_arrays(inputs), program=program)
     else:
-        outputs = _run_elsewhere(device, artifact, program, feeds, target, threads)
+        outputs = _run_elsewhere(device, artifact, program, read_arrays(inputs), target, threads)
     if check_finite:
         _require_finite(outputs)
     if output is not None:
