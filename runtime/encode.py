@@ -9,7 +9,7 @@ import numpy as np
 
 from edgec.runtime import tables
 from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, Arch, Storage
-from edgec.runtime.dtypes import DTYPES, dtype_name, numpy_dtype
+from edgec.runtime.dtypes import DTYPES, dtype_name
 from edgec.runtime.format import Artifact, Opcode, Placement, Region, Tensor, Variant
 from edgec.runtime.tables import Section
 
@@ -78,9 +78,9 @@ def _table(dtype: np.dtype, rows: list[dict]) -> bytes:
 
 
 def stored_tensor(tensor: Tensor) -> np.ndarray:
-    """A tensor's elements in the order of the file, little-endian."""
+    """A tensor's elements in the order of the file, little-endian. The bits of a bf16 in a uint16 stay what they are."""
     data = np.asarray(tensor.data)
-    return tensor.storage.pack(data.astype(numpy_dtype(dtype_name(data.dtype)), copy=False))
+    return tensor.storage.pack(data.astype(data.dtype.newbyteorder("<"), copy=False))
 
 
 def encode_tensors(artifact: Artifact, names: Names, storages: Storages) -> tuple[bytes, list[int]]:

@@ -69,7 +69,7 @@ def _align(offset: int) -> int:
 def _plain(array: np.ndarray) -> np.ndarray:
     """Row-major and little-endian."""
     array = np.asarray(array, order="C")
-    return array.astype(array.dtype.newbyteorder("<")) if array.dtype.byteorder == ">" else array
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def _entry(name: str, array: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import platform
 import random
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from edgec.runtime.library import Status
 
 HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 CALLS = ("open", "flock", "ftruncate", "write", "fsync", "rename", "close")
-KILLS = 300
 LARGE = (512, 1024)  # 2 MB of f32
 
 
@@ -159,29 +159,31 @@ def test_two_writers_of_one_path(folder):
     folder.next_state()
 
 
-def test_killed_at_random_moments(tmp_path, driver):
+@pytest.mark.parametrize("kills", [60, pytest.param(300, marks=pytest.mark.long)])
+def test_killed_at_random_moments(kills, tmp_path, driver):
     """While 4 MB are saved again and again."""
     write_artifact(tmp_path / "large.edge", large_artifact())
     (tmp_path / "saves").mkdir()
     folder = Folder(tmp_path / "saves", driver, tmp_path / "large.edge")
-    moments = random.Random(1)
-    durable, interrupted = 0, 0
-    for _ in range(KILLS):
+    moments = random.Random(kills)
+    durable, interrupted, pace = 0, 0, 0.01
+    for number in range(kills):
         writer = folder.start()
         first = writer.stdout.readline()
         assert first.startswith("loaded "), "the checkpoint was not whole"
         loaded = int(first.split()[1])
         assert loaded in (durable, durable + 1), "neither the old state nor the new one"
-        # Saving takes some 3 ms or 30, by the disk.
-        try:
-            writer.wait(moments.uniform(0, 0.04))
-        except subprocess.TimeoutExpired:
-            writer.kill()
+        if number % 10 == 0:  # disks differ, and so does what else the machine does
+            began = time.monotonic()
+            first += writer.stdout.readline()
+            pace = time.monotonic() - began
+        time.sleep(moments.uniform(0, 2 * pace))
+        writer.kill()
         rest = writer.communicate()[0]
         assert writer.returncode == -9
-        durable = said(rest, "saved", loaded)
+        durable = said(first + rest, "saved", loaded)
         files = folder.files()
         assert files <= {"c.edgeckpt", "c.edgeckpt.tmp"}
         interrupted += "c.edgeckpt.tmp" in files
-    assert durable > KILLS // 10 and interrupted > KILLS // 10
+    assert durable >= kills // 10 and interrupted > kills // 20
     folder.next_state()

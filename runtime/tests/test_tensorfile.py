@@ -97,6 +97,12 @@ def test_layouts_of_numpy(tmp_path):
         np.testing.assert_array_equal(array, arrays[name])
 
 
+def test_uint16_is_the_bits_of_bf16(tmp_path):
+    bits = np.array([0x3F80, 1, 0xFFFF], np.uint16)
+    write_tensors(tmp_path / "t", {"t": bits})
+    np.testing.assert_array_equal(read_tensors(tmp_path / "t")["t"].view(np.uint16), bits)
+
+
 @pytest.mark.parametrize(
     "arrays, code",
     [
