@@ -78,7 +78,7 @@ def _table(dtype: np.dtype, rows: list[dict]) -> bytes:
 
 
 def stored_tensor(tensor: Tensor) -> np.ndarray:
-    """A tensor's elements in the order of the file, little-endian. The bits of a bf16 in a uint16 stay what they are."""
+    """A tensor's elements in the order of the file, little-endian. A uint16 holds the bits of a bf16."""
     data = np.asarray(tensor.data)
     return tensor.storage.pack(data.astype(data.dtype.newbyteorder("<"), copy=False))
 

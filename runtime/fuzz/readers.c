@@ -96,7 +96,9 @@ edgec_status read_artifact(const uint8_t *data, size_t bytes, edgec_location *re
     edgec_model_info info;
     edgec_model *model;
     void *copy = copy_exactly(data, bytes);
+    edgec_location elsewhere; /* in variants that this machine passes over */
     edgec_status status = edgec_model_open_memory(copy, bytes, &options, &model);
+    if (edgec_artifact_check(copy, bytes, &elsewhere) == EDGEC_OK && status == EDGEC_MALFORMED) abort();
     if (status == EDGEC_OK) {
         edgec_model_get(model, &info);
         touch_text(info.target);

@@ -34,7 +34,7 @@ needs_clang = pytest.mark.skipif("clang" not in COMPILER, reason="libFuzzer need
 def folder(tmp_path_factory):
     """A good artifact, a good checkpoint, and the objects of the fuzzer."""
     folder = tmp_path_factory.mktemp("fuzz")
-    write_artifact(folder / "sample.edge", sample(variant(HOST)))
+    write_artifact(folder / "sample.edge", sample(variant(HOST), variant(Arch.PORTABLE)))
     with load(folder / "sample.edge", threads=1) as model:
         model.save_checkpoint(folder / "sample.edgeckpt", step=3, seed=4)
     subprocess.run([COMPILER, *FLAGS, *SANITIZERS, "-c", *SOURCES, *FUZZ.glob("*.c")], cwd=folder, check=True)
