@@ -22,7 +22,7 @@ from edgec.tools.testing.group_case import check_group
 
 F32 = DType.F32
 TARGETS = [find_target(name) for name in ("x86", "x86-64-v3")]
-FEW = settings(max_examples=8, deadline=None)
+FEW = settings(max_examples=5, deadline=None)
 # Nothing here is a multiple of a vector except by chance: 1, primes, one more or less than a panel.
 CHANNELS = st.sampled_from([1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 40, 67])
 
@@ -121,7 +121,7 @@ def test_dense_weight_grad(target, geometry: Geometry, update: SgdUpdate | None)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-@settings(FEW, max_examples=6)
+@settings(FEW, max_examples=3)
 @given(geometry=geometries(groups=3))
 def test_grouped_forward(target, geometry: Geometry):
     forward(geometry, target)

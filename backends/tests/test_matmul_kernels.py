@@ -15,7 +15,7 @@ from edgec.tools.testing.group_case import check_group
 
 F32 = DType.F32
 TARGETS = [find_target(name) for name in ("x86", "x86-64-v3")]
-FEW = settings(max_examples=10, deadline=None)
+FEW = settings(max_examples=6, deadline=None)
 EXTENTS = st.sampled_from([1, 2, 3, 7, 8, 13, 16, 17, 29, 33, 50, 64, 97])
 
 

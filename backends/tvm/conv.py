@@ -36,11 +36,9 @@ def lower_conv2d(request: Request) -> Lowering | None:
     x, w = request.group.anchor.inputs
     weight, out = w.type.shape, request.group.anchor.output.type.shape
     bound = bind_results(request, Storage.channels_last(out))
-    if bound is None or is_depthwise(op, weight) and op.groups > 1 or not weight_fits(request, op, w):
+    if bound is None or (op.groups > 1 and is_depthwise(op, weight)) or not weight_fits(request, op, w):
         return None
     left = _patches(request, op, x, weight, out)
-    if left is None:
-        return None
     columns, depth = weight[0] // op.groups, math.prod(weight[1:])
     right = Panels(depth, columns, panel_width(columns, request.target), op.groups)
     placement = Placement(weight[0], _dense(out), batch_columns=columns)
@@ -59,8 +57,6 @@ def lower_conv2d_weight_grad(request: Request) -> Lowering | None:
     if bound is None or not same_order(request.storage[dy], Storage.channels_last(out)):
         return None
     left = _patches(request, op, x, weight, out)
-    if left is None:
-        return None
     columns = weight[0]
     strides = tuple(stride * columns for stride in _dense(out))
     width = panel_width(columns, request.target)
@@ -141,13 +137,13 @@ def _add_phase(
     spec = TransposeSpec(
         columns, depth, math.prod(w.type.shape[2:]), chosen, panel_width(depth, request.target), panels
     )
-    packed = request.workspace(max(1, len(chosen) * columns * depth))
+    right = Panels(len(chosen) * depth, columns, panels)
+    packed = request.workspace(right.elements)
     if chosen:
         request.call(spec, (w, packed), spec.tasks)
     patches = Patches(images * height * line, rows, taps, start)
     if placement.strides == (x.count * y.count, x.count, 1):
         patches = _merged(patches)
-    right = Panels(len(chosen) * depth, columns, panels)
     role = f"{_role(op, w.type.shape)}_input_grad"
     add_product(request, role, (patches, source), (right, packed), placement, bound)
 
@@ -186,8 +182,8 @@ def _run(taps: int, step: int, channels: int) -> tuple[Axis, Axis]:
 
 def _patches(
     request: Request, op: Convolution, x: Value, weight: tuple[int, ...], out: tuple[int, ...]
-) -> tuple[Patches, Operand] | None:
-    """The input of a convolution as the left matrix, padded where need be; None for a storage that cannot be read."""
+) -> tuple[Patches, Operand]:
+    """The input of a convolution as the left matrix, padded where need be."""
     images, channels = x.type.shape[:2]
     source, (height, width) = _padded(request, x, op.pads)
     line = width * channels

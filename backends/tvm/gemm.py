@@ -75,7 +75,8 @@ class Panels:
 
     @property
     def elements(self) -> int:
-        return self.depth * self.columns * self.groups
+        # A phase of a strided gradient may have no depth at all; its kernel still has the argument.
+        return max(1, self.depth * self.columns * self.groups)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""Storage by rule: forward, backward and update of a layer agree, and answers need no code generator."""
+
+import subprocess
+import sys
+
+from edgec.backends.targets import find_target
+from edgec.backends.tvm.backend import TvmBackend
+from edgec.backends.tvm.layouts import activation_storage
+from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.types import DType, tensor
+from edgec.runtime.abi import Storage
+from edgec.tools.testing.group_case import group_of
+
+F32 = DType.F32
+AVX2 = find_target("x86-64-v3")
+
+
+def training_step(groups: int = 1) -> Graph:
+    """A layer whose weight is scaled, as live batch norm does, with both gradients and a momentum update."""
+    graph = Graph("step")
+    op = Conv2d(pads=(1, 1, 1, 1), groups=groups)
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 2, 40, 8, 8))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 40, 40 // groups, 3, 3))
+    scale = graph.add_leaf(Role.PARAM, "scale", tensor(F32, 40, 1, 1, 1))
+    lr, v = graph.add_leaf(Role.SCALAR, "lr", tensor(F32)), graph.add_leaf(Role.STATE, "v", w.type)
+    scaled = graph.emit1(Mul(), w, scale, name="scaled")
+    y = graph.emit1(op, x, scaled, name="y")
+    graph.emit1(Conv2dInputGrad(**op.same(), input_size=(8, 8)), y, scaled, name="dx")
+    dw = graph.emit1(Mul(), graph.emit1(Conv2dWeightGrad(**op.same(), kernel_size=(3, 3)), x, y, name="raw"), scale)
+    graph.emit(SgdUpdate(momentum=0.9), w, dw, lr, v)
+    return graph
+
+
+def test_everything_near_a_weight_lies_as_the_weight():
+    for groups, expected in (
+        (1, Storage((40, 40, 3, 3), (2, 3, 1, 0), 16)),
+        (40, Storage((40, 1, 3, 3), (2, 3, 1, 0))),
+    ):
+        graph = training_step(groups)
+        chosen = TvmBackend(AVX2).choose_storage([[group_of(graph)]])
+        assert chosen == {"w": expected, "v": expected}
+        weights = [value for node in graph.nodes for value in node.outputs if value.type == graph.leaves["w"].type]
+        assert len(weights) == 5
+        assert {activation_storage(value, AVX2) for value in weights} == {expected}
+
+
+def test_maps_are_nhwc_and_batches_of_matrices_row_major():
+    graph = training_step()
+    maps = {node.output.name: activation_storage(node.output, AVX2) for node in graph.nodes if len(node.outputs) == 1}
+    assert maps["y"] == maps["dx"] == Storage.channels_last((2, 40, 8, 8))
+    attention = Graph("attention")
+    q = attention.add_leaf(Role.INPUT, "q", tensor(F32, 2, 4, 5, 6))
+    scores = attention.emit1(MatMul(transpose_b=True), q, q)
+    scaled = attention.emit1(Mul(), scores, attention.add_leaf(Role.PARAM, "s", tensor(F32, 1)))
+    assert activation_storage(scores, AVX2) == activation_storage(scaled, AVX2) == Storage.row_major((2, 4, 5, 5))
+
+
+def test_an_image_that_is_padded_anyway_stays_as_it_came():
+    graph = Graph("first")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 3, 8, 8))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 16, 3, 3, 3))
+    graph.emit1(Conv2d(pads=(1, 1, 1, 1)), x, w)
+    assert activation_storage(x, AVX2).is_row_major
+    graph.emit1(Conv2d(), x, w)
+    assert activation_storage(x, AVX2) == Storage.channels_last((1, 3, 8, 8))
+
+
+def test_micro_controllers_keep_rows():
+    backend, graph = TvmBackend(find_target("cortex-m7")), training_step()
+    assert backend.choose_storage([[group_of(graph)]]) == {}
+    assert all(backend.activation_storage(value).is_row_major for node in graph.nodes for value in node.outputs)
+
+
+def test_a_backend_answers_without_loading_tvm():
+    code = (
+        "import sys; from edgec.backends.targets import find_target; "
+        "from edgec.backends.tvm.backend import TvmBackend; TvmBackend(find_target('x86')); "
+        "assert 'tvm' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
