@@ -6,6 +6,7 @@ run that was interrupted and resumed from its checkpoint is the same run, to the
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ import numpy as np
 from edgec.runtime.binding import Model
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.schedule import Schedule
+from edgec.runtime.signature import TensorInfo
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -114,9 +116,11 @@ def fit(
     range, E0605 when the loss is not finite (parameters are those before that step), E0506 for a checkpoint of another
     model or of a run with another seed.
     """
-    batch, samples = _sizes(model, "train", data)
+    with _located("training data"):
+        batch, samples = _sizes(model, "train", data)
     if eval_data is not None:
-        _sizes(model, "eval", eval_data)  # said before an epoch of work rather than after
+        with _located("evaluation data"):
+            _sizes(model, "eval", eval_data)  # said before an epoch of work rather than after
     steps = epochs * samples // batch
     if max_steps is not None:
         steps = min(steps, max_steps)
@@ -144,7 +148,8 @@ def fit(
             end_of_epoch(current, step)
         current = epoch
         lr = schedule.rate(step, steps)
-        loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr)
+        with _located(f"step {step}, learning rate {lr:g}"):
+            loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr)
         losses.append(loss)
         done = step + 1
         if on_progress:
@@ -176,6 +181,16 @@ def _resume(model: Model, checkpoint: Path, seed: int) -> int:
     return saved.step
 
 
+@contextlib.contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Failures inside that know no place get this one."""
+    try:
+        yield
+    except RuntimeFailure as failure:
+        failure.where = failure.where or where
+        raise
+
+
 def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
     """(batch of the program, samples in the data), after checking that the data fits the program."""
     wanted = {b.name: b for b in model.signature(program).inputs}
@@ -183,8 +198,8 @@ def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
     if missing or extra:
         raise RuntimeFailure(
             "E0607",
-            f"the data has arrays {sorted(data)}, program `{program}` takes {sorted(wanted)}",
-            hint="name the arrays as the inputs of the model, and the class indices `labels`",
+            f"the data holds {_names(data)}; program `{program}` takes {_names(wanted)}",
+            hint="name the arrays as the inputs of the program",
         )
     for name in wanted:
         if data[name].ndim == 0:
@@ -199,6 +214,7 @@ def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
             raise RuntimeFailure(
                 "E0607", f"a sample of `{name}` has shape {data[name].shape[1:]}, the program takes {binding.shape[1:]}"
             )
+        _check_bounds(data[name], binding)
     if samples < batch:
         raise RuntimeFailure(
             "E0607",
@@ -206,6 +222,26 @@ def _sizes(model: Model, program: str, data: Arrays) -> tuple[int, int]:
             hint=f"compile with --train-batch {max(samples, 1)} or less",
         )
     return batch, samples
+
+
+def _check_bounds(array: np.ndarray, binding: TensorInfo) -> None:
+    """E0604 with the place in the data; what a step could say is the place in a shuffled batch."""
+    if binding.bounds is None or array.dtype.kind not in "iu":
+        return
+    low, high = binding.bounds
+    wrong = np.flatnonzero((array < low) | (array > high))
+    if len(wrong):
+        value = array.reshape(-1)[wrong[0]]
+        more = f"; {len(wrong) - 1} more are wrong" if len(wrong) > 1 else ""
+        raise RuntimeFailure(
+            "E0604",
+            f"`{binding.name}`[{wrong[0]}] is {value}, outside {low} to {high}{more}",
+            hint="number the classes from 0, in the order of the model's outputs",
+        )
+
+
+def _names(arrays: Mapping[str, object]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(arrays)) or "nothing"
 
 
 def _only_output(model: Model) -> str:

@@ -129,7 +129,7 @@ def test_evaluation_counts_every_sample_once(samples):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": np.zeros(8)}, "has arrays"),
+        ({"labels": np.zeros(8)}, "the data holds"),
         ({"x": np.zeros(7, np.float32)}, "different numbers of samples"),
         ({"x": np.zeros((8, 2), np.float32)}, "a sample of `x`"),
         ({"x": np.float32(0)}, "no axis of samples"),
@@ -150,3 +150,23 @@ def test_schedules():
     assert Cosine(2.0, floor=0.25).rate(10, 10) == pytest.approx(0.5)
     warm = WarmUp(4, Constant(1.0))
     assert [warm.rate(step, 8) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_labels_are_checked_in_the_order_of_the_data():
+    labels = np.array([0, 1, 2, 0, 1, 3, -1, 0])
+    with pytest.raises(RuntimeFailure) as caught:
+        fit(StandIn(), data(8) | {"target": labels}, epochs=1, schedule=Constant(0.1))
+    assert caught.value.code == "E0604" and caught.value.where == "training data"
+    assert caught.value.message == "`target`[5] is 3, outside 0 to 2; 1 more are wrong"
+
+
+def test_a_failing_step_is_named():
+    model = StandIn()
+
+    def step(feeds, lr):
+        raise RuntimeFailure("E0605", "the loss is not finite")
+
+    model.step = step
+    with pytest.raises(RuntimeFailure) as caught:
+        fit(model, data(8), epochs=1, schedule=Constant(0.5))
+    assert caught.value.where == "step 0, learning rate 0.5"
