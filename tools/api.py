@@ -11,6 +11,7 @@ from pathlib import Path
 from edgec import __version__
 from edgec.backends.base import Target
 from edgec.backends.targets import find_target
+from edgec.backends.toolchain import apt_command, toolchain
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
 from edgec.compiler.passbase import Options, Phase, Trace, run_pipeline
@@ -101,7 +102,9 @@ def parse_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
 
 def build(request: Request, out: Path, observer: Observer | None = None) -> CompileResult | None:
     """Compile and write. None, with nothing written, where the observer's trace stops before the end."""
-    _refuse_unwritable(out)  # before minutes of work rather than after
+    # Before minutes of work rather than after.
+    _refuse_unwritable(out)
+    _require_linkers(request.targets)
     module = request.read()
     result = compile_module(
         module, request.backends(), request.options, provenance=request.provenance(), observer=observer
@@ -122,6 +125,15 @@ def _refuse_unwritable(out: Path) -> None:
         raise UserError("E0505", f"there is no folder `{out.parent}`", where=str(out))
     if out.exists() and not out.is_file():
         raise UserError("E0505", "there is something else than a file", where=str(out))
+
+
+def _require_linkers(targets: Sequence[Target]) -> None:
+    """UserError E0402 for the first target whose code cannot be linked here."""
+    for target in targets:
+        linker = None if target.c_source else toolchain(target.arch).linker
+        if linker is not None and linker.path() is None:
+            message, hint = f"`{linker.names[0]}` is needed to link kernels", apt_command(linker.packages)
+            raise UserError("E0402", message, where=f"target {target.name}", hint=hint)
 
 
 @dataclass(frozen=True)

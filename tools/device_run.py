@@ -83,7 +83,8 @@ def inputs_of(artifact: Path, program: str) -> tuple[tuple[TensorInfo, ...], tup
     if program not in programs:
         have = ", ".join(f"`{name}`" for name in programs)
         hint = "`edgec compile --train` adds `train` and `eval`"
-        raise UserError("E0606", f"the artifact has no program `{program}`, only {have}", hint=hint)
+        message = f"the artifact has no program `{program}`, only {have}"
+        raise UserError("E0606", message, where=str(artifact), hint=hint)
     bindings = programs[program].bindings
     inputs, scalars = ([_tensor_info(b) for b in bindings if b.slot == slot] for slot in (Slot.INPUT, Slot.SCALAR))
     return tuple(inputs), tuple(scalars)
@@ -98,12 +99,14 @@ def choose_variant(artifact: Path, device: str, target: str | None) -> Target:
     """The target of the variant that `device` would run. UserError E0504 if the artifact has none."""
     names = [variant.target for variant in read_artifact(artifact).variants]
     if target is not None and target not in names:
-        raise UserError("E0504", f"the artifact has no variant for `{target}`", hint=f"it has {', '.join(names)}")
+        message, hint = f"the artifact has no variant for `{target}`", f"it has {', '.join(names)}"
+        raise UserError("E0504", message, where=str(artifact), hint=hint)
     candidates = [find_target(name) for name in ([target] if target else names)]
     if device == "local":
         return candidates[0]  # the runtime itself picks what fits this machine
     # Boards are Arm more often than not; qemu is for Arm only.
     preferred = [candidate for candidate in candidates if candidate.arch is Arch.AARCH64]
     if not preferred and device == "qemu":
-        raise UserError("E0504", "the artifact has no variant for aarch64", hint="edgec compile --target x86,rpi4")
+        message, hint = "the artifact has no variant for aarch64", "compile for more than one: --target x86,rpi4"
+        raise UserError("E0504", message, where=str(artifact), hint=hint)
     return (preferred or candidates)[0]

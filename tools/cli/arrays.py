@@ -41,7 +41,11 @@ def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
         with archive.open(info) as file:
             shape, _, dtype = _read_header(file)
             if dtype.hasobject:
-                raise UserError("E0507", f"`{info.filename}` holds Python objects, not numbers", where=str(path))
+                message, hint = (
+                    f"`{info.filename}` holds Python objects, not numbers",
+                    "give the arrays a numeric dtype",
+                )
+                raise UserError("E0507", message, where=str(path), hint=hint)
             count = 1
             for extent in shape:
                 count *= extent

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import platform
 import shlex
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import click
 
@@ -55,6 +58,38 @@ def format_count(count: int) -> str:
     return f"{count}" if not units[0] else f"{size:.3g}{units[0]}"
 
 
+# Of a file system without room, or that takes nothing.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+# What to do about an error that does not say so itself.
+_ADVICE = {
+    "E0101": "torch.onnx.export writes an ONNX model",
+    "E0103": "export the model with other operators in place of these, or cut it before them",
+    "E0106": "look at the path",
+    "E0501": "`edgec compile` makes one from a model",
+    "E0502": "copy or compile the file again",
+    "E0505": "choose another place",
+    "E0506": "give the file that --checkpoint wrote",
+    "E0507": "look at the path",
+    "E0603": "`edgec inspect` shows the shapes; --shape and --train-batch of `edgec compile` choose them",
+    "E0605": "lower the learning rate, and look in the data for values that are not finite",
+    "E0611": "look in the inputs for values that are not finite or very large",
+    "E0612": "`edgec inspect` shows which model an artifact was compiled from",
+}
+
+
+@contextlib.contextmanager
+def located(where: object) -> Iterator[None]:
+    """Errors inside that know no place get this one."""
+    try:
+        yield
+    except Exception as error:
+        failure = as_user_error(error)
+        if failure is None or failure.where:
+            raise
+        raise UserError(failure.code, failure.message, where=str(where), hint=failure.hint) from error
+
+
 def as_user_error(error: Exception) -> UserError | None:
     """The user's mistake behind an exception, or None if it is a bug of ours."""
     if isinstance(error, UserError):
@@ -65,10 +100,17 @@ def as_user_error(error: Exception) -> UserError | None:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _COMPILE_MODULES:
         message = f"this command needs the Python package `{error.name}`"
         return UserError("E0402", message, hint="pip install 'edgec[compile]'")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        # A file of our own making: what the user named is reported where it is written.
+        where = error.filename or f"a temporary file, in {tempfile.gettempdir()} or the kernel cache"
+        hint = "make room, or let TMPDIR and EDGEC_CACHE name folders that have some"
+        return UserError("E0505", f"cannot write: {error.strerror}", where=str(where), hint=hint)
     return None
 
 
 def show_error(error: UserError) -> None:
+    if error.hint is None and error.code in _ADVICE:
+        error = UserError(error.code, error.message, where=error.where, hint=_ADVICE[error.code])
     head, _, rest = error.render().partition("\n")
     code, _, message = head.partition(": ")
     echo(f"{click.style(code, fg='red', bold=True)}: {message}", err=True)

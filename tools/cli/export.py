@@ -39,9 +39,11 @@ def find_source(artifact: Path, model: Path | None) -> Path:
     provenance = read_artifact(artifact).manifest.get("provenance", {})
     source = model or artifact.parent / provenance.get("model", "")
     if not source.is_file():
-        raise UserError("E0507", f"cannot read the model `{source}`", hint="--model MODEL says where it is")
+        message = "the model that it was compiled from cannot be read"
+        raise UserError("E0507", message, where=str(source), hint="--model MODEL says where it is")
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != provenance.get("model_sha256", digest):
-        raise UserError("E0507", f"`{source}` is not the model that {artifact.name} was compiled from")
+        message = f"this is not the model that {artifact.name} was compiled from"
+        raise UserError("E0507", message, where=str(source), hint="--model MODEL says where that is")
     return source

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgec.tools.cli.console import located
+
 if TYPE_CHECKING:
     from edgec.compiler.train import Train
     from edgec.tools.api import Request
@@ -79,7 +81,9 @@ def make_request(
     from edgec.tools.api import Request, parse_targets  # noqa: PLC0415  a wrong option is answered before onnx loads
 
     train = make_train(specification, batch=train_batch, **train_options)
-    return Request(model, parse_targets(target), dict(shapes), batch, train)
+    with located(f"--target {target}"):
+        targets = parse_targets(target)
+    return Request(model, targets, dict(shapes), batch, train)
 
 
 def make_train(specification: str | None, **options: Any) -> Train | None:

@@ -10,7 +10,7 @@ import click
 
 from edgec.runtime import CallProfile, load
 from edgec.tools.cli.arrays import whole_file
-from edgec.tools.cli.console import echo, format_count, show_json, show_table
+from edgec.tools.cli.console import echo, format_count, located, show_json, show_table
 from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
 from edgec.tools.profile import (
     CallTime,
@@ -57,7 +57,7 @@ def command(
     """
     peak = None
     if device == "local":
-        with load(artifact, threads, target=target) as model:
+        with located(artifact), load(artifact, threads, target=target) as model:
             measured = profile_here(model, program, runs)
         rows, where = summarise(measured), "this machine"
         peak = measure_peak(threads or default_threads())
@@ -87,8 +87,9 @@ def _profile_elsewhere(
 ) -> tuple[list[CallTime], str]:
     from edgec.tools.device_run import inputs_of, run_on_device  # noqa: PLC0415  lacking on a device
 
-    feeds = random_feeds(*inputs_of(artifact, program))
-    done = run_on_device(device, artifact, program, feeds, target=target, steps=runs, threads=threads or 1)
+    with located(f"device {device}"):
+        feeds = random_feeds(*inputs_of(artifact, program))
+        done = run_on_device(device, artifact, program, feeds, target=target, steps=runs, threads=threads or 1)
     return from_device(done.profile), done.where
 
 

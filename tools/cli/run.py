@@ -10,7 +10,7 @@ import numpy as np
 from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.tools.cli.arrays import read_arrays, write_arrays
-from edgec.tools.cli.console import echo, show_json, show_table
+from edgec.tools.cli.console import echo, located, show_json, show_table
 from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
 
 
@@ -40,12 +40,15 @@ def command(
     Example: edgec run model.edge --input in.npz -o out.npz --device ssh://pi@raspberrypi
     """
     if device == "local":
-        with load(artifact, threads, target=target) as model:
-            outputs = model.run(read_arrays(inputs), program=program)
+        with located(artifact), load(artifact, threads, target=target) as model:
+            model.signature(program)
+            with located(inputs):
+                outputs = model.run(read_arrays(inputs), program=program)
     else:
         outputs = _run_elsewhere(device, artifact, program, read_arrays(inputs), target, threads)
     if check_finite:
-        _require_finite(outputs)
+        with located(f"{artifact}, {inputs}"):
+            _require_finite(outputs)
     if output is not None:
         write_arrays(output, outputs)
     if as_json:
@@ -70,7 +73,8 @@ def _run_elsewhere(
 ) -> dict[str, np.ndarray]:
     from edgec.tools.device_run import run_on_device  # noqa: PLC0415  a device that runs by itself lacks what it loads
 
-    done = run_on_device(device, artifact, program, feeds, target=target, threads=threads or 1)
+    with located(f"device {device}"):
+        done = run_on_device(device, artifact, program, feeds, target=target, threads=threads or 1)
     echo(f"ran on {done.where}", err=True)
     return done.outputs
 

@@ -12,7 +12,7 @@ from edgec.runtime import load
 from edgec.runtime.fit import Evaluation, Fit, fit
 from edgec.runtime.schedule import Constant, Cosine, Schedule, Step, WarmUp
 from edgec.tools.cli.arrays import read_arrays
-from edgec.tools.cli.console import echo, show_json
+from edgec.tools.cli.console import echo, located, show_json
 from edgec.tools.cli.interrupt import polite_interrupts
 from edgec.tools.cli.options import ARTIFACT, JSON, THREADS
 from edgec.tools.cli.progress import format_seconds, training_display
@@ -71,7 +71,12 @@ def command(
     rates = _schedule(schedule, lr, step_every, step_factor, warmup)
     arrays, eval_arrays = read_arrays(data), read_arrays(eval_data) if eval_data else None
     started = time.monotonic()
-    with load(artifact, threads) as model, training_display() as display, polite_interrupts() as stop:
+    with (
+        located(artifact),
+        load(artifact, threads) as model,
+        training_display() as display,
+        polite_interrupts() as stop,
+    ):
         done = fit(
             model,
             arrays,

@@ -9,7 +9,7 @@ import click
 from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.tools.cli.arrays import read_arrays
-from edgec.tools.cli.console import echo, show_json, show_table
+from edgec.tools.cli.console import echo, located, show_json, show_table
 from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, MODEL, TARGET, THREADS
 from edgec.tools.device_run import inputs_of, run_on_device
 from edgec.tools.verify import compare, draw_feeds, run_onnxruntime
@@ -44,12 +44,13 @@ def command(
     """
     given = read_arrays(inputs) if inputs else None
     if device == "local":
-        with load(artifact, threads, target=target) as opened:
+        with located(artifact), load(artifact, threads, target=target) as opened:
             feeds = given or draw_feeds(opened.inputs, seed)
             outputs = opened.run(feeds)
     else:
         feeds = given or draw_feeds(inputs_of(artifact, "infer")[0], seed)
-        done = run_on_device(device, artifact, "infer", feeds, target=target, threads=threads or 1)
+        with located(f"device {device}"):
+            done = run_on_device(device, artifact, "infer", feeds, target=target, threads=threads or 1)
         echo(f"ran on {done.where}", err=True)
         outputs = done.outputs
     rows = compare(outputs, run_onnxruntime(model, feeds))
@@ -64,4 +65,4 @@ def command(
     # Written so that a NaN, were there one, would fail.
     if worst is not None and not worst.relative <= tolerance:
         message = f"output `{worst.name}` is off by {worst.relative:.3g} of its largest value; {tolerance:g} is allowed"
-        raise UserError("E0612", message)
+        raise UserError("E0612", message, where=f"{artifact}, {model}")
