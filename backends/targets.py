@@ -117,7 +117,7 @@ _MACHINE_FLAGS = {
     "cortex-m4": ("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"),
     "cortex-m7": ("-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"),
     "cortex-m55": ("-mcpu=cortex-m55", "-mthumb", "-mfpu=auto", "-mfloat-abi=hard"),
-    "riscv32": ("-march=rv32imafc", "-mabi=ilp32f"),
+    "riscv32": ("-march=rv32imafc", "-mabi=ilp32f", "--specs=picolibc.specs"),
 }
 
 

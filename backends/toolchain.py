@@ -124,11 +124,12 @@ def execute(
 
 
 def target_status(target: Target) -> TargetStatus:
-    """What is missing for compiling to `target`; where its code can run here stands in `runs_on` and `notes`."""
+    """What is missing for compiling to `target`; where its code can run here stands in `runs_on` and `notes`.
+
+    The C of a target without machine code is compiled by whoever links it: emitting needs no compiler.
+    """
     tools = toolchain(target.arch)
     needed = [] if tools.linker is None else [tools.linker]
-    if target.c_source:
-        needed.append(tools.compiler)
     absent = [tool for tool in needed if tool.path() is None]
     missing = [tool.names[0] for tool in absent]
     install = [apt_command([package for tool in absent for package in tool.packages])] if absent else []

@@ -61,7 +61,7 @@ def _machine(target: Target) -> Target:
 
 
 def c_image(functions: dict[str, bytes]) -> bytes:
-    """The text of all kernels, in the order of their names. They are static: the table of whoever links them follows."""
+    """The text of all kernels, in the order of their names: static, for the table of whoever links them to follow."""
     return "\n".join([PRELUDE, *(functions[name].decode() for name in sorted(functions))]).encode()
 
 

@@ -111,7 +111,8 @@ def test_targets_lists_names_and_install_commands(edgec, monkeypatch):
     assert targets["rpi5"]["features"] == ["dotprod", "fp16"] and targets["rpi5"]["arch"] == "aarch64"
     assert not targets["rpi5"]["ready"] and "apt-get install binutils-aarch64-linux-gnu" in targets["rpi5"]["install"]
     _, table, _ = edgec("targets")
-    assert "missing arm-none-eabi-gcc: apt-get install gcc-arm-none-eabi" in table
+    assert "missing aarch64-linux-gnu-ld: apt-get install binutils-aarch64-linux-gnu" in table
+    assert "to run it here: apt-get install gcc-arm-none-eabi" in table
 
 
 def test_doctor_is_healthy_here_and_not_without_a_linker(edgec, monkeypatch):
