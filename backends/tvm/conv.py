@@ -138,7 +138,7 @@ def _add_phase(
         columns, depth, math.prod(w.type.shape[2:]), chosen, panel_width(depth, request.target), panels
     )
     right = Panels(len(chosen) * depth, columns, panels)
-    packed = request.workspace(right.elements)
+    packed = request.workspace(max(1, right.elements))  # a phase without taps reads nothing of it
     if chosen:
         request.call(spec, (w, packed), spec.tasks)
     patches = Patches(images * height * line, rows, taps, start)

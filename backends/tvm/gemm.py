@@ -75,8 +75,7 @@ class Panels:
 
     @property
     def elements(self) -> int:
-        # A phase of a strided gradient may have no depth at all; its kernel still has the argument.
-        return max(1, self.depth * self.columns * self.groups)
+        return self.depth * self.columns * self.groups
 
 
 @dataclass(frozen=True)
