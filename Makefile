@@ -37,6 +37,7 @@ format: $(READY) ## format the sources
 	$(PYTHON) -m ruff format .
 
 bench: $(READY) ## measure, against peers where they are installed
+	$(PYTHON) -m pip install --quiet --no-build-isolation --editable '.[bench]'
 	$(PYTHON) -m edgec.tools.bench
 
 clean: ## delete what builds leave in the tree; .venv stays

@@ -1,0 +1,98 @@
+"""Who can be compared: a description (JSON) to a function that does one step on fixed data.
+
+Kinds: `edgec` (artifact, program, threads, lr), `onnxruntime` and `openvino` (model, threads), `torch` (model, mode,
+program, threads, lr). All draw the same data from the same seed. Peers are imported here, in the worker's process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgec.runtime import load
+
+Step = Callable[[], object]
+
+TORCH_MODES = ("eager", "channels_last", "compile")
+
+
+def build_step(spec: Mapping) -> Step:
+    return {"edgec": _edgec, "onnxruntime": _onnxruntime, "openvino": _openvino, "torch": _torch}[spec["kind"]](spec)
+
+
+def draw(shape: tuple[int, ...], dtype: np.dtype, high: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.integer):
+        return rng.integers(0, high + 1, shape).astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def _edgec(spec: Mapping) -> Step:
+    model = load(spec["artifact"], threads=spec["threads"])
+    signature = model.signature(spec["program"])
+    feeds = {info.name: draw(info.shape, info.dtype, (info.bounds or (0, 1))[1]) for info in signature.inputs}
+    if spec["program"] == "train":
+        return lambda: model.step(feeds, lr=spec["lr"])
+    return lambda: model.run(feeds)
+
+
+def _onnxruntime(spec: Mapping) -> Step:
+    import onnxruntime as ort  # noqa: PLC0415  a peer
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = spec["threads"]
+    session = ort.InferenceSession(spec["model"], options, providers=["CPUExecutionProvider"])
+    feeds = {name: draw(tuple(shape), np.dtype(np.float32)) for name, shape in spec["shapes"].items()}
+    return lambda: session.run(None, feeds)
+
+
+def _openvino(spec: Mapping) -> Step:
+    import openvino as ov  # noqa: PLC0415  a peer
+
+    core = ov.Core()
+    model = core.read_model(spec["model"])
+    model.reshape({name: list(shape) for name, shape in spec["shapes"].items()})
+    config = {
+        "INFERENCE_NUM_THREADS": spec["threads"],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    request = core.compile_model(model, "CPU", config).create_infer_request()
+    feeds = {name: draw(tuple(shape), np.dtype(np.float32)) for name, shape in spec["shapes"].items()}
+    return lambda: request.infer(feeds)
+
+
+def _torch(spec: Mapping) -> Step:
+    import onnx  # noqa: PLC0415  a peer needs it
+    import torch  # noqa: PLC0415  a peer
+
+    from edgec.tools.testing.torch_model import OnnxTwin  # noqa: PLC0415  loads torch
+
+    torch.set_num_threads(spec["threads"])
+    torch.manual_seed(0)
+    twin = OnnxTwin(onnx.load(spec["model"]), logits=spec["program"] == "train")
+    ((_, shape),) = spec["shapes"].items()
+    x = torch.from_numpy(draw(tuple(shape), np.dtype(np.float32)))
+    if spec["mode"] != "eager":
+        twin, x = twin.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    function = torch.compile(twin) if spec["mode"] == "compile" else twin
+    if spec["program"] == "infer":
+        function.eval()
+
+        def infer() -> object:
+            with torch.inference_mode():
+                return function(x)
+
+        return infer
+    labels = torch.from_numpy(draw((shape[0],), np.dtype(np.int64), spec["classes"] - 1))
+    optimizer = torch.optim.SGD(twin.parameters(), lr=spec["lr"])
+
+    def train() -> object:
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(function(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return train
