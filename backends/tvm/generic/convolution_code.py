@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import Index
-from edgec.backends.tvm.generic.loops_code import Variable, inside, loops, where
+from edgec.backends.tvm._tvm import Expr, T
+from edgec.backends.tvm.builder import Index, bind
+from edgec.backends.tvm.generic.loops_code import Range, Variable, inside, loops_over, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, quotient, remainder
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -21,10 +21,12 @@ def conv2d(op: Conv2d, inputs: Sequence[Tensor], index: Sequence[Index]) -> tupl
     channels = w.shape[1]
     window = op.window(x.shape[2:], w.shape[2:])
     first = quotient(o, w.shape[0] // op.groups) * channels if op.groups > 1 else 0
+    rows, row_tests = _taps_inside(window, 0, oy)
+    columns, column_tests = _taps_inside(window, 1, ox)
     total = Variable(0.0)
-    with loops(channels, *window.kernel) as (c, ky, kx):
+    with loops_over((0, channels), rows, columns) as (c, ky, kx):
         iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
-        with where(inside_input(window, iy, ix)):
+        with where(row_tests(iy) + column_tests(ix)):
             total.add(x.load([n, first + c, iy, ix]) * w.load([o, c, ky, kx]))
     return (total.value,)
 
@@ -36,10 +38,12 @@ def conv2d_input_grad(op: Conv2dInputGrad, inputs: Sequence[Tensor], index: Sequ
     window = op.window(op.input_size, w.shape[2:])
     channels, outputs = w.shape[1], w.shape[0] // op.groups
     first = quotient(c, channels) * outputs if op.groups > 1 else 0
+    dense = window.strides == window.dilations == (1, 1)
+    ranges = [_taps_reading(window, axis, i) if dense else (0, window.kernel[axis]) for axis, i in enumerate((iy, ix))]
     total = Variable(0.0)
-    with loops(outputs, *window.kernel) as (o, ky, kx):
+    with loops_over((0, outputs), *ranges) as (o, ky, kx):
         oy, ox, conditions = reader(window, iy, ix, ky, kx)
-        with where(conditions):
+        with where([] if dense else conditions):
             total.add(dy.load([n, first + o, oy, ox]) * w.load([first + o, remainder(c, channels), ky, kx]))
     return (total.value,)
 
@@ -50,12 +54,52 @@ def conv2d_weight_grad(op: Conv2dWeightGrad, inputs: Sequence[Tensor], index: Se
     o, c, ky, kx = index
     window = op.window(x.shape[2:], op.kernel_size)
     first = quotient(o, dy.shape[1] // op.groups) * (x.shape[1] // op.groups) if op.groups > 1 else 0
+    rows, row_tests = _windows_inside(window, 0, ky)
+    columns, column_tests = _windows_inside(window, 1, kx)
     total = Variable(0.0)
-    with loops(dy.shape[0], *window.output) as (n, oy, ox):
+    with loops_over((0, dy.shape[0]), rows, columns) as (n, oy, ox):
         iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
-        with where(inside_input(window, iy, ix)):
+        with where(row_tests(iy) + column_tests(ix)):
             total.add(x.load([n, first + c, iy, ix]) * dy.load([n, o, oy, ox]))
     return (total.value,)
+
+
+# What a loop runs over, and what is left to test of a read position in it.
+_Part = tuple[Range, Callable[[Index], list[Expr]]]
+
+
+def _taps_inside(window: Window, axis: int, out: Index) -> _Part:
+    """The taps of window `out` that lie in the input: a range where taps are neighbours, else all of them and tests."""
+    if window.dilations[axis] != 1:
+        return (0, window.kernel[axis]), lambda i: _inside_axis(window, axis, i)
+    return _clipped(window, axis, out * window.strides[axis], window.kernel[axis]), _nothing
+
+
+def _windows_inside(window: Window, axis: int, tap: Index) -> _Part:
+    """The windows whose tap `tap` lies in the input: a range where windows are neighbours, else all and tests."""
+    if window.strides[axis] != 1:
+        return (0, window.output[axis]), lambda i: _inside_axis(window, axis, i)
+    return _clipped(window, axis, tap * window.dilations[axis], window.output[axis]), _nothing
+
+
+def _nothing(i: Index) -> list[Expr]:
+    return []
+
+
+def _clipped(window: Window, axis: int, origin: Index, extent: int) -> Range:
+    """0 <= k < extent with origin + k - low inside the input."""
+    low, size = window.low[axis], window.size[axis]
+    start = bind(T.max(0, low - origin)) if low > 0 else 0
+    stop = bind(T.min(extent, size + low - origin)) if _last(window, axis) >= size else extent
+    return start, stop
+
+
+def _taps_reading(window: Window, axis: int, i: Index) -> Range:
+    """The taps through which some window reads input `i`, for strides and dilations of 1."""
+    low, size, taps, outputs = window.low[axis], window.size[axis], window.kernel[axis], window.output[axis]
+    start = bind(T.max(0, i + low - outputs + 1)) if size - 1 + low >= outputs else 0
+    stop = bind(T.min(taps, i + low + 1)) if low < taps - 1 else taps
+    return start, stop
 
 
 def read_position(window: Window, axis: int, out: Index, tap: Index) -> Index:
@@ -65,12 +109,17 @@ def read_position(window: Window, axis: int, out: Index, tap: Index) -> Index:
 
 def inside_input(window: Window, iy: Index, ix: Index) -> list[Expr]:
     """What must be tested for a read position to lie in the input; the padding says what cannot happen."""
-    conditions = []
-    for axis, i in enumerate((iy, ix)):
-        last = (window.output[axis] - 1) * window.strides[axis] + (window.kernel[axis] - 1) * window.dilations[axis]
-        low = window.low[axis]
-        conditions += inside(i, -low, last - low, window.size[axis])
-    return conditions
+    return _inside_axis(window, 0, iy) + _inside_axis(window, 1, ix)
+
+
+def _inside_axis(window: Window, axis: int, i: Index) -> list[Expr]:
+    return inside(i, -window.low[axis], _last(window, axis), window.size[axis])
+
+
+def _last(window: Window, axis: int) -> int:
+    """The highest position that is read, perhaps behind the input."""
+    outputs, taps = window.output[axis] - 1, window.kernel[axis] - 1
+    return outputs * window.strides[axis] + taps * window.dilations[axis] - window.low[axis]
 
 
 def reader(window: Window, iy: Index, ix: Index, ky: Index, kx: Index) -> tuple[Index, Index, list[Expr]]:

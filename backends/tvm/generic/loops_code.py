@@ -17,6 +17,16 @@ def loops(*extents: int) -> Iterator[list[Index]]:
         yield [stack.enter_context(serial(0, n)) for n in extents]
 
 
+Range = tuple[Index, Index]  # first, behind the last; empty where they cross
+
+
+@contextmanager
+def loops_over(*ranges: Range) -> Iterator[list[Index]]:
+    """The same over ranges, which may depend on indices outside the nest."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(serial(start, stop)) for start, stop in ranges]
+
+
 @contextmanager
 def where(conditions: list[Expr]) -> Iterator[None]:
     """Statements done only where all of `conditions` hold; no conditions, no test."""
