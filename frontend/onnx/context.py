@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections import ChainMap
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ from edgec.graph.types import DType, TensorType
 
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
 MAX_FOLDED = 2**25  # elements that folding may make for one model
+MAX_EXPANDED = 50_000  # nodes that bodies of functions, branches and loops may add to one model
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,8 @@ class Known:
 
 
 Entry = Value | Known | Opaque  # opaque: reading it is refused, with the reason
-Converted = Value | Known | tuple[Value | Known, ...]  # what a converter returns
+Results = tuple[Value | Known, ...]
+Converted = Value | Known | Results  # what a converter returns
 
 
 class Context:
@@ -43,11 +47,36 @@ class Context:
 
     def __init__(self, graph: Graph, reserved: Collection[str]):
         self.graph = graph
-        self.entries: dict[str, Entry] = {}
+        self.entries: ChainMap[str, Entry] = ChainMap()  # one map for each scope, the innermost first
         self._reserved = reserved
         self._leaves: dict[Known, Value] = {}
         self._stems: dict[str, int] = {}  # how often a stem has been asked for
         self._folded = 0
+        self._expanded = 0
+
+    # -- scopes -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scope(self, names: Mapping[str, Entry]) -> Iterator[None]:
+        """A scope for the names of a body: it sees those around it, and they vanish behind it."""
+        outer = self.entries
+        self.entries = outer.new_child(dict(names))
+        try:
+            yield
+        finally:
+            self.entries = outer
+
+    def count_node(self) -> None:
+        """One more node out of a body; Unsupported where unrolling does not end within reason."""
+        self._expanded += 1
+        if self._expanded > MAX_EXPANDED:
+            raise Unsupported(f"unrolled bodies have more than {MAX_EXPANDED} nodes")
+
+    def read(self, name: str) -> Value | Known:
+        """What a name stands for, if it can be read."""
+        if name not in self.entries:
+            raise Unsupported(f"`{name}` is not defined")
+        return self._readable(self.entries[name])
 
     # -- operands ---------------------------------------------------------------------------------------------------
 
@@ -116,6 +145,15 @@ class Context:
             raise Unsupported(f"computes on {like.type.dtype.value} at run time")
         array = np.array(number, like.type.dtype.numpy)
         return self.graph.constant(array, self._free_name(f"{node.outputs[0]}.c"))
+
+    def constant(self, node: Node, array: np.ndarray) -> Value:
+        """A constant that the converter makes up: a table of indices, weights, a mask."""
+        _dtype(array)
+        return self.graph.constant(array, self._free_name(f"{node.outputs[0]}.c"))
+
+    def emit_all(self, node: Node, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """Append an op with several outputs."""
+        return self.graph.emit(op, *inputs, source=node.label)
 
     def fold(self, node: Node) -> tuple[Known, ...] | None:
         """The results of a node that can be evaluated at compile time; None if it cannot."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgec.frontend.onnx.context import MAX_ELEMENTS, Context, Known, initializer
-from edgec.frontend.onnx.model import Model, Node, Opaque, Unsupported
-from edgec.frontend.onnx.ops import CONVERTERS, data_dependent, refusal
+from edgec.frontend.onnx.context import MAX_ELEMENTS, Context, Entry, Known, Results, initializer
+from edgec.frontend.onnx.expand import function_body, is_function
+from edgec.frontend.onnx.model import Body, Model, Node, Opaque, Unsupported
+from edgec.frontend.onnx.ops import CONTROL_FLOW, CONVERTERS, data_dependent, refusal
 from edgec.frontend.onnx.reader import Source, read_model
 from edgec.frontend.onnx.shapes import Shape, bind_shapes
 from edgec.graph.errors import UserError
@@ -43,7 +44,7 @@ class _Problem:
 class _Importer:
     def __init__(self, model: Model, shapes: Mapping[str, Shape]):
         self.model = model
-        self.nodes = _needed(model)
+        self.nodes = needed(model.nodes, model.outputs)
         self.graph = Graph("infer")
         names = {name for node in model.nodes for name in (*node.inputs, *node.outputs)}
         self.ctx = Context(self.graph, names.union(model.initializers, shapes))
@@ -72,8 +73,8 @@ class _Importer:
         return self.graph
 
     def _load_inputs(self, node: Node) -> None:
-        for name in node.inputs:
-            if name and name not in self.lost:
+        for name in sorted(node.reads, key=str):  # damaged names are bytes
+            if name not in self.lost:
                 self._load(name, f"node `{node.label}`")
 
     def _load(self, name: str, reader: str) -> None:
@@ -89,15 +90,11 @@ class _Importer:
         for name in node.outputs:
             if name in self.ctx.entries or name in self.lost:
                 raise UserError("E0102", f"`{name}` is defined twice", where=f"{self.model.label}: node `{node.label}`")
-        reason = refusal(node)
-        if reason is None and not self.lost.isdisjoint(node.inputs):
+        if refusal(node) is None and not self.lost.isdisjoint(node.reads):
             self.lost.update(node.outputs)
             return
-        made = len(self.graph.nodes)
         try:
-            if reason is not None:
-                raise Unsupported(reason)
-            self._bind(node, self._convert(node), {v for n in self.graph.nodes[made:] for v in n.outputs})
+            self._convert_and_bind(node)
             return
         except Unsupported as error:
             self.problems.append(_Problem(node, "E0103", str(error)))
@@ -106,16 +103,45 @@ class _Importer:
             self.problems.append(_Problem(node, error.code, reason))
         self.lost.update(node.outputs)
 
-    def _convert(self, node: Node) -> tuple[Value | Known, ...]:
-        folded = self.ctx.fold(node)
-        if folded is not None:
-            return folded
-        if node.op not in CONVERTERS:
-            raise Unsupported(data_dependent(node) or "supported only on values that are known at compile time")
-        converted = CONVERTERS[node.op](self.ctx, node)
-        return converted if isinstance(converted, tuple) else (converted,)
+    def _convert_and_bind(self, node: Node) -> None:
+        made = len(self.graph.nodes)
+        self._bind(node, self._convert(node), {v for n in self.graph.nodes[made:] for v in n.outputs})
 
-    def _bind(self, node: Node, results: tuple[Value | Known, ...], made: set[Value]) -> None:
+    def _convert(self, node: Node) -> Results:
+        reason = refusal(node)
+        if reason is not None:
+            raise Unsupported(reason)
+        if not node.domain:
+            folded = self.ctx.fold(node)
+            if folded is not None:
+                return folded
+            if node.op in CONTROL_FLOW:
+                return CONTROL_FLOW[node.op](self.ctx, node, self._run_body)
+            if node.op in CONVERTERS:
+                converted = CONVERTERS[node.op](self.ctx, node)
+                return converted if isinstance(converted, tuple) else (converted,)
+        if is_function(node):
+            types = [self.ctx.type(node, i) if name else None for i, name in enumerate(node.inputs)]
+            return self._run_body(function_body(node, types), {})
+        raise Unsupported(data_dependent(node) or "supported only on values that are known at compile time")
+
+    def _run_body(self, body: Body, given: Mapping[str, Entry]) -> Results:
+        """Import the nodes of a body in a scope of its own, its inputs standing for `given`; its outputs."""
+        with self.ctx.scope(given):
+            for name, array in body.initializers.items():
+                self.ctx.entries[name] = array if isinstance(array, Opaque) else Known(array)
+            for node in needed(body.nodes, body.outputs):
+                self.ctx.count_node()
+                for name in node.reads:
+                    if name not in self.ctx.entries:
+                        raise Unsupported(f"`{node.label}` inside it reads `{name}`, which nothing before it defines")
+                try:
+                    self._convert_and_bind(node)
+                except Unsupported as error:
+                    raise Unsupported(f"`{node.op}` inside it: {error}") from None
+            return tuple(self.ctx.read(name) for name in body.outputs)
+
+    def _bind(self, node: Node, results: Results, made: set[Value]) -> None:
         """Give the results their names. Values `made` for this node take them, an alias keeps the one it has."""
         for index, name in enumerate(node.outputs):
             if not name:
@@ -137,15 +163,15 @@ def _check_inputs(model: Model) -> None:
         )
 
 
-def _needed(model: Model) -> list[Node]:
+def needed(nodes: Sequence[Node], outputs: Collection[str]) -> list[Node]:
     """The nodes that the outputs depend on, in order: what is left over from training need not be importable."""
-    wanted = set(model.outputs)
-    needed = []
-    for node in reversed(model.nodes):
+    wanted = set(outputs)
+    kept = []
+    for node in reversed(nodes):
         if not wanted.isdisjoint(name for name in node.outputs if name):
-            wanted.update(node.inputs)
-            needed.append(node)
-    return needed[::-1]
+            wanted |= node.reads
+            kept.append(node)
+    return kept[::-1]
 
 
 def _listed(problems: list[_Problem], label: str) -> UserError:

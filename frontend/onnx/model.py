@@ -17,12 +17,28 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Opaque:
-    """Something the frontend does not read (a subgraph, a string tensor); `what` names it."""
+    """Something the frontend does not read (a sparse tensor, a string tensor); `what` names it."""
 
     what: str
 
 
-Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray | Opaque
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A graph inside a node: a branch of `If`, what `Loop` and `Scan` repeat, or a function. It sees outer names."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    initializers: dict[str, np.ndarray | Opaque]
+    nodes: tuple[Node, ...]
+
+    def outer_names(self) -> set[str]:
+        """What it reads and does not define."""
+        own = {*self.inputs, *self.initializers, *(name for node in self.nodes for name in node.outputs)}
+        read = {*self.outputs, *(name for node in self.nodes for name in node.reads)}
+        return read - own - {""}
+
+
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | np.ndarray | Body | Opaque
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,12 @@ class Node:
     def label(self) -> str:
         return self.name or f"{self.op}:{next(filter(None, self.outputs), '')}"
 
+    @property
+    def reads(self) -> set[str]:
+        """Its inputs, and what the graphs inside it read of those around them."""
+        bodies = [value for value in self.attributes.values() if isinstance(value, Body)]
+        return {name for name in self.inputs if name}.union(*(body.outer_names() for body in bodies))
+
     def get_int(self, name: str, default: int | None = None) -> int:
         value = self._get(name, default)
         if not isinstance(value, int):
@@ -77,6 +99,12 @@ class Node:
         value = self._get(name, default)
         if not isinstance(value, tuple) or not all(isinstance(item, int) for item in value):
             raise Unsupported(f"attribute `{name}` is not a list of integers")
+        return value
+
+    def get_body(self, name: str) -> Body:
+        value = self._get(name, None)
+        if not isinstance(value, Body):
+            raise Unsupported(f"attribute `{name}` is not a graph")
         return value
 
     def _get(self, name: str, default: Attribute | None) -> Attribute:

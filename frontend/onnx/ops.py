@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.expand import is_function
 from edgec.frontend.onnx.fold import FOLDS
 from edgec.frontend.onnx.model import Node
+from edgec.frontend.onnx.ops_control import CONTROL_FLOW
 from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
 from edgec.frontend.onnx.ops_movement import MOVEMENTS
 from edgec.frontend.onnx.ops_nn import LAYERS
@@ -14,18 +16,15 @@ from edgec.frontend.onnx.ops_reduce import REDUCTIONS
 
 CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {**ELEMENTWISE, **LAYERS, **REDUCTIONS, **MOVEMENTS}
 
-_CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 _DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
 def refusal(node: Node) -> str | None:
     """Why no node of this kind can be imported, whatever its inputs are; None if it depends on them."""
-    if node.domain:
+    if node.domain and not is_function(node):
         return f"the operator belongs to the domain `{node.domain}`"
-    if node.op in _CONTROL_FLOW:
-        return "control flow: programs are static"
-    if node.op in CONVERTERS or node.op in FOLDS:
+    if node.op in CONVERTERS or node.op in FOLDS or node.op in CONTROL_FLOW or is_function(node):
         return None
     if node.op in _RANDOM:
         return "random numbers at run time"

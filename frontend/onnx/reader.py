@@ -13,7 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.inliner import inline_local_functions
 
 from edgec.frontend.onnx.functions import check_functions
-from edgec.frontend.onnx.model import Attribute, Dim, Input, Model, Node, Opaque
+from edgec.frontend.onnx.model import Attribute, Body, Dim, Input, Model, Node, Opaque
 from edgec.frontend.onnx.tensors import FLOATS, ExternalData, numpy_dtype, read_tensor
 from edgec.graph.errors import UserError
 from edgec.graph.types import DType
@@ -180,6 +180,16 @@ def _to_input(info: ValueInfoProto) -> Input:
     return Input(info.name, dtype, tuple(dims) if tensor.HasField("shape") else None)
 
 
+def to_body(graph: GraphProto, opsets: dict[str, int], external: ExternalData) -> Body:
+    """A graph in an attribute, or one that only wraps nodes."""
+    return Body(
+        inputs=tuple(info.name for info in graph.input),
+        outputs=tuple(info.name for info in graph.output),
+        initializers={tensor.name: read_tensor(tensor, external) for tensor in graph.initializer},
+        nodes=tuple(_to_node(node, opsets, external) for node in graph.node),
+    )
+
+
 def _to_node(node: NodeProto, opsets: dict[str, int], external: ExternalData) -> Node:
     domain = "" if node.domain == "ai.onnx" else node.domain
     inputs = list(node.input)
@@ -192,11 +202,11 @@ def _to_node(node: NodeProto, opsets: dict[str, int], external: ExternalData) ->
         name=node.name,
         inputs=tuple(inputs),
         outputs=tuple(node.output),
-        attributes={attribute.name: _to_attribute(attribute, external) for attribute in node.attribute},
+        attributes={attribute.name: _to_attribute(attribute, opsets, external) for attribute in node.attribute},
     )
 
 
-def _to_attribute(attribute: AttributeProto, external: ExternalData) -> Attribute:
+def _to_attribute(attribute: AttributeProto, opsets: dict[str, int], external: ExternalData) -> Attribute:
     match attribute.type:
         case AttributeProto.INT:
             return attribute.i
@@ -212,7 +222,7 @@ def _to_attribute(attribute: AttributeProto, external: ExternalData) -> Attribut
             return tuple(item.decode() for item in attribute.strings)
         case AttributeProto.TENSOR:
             return read_tensor(attribute.t, external)
-        case AttributeProto.GRAPH | AttributeProto.GRAPHS:
-            return Opaque("a subgraph")
+        case AttributeProto.GRAPH:
+            return to_body(attribute.g, opsets, external)
         case _:
             return Opaque("an attribute of an unknown type")

@@ -246,7 +246,7 @@ REFUSED = [
     (Case("Sqrt", X2), "supported only on values that are known at compile time"),
     (Case("NonZero", X2), "its output shape depends on data"),
     (Case("RandomNormalLike", X2), "random numbers at run time"),
-    (Case("Loop", X2), "control flow: programs are static"),
+    (Case("Loop", X2), "attribute `body` is missing"),
     (Case("LSTM", X4), "the operator has no equivalent"),
 ]
 

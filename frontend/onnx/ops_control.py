@@ -1,0 +1,122 @@
+"""Control flow that is decided at compile time: one branch of `If`; `Loop` and `Scan` unrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgec.frontend.onnx.arguments import normal_axis
+from edgec.frontend.onnx.context import Context, Entry, Known, Results
+from edgec.frontend.onnx.model import Body, Node, Unsupported
+from edgec.graph.ir import Value
+from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+
+RunBody = Callable[[Body, Mapping[str, Entry]], Results]
+
+MAX_TRIPS = 4096
+
+
+def _if(ctx: Context, node: Node, run: RunBody) -> Results:
+    condition = ctx.known(node, 0, "the condition")
+    if condition.size != 1:
+        raise Unsupported(f"the condition has {condition.size} elements")
+    return run(node.get_body("then_branch" if condition.reshape(()) else "else_branch"), {})
+
+
+def _loop(ctx: Context, node: Node, run: RunBody) -> Results:
+    """The body's inputs are (iteration, condition, carried...), its outputs (condition, carried..., scanned...)."""
+    body = node.get_body("body")
+    trips = _trips(ctx.known(node, 0, "the trip count")) if ctx.has(node, 0) else None
+    going = ctx.entry(node, 1) if ctx.has(node, 1) else Known(np.array(True))
+    carried = [ctx.entry(node, index) for index in range(2, len(node.inputs))]
+    if len(body.inputs) != 2 + len(carried) or len(body.outputs) < 1 + len(carried):
+        raise Unsupported("the body does not fit the carried values")
+    rows: list[Results] = []
+    while (trips is None or len(rows) < trips) and _is_true(going):
+        if len(rows) == MAX_TRIPS:
+            raise Unsupported(f"the loop runs more than {MAX_TRIPS} times")
+        step = Known(np.array(len(rows), np.int64))
+        going, *results = run(body, dict(zip(body.inputs, (step, going, *carried), strict=True)))
+        carried, row = results[: len(carried)], tuple(results[len(carried) :])
+        rows.append(row)
+    if not rows and len(body.outputs) > 1 + len(carried):
+        raise Unsupported("the loop never runs, so that its scanned outputs have no type")
+    return (*carried, *(_joined(ctx, node, column, 0, reverse=False) for column in zip(*rows, strict=True)))
+
+
+def _scan(ctx: Context, node: Node, run: RunBody) -> Results:
+    """The body's inputs are (states..., one slice of each scanned input), its outputs (states..., one of each)."""
+    body = node.get_body("body")
+    first = 1 if node.opset < 9 else 0  # opset 8: sequence lengths first, and a leading batch axis
+    scanned = node.get_int("num_scan_inputs")
+    if first or not 1 <= scanned <= len(node.inputs):
+        raise Unsupported("the scan of opset 8, with a batch axis" if first else f"{scanned} scanned inputs")
+    states = [ctx.entry(node, index) for index in range(len(node.inputs) - scanned)]
+    sources = [ctx.value(node, index) for index in range(len(node.inputs) - scanned, len(node.inputs))]
+    axes = _per_item(node, "scan_input_axes", scanned)
+    axes = [normal_axis(axis, x.type.rank) for axis, x in zip(axes, sources, strict=True)]
+    backward = _per_item(node, "scan_input_directions", scanned)
+    lengths = {x.type.shape[axis] for axis, x in zip(axes, sources, strict=True)}
+    if len(lengths) != 1 or not 1 <= max(lengths) <= MAX_TRIPS:
+        raise Unsupported(f"scans over {sorted(lengths)} steps; one length of 1 to {MAX_TRIPS} is supported")
+    (length,) = lengths
+    rows: list[Results] = []
+    for step in range(length):
+        slices = [
+            _taken(ctx, node, x, axis, length - 1 - step if back else step)
+            for x, axis, back in zip(sources, axes, backward, strict=True)
+        ]
+        results = run(body, dict(zip(body.inputs, (*states, *slices), strict=True)))
+        states = list(results[: len(states)])
+        rows.append(results[len(states) :])
+    columns = list(zip(*rows, strict=True))
+    places = zip(
+        columns,
+        _per_item(node, "scan_output_axes", len(columns)),
+        _per_item(node, "scan_output_directions", len(columns)),
+        strict=True,
+    )
+    return (*states, *(_joined(ctx, node, column, axis, reverse=bool(back)) for column, axis, back in places))
+
+
+def _trips(count: np.ndarray) -> int:
+    if count.size != 1:
+        raise Unsupported(f"the trip count has {count.size} elements")
+    return max(int(count.reshape(())), 0)
+
+
+def _is_true(condition: Entry) -> bool:
+    if not isinstance(condition, Known) or condition.array.size != 1:
+        raise Unsupported("the condition is computed from the model's inputs; it must be known at compile time")
+    return bool(condition.array.reshape(()))
+
+
+def _per_item(node: Node, name: str, count: int) -> tuple[int, ...]:
+    values = node.get_ints(name, (0,) * count)
+    if len(values) != count:
+        raise Unsupported(f"{name} {list(values)} must have {count} entries")
+    return values
+
+
+def _taken(ctx: Context, node: Node, x: Value, axis: int, position: int) -> Value:
+    """x[..., position, ...] along `axis`."""
+    part = ctx.emit(node, Slice.along(axis, position, position + 1, x.type), x)
+    return ctx.emit(node, Reshape(x.type.shape[:axis] + x.type.shape[axis + 1 :]), part)
+
+
+def _joined(ctx: Context, node: Node, parts: tuple[Value | Known, ...], axis: int, *, reverse: bool) -> Value | Known:
+    """What the steps gave, one after the other along a new axis."""
+    parts = parts[::-1] if reverse else parts
+    if all(isinstance(part, Known) for part in parts):
+        return Known(np.stack([part.array for part in parts], axis))
+    values = [ctx.constant(node, part.array) if isinstance(part, Known) else part for part in parts]
+    shape = values[0].type.shape
+    axis = normal_axis(axis, len(shape) + 1)
+    rows = [ctx.emit(node, Reshape((*shape[:axis], 1, *shape[axis:])), value) for value in values]
+    return ctx.emit(node, Concat(axis), *rows) if len(rows) > 1 else rows[0]
+
+
+CONTROL_FLOW: dict[str, Callable[[Context, Node, RunBody], Results]] = {"If": _if, "Loop": _loop, "Scan": _scan}

@@ -1,0 +1,140 @@
+"""Graphs inside nodes: branches, loops and the definitions of composite operators, against onnx's own evaluator."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from edgec.frontend.onnx import read_onnx
+from edgec.frontend.onnx.context import MAX_EXPANDED
+from edgec.frontend.onnx.ops_control import MAX_TRIPS
+from edgec.graph.errors import UserError
+from edgec.graph.interp import run
+from edgec.graph.ir import Role
+
+X = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
+
+
+def typed(name: str, shape: tuple[int, ...] | None = None, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def model(
+    nodes: list, fixed: dict[str, np.ndarray] | None = None, outputs: tuple[str, ...] = ("y",)
+) -> onnx.ModelProto:
+    initializers = [numpy_helper.from_array(array, name) for name, array in (fixed or {}).items()]
+    graph = helper.make_graph(nodes, "g", [typed("x", X.shape)], [typed(name) for name in outputs], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def agree(proto: onnx.ModelProto) -> None:
+    expected = ReferenceEvaluator(proto).run(None, {"x": X})
+    outputs = run(read_onnx(proto).programs["infer"], {"x": X}).outputs
+    for info, array in zip(proto.graph.output, expected, strict=True):
+        np.testing.assert_allclose(outputs[info.name], array, rtol=1e-6, atol=1e-6)
+
+
+def branch(op: str) -> onnx.GraphProto:
+    """Reads `x` of the graph around it, and defines a name that the other branch defines too."""
+    return helper.make_graph([helper.make_node(op, ["x", "x"], ["z"])], op, [], [typed("z")])
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_one_branch_of_if_is_taken(condition: bool):
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("Add"), else_branch=branch("Mul"))
+    proto = model([node], {"c": np.array(condition)})
+    agree(proto)
+    (imported,) = read_onnx(proto).programs["infer"].nodes
+    assert imported.op.name == ("add" if condition else "mul")
+
+
+def test_a_condition_from_data_is_refused():
+    nodes = [
+        helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("If", ["c"], ["y"], then_branch=branch("Add"), else_branch=branch("Mul")),
+    ]
+    with pytest.raises(UserError, match="the condition is computed from the model's inputs"):
+        read_onnx(model(nodes))
+
+
+def loop(trips: int, limit: int | None = None) -> onnx.ModelProto:
+    """carried = 2 * carried + i * x; every row is kept. With `limit` the condition ends it."""
+    nodes = [
+        helper.make_node("Add", ["carried", "carried"], ["twice"]),
+        helper.make_node("Cast", ["i"], ["i_float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["i_float", "x"], ["scaled"]),
+        helper.make_node("Add", ["twice", "scaled"], ["next"]),
+        helper.make_node("Identity", ["next"], ["row"]),
+        helper.make_node("Less", ["i", "limit"], ["going_on"]),
+    ]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [typed("i", (), TensorProto.INT64), typed("going", (), TensorProto.BOOL), typed("carried", X.shape)],
+        [typed("going_on", (), TensorProto.BOOL), typed("next"), typed("row")],
+    )
+    fixed = {
+        "trips": np.array(trips, np.int64),
+        "limit": np.array(1 << 40 if limit is None else limit, np.int64),
+        "yes": np.array(True),
+    }
+    return model([helper.make_node("Loop", ["trips", "yes", "x"], ["y", "rows"], body=body)], fixed, ("y", "rows"))
+
+
+@pytest.mark.parametrize(("trips", "limit"), [(1, None), (4, None), (9, 2)])
+def test_a_loop_is_unrolled(trips: int, limit: int | None):
+    carried, rows = X, []
+    for i in range(trips if limit is None else limit + 1):
+        carried = 2 * carried + i * X
+        rows.append(carried)
+    outputs = run(read_onnx(loop(trips, limit)).programs["infer"], {"x": X}).outputs
+    np.testing.assert_array_equal(outputs["y"], carried)
+    np.testing.assert_array_equal(outputs["rows"], np.stack(rows))  # onnx's own evaluator joins them instead
+
+
+def test_a_loop_without_end_is_refused():
+    with pytest.raises(UserError, match=f"runs more than {MAX_TRIPS} times|more than {MAX_EXPANDED} nodes"):
+        read_onnx(loop(1 << 40))
+
+
+@pytest.mark.parametrize("backward", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_scan_is_unrolled(axis: int, backward: int):
+    width = X.shape[1 - axis]
+    nodes = [
+        helper.make_node("Add", ["state", "part"], ["total"]),
+        helper.make_node("Mul", ["total", "total"], ["row"]),
+    ]
+    ends = [typed("total", (width,)), typed("row", (width,))]
+    body = helper.make_graph(nodes, "body", [typed("state", (width,)), typed("part", (width,))], ends)
+    node = helper.make_node(
+        "Scan",
+        ["start", "x"],
+        ["last", "y"],
+        body=body,
+        num_scan_inputs=1,
+        scan_input_axes=[axis],
+        scan_input_directions=[backward],
+    )
+    start = np.linspace(-1, 1, width, dtype=np.float32)
+    proto = model([node], {"start": start}, ("last", "y"))
+    graph = read_onnx(proto).programs["infer"]
+    outputs = run(graph, {"x": X}).outputs
+    total, rows = start, []
+    for part in np.moveaxis(X, axis, 0)[:: -1 if backward else 1]:
+        total = total + part
+        rows.append(total * total)
+    np.testing.assert_allclose(outputs["last"], total, rtol=1e-6)
+    np.testing.assert_allclose(outputs["y"], np.stack(rows), rtol=1e-6)
+    assert [leaf.name for leaf in graph.by_role(Role.PARAM)] == ["start"]
+
+
+def test_an_operator_without_converter_is_imported_by_its_definition():
+    agree(model([helper.make_node("CenterCropPad", ["x", "shape"], ["y"])], {"shape": np.array([2, 7])}))
+
+
+def test_what_fails_inside_a_definition_is_named():
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("Det"), else_branch=branch("Mul"))
+    with pytest.raises(UserError, match=r"\(If, opset 20\): `Det` inside it: the operator has no equivalent"):
+        read_onnx(model([node], {"c": np.array(True)}))
