@@ -3,7 +3,7 @@
     python -m edgec.tools.demo [--json]
 
 Fashion-MNIST, two convolutions and a dense layer, SGD with momentum. The same file trains on this machine and, under
-emulation, on the CPU of a Raspberry Pi 4. Exits 1 if a figure misses its bar.
+emulation, on the CPU of a Raspberry Pi 4; as C sources, on a Cortex-M7. Exits 1 if a figure misses its bar.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from edgec.tools.cli.arrays import write_arrays
 from edgec.tools.cli.console import as_user_error, echo, format_bytes, show_error, show_json, show_table
 from edgec.tools.cli.progress import training_display
 from edgec.tools.device_run import run_on_device
+from edgec.tools.static_library import write_static
+from edgec.tools.testing.cortex_m import BOARDS, run_training_here, run_training_image
 from edgec.tools.testing.data import fashion_mnist
 from edgec.tools.testing.models import small_cnn_onnx, small_cnn_torch
 
@@ -42,6 +44,7 @@ TARGETS = "x86,rpi4"
 BATCH, EPOCHS, MOMENTUM, SEED = 64, 2, 0.9, 0
 SCHEDULE = WarmUp(50, Cosine(0.05))  # gentle at first, so that rounding is not blown up from the beginning
 EMULATED_STEPS = 20
+MCU_STEPS, MCU_RATE = 10, 0.01
 
 LEAST_ACCURACY = 0.85
 ACCURACY_BAND = 0.005  # half a point
@@ -207,6 +210,33 @@ def train_on_emulated_pi(bench: Bench, done: Fit) -> list[Line]:
     return [Line(what, figure, f"falling, <= {LOSS_BAND:.0e}", bool(last < first and apart <= LOSS_BAND))]
 
 
+def train_on_emulated_micro_controller(bench: Bench) -> list[Line]:
+    """The same network for a Cortex-M7 without an operating system, at batch 1; the same C sources here."""
+    what = f"Cortex-M7 (qemu) and x86: losses of {MCU_STEPS} steps from the same C"
+    _say(f"{MCU_STEPS} steps on an emulated Cortex-M7 ...")
+    request = api.Request(bench.folder / "cnn.onnx", api.parse_targets("cortex-m7"), batch=1, train=Train(batch=1))
+    result = api.build(request, bench.folder / "m7.edge")
+    library = write_static(result, bench.folder / "m7", "cnn")
+    feeds = {name: array[:MCU_STEPS, None] for name, array in bench.train.items()}
+    feeds["lr"] = np.full(MCU_STEPS, MCU_RATE, np.float32)
+    try:
+        there = run_training_image(library, BOARDS["cortex-m7"], feeds)
+    except UserError as error:
+        if error.code != "E0402":  # a tool that is not installed
+            raise
+        return [Line(what, f"skipped: {error.message}; {error.hint}")]
+    here = run_training_here(library, feeds)
+    same = there.losses.tobytes() == here.losses.tobytes() and there.checksum == here.checksum
+    memory = there.sizes.data + there.sizes.bss + there.stack_bytes
+    return [
+        Line(what, "parameters too" if same else "they differ", "the same to the bit", same),
+        Line(
+            "Cortex-M7: a training step",
+            f"{there.step_instructions / 1e6:.0f} M instructions in {format_bytes(memory)} of memory",
+        ),
+    ]
+
+
 def run(bench: Bench) -> list[Line]:
     """All parts, in order. A further device is a further function here that gives lines."""
     lines = compile_model(bench)
@@ -215,6 +245,7 @@ def run(bench: Bench) -> list[Line]:
     lines += train_in_torch(bench, done, seconds)
     lines += reload_elsewhere(bench, done)
     lines += train_on_emulated_pi(bench, done)
+    lines += train_on_emulated_micro_controller(bench)
     return lines
 
 
