@@ -144,6 +144,14 @@ class Forecast:
     trained_bytes: int
     programs: dict[str, dict[str, ProgramFigures]]
 
+    def training_bytes(self) -> dict[str, int]:
+        """By target what a memory budget counts: arena, state and the RAM copies of trained parameters of `train`."""
+        return {
+            target: programs["train"].arena_bytes + programs["train"].state_bytes + self.trained_bytes
+            for target, programs in self.programs.items()
+            if "train" in programs
+        }
+
 
 def problems(request: Request) -> list[UserError]:
     """All that stands in the way of compiling: what cannot be imported, or else differentiated or lowered."""

@@ -32,7 +32,7 @@ def command(model: Path, as_json: bool, **options: Any) -> int:
     except UserError as error:
         return _show_problems(problems(request) or [error], as_json)
     if as_json:
-        show_json(dataclasses.asdict(forecast))
+        show_json(dataclasses.asdict(forecast) | {"training_bytes": forecast.training_bytes()})
         return 0
     trained = f", {format_bytes(forecast.trained_bytes)} of them trained" if forecast.trained_bytes else ""
     echo(f"{model} can be compiled: parameters {format_bytes(forecast.param_bytes)}{trained}")
@@ -51,6 +51,8 @@ def command(model: Path, as_json: bool, **options: Any) -> int:
             for name, figures in programs.items()
         ],
     )
+    for target, count in forecast.training_bytes().items():
+        echo(f"training on {target} needs {format_bytes(count)}: arena, state, trained parameters")
     return 0
 
 

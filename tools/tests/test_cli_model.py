@@ -118,6 +118,38 @@ def test_check_forecasts_what_compile_reports_without_generating_code(edgec_comm
     assert forecast["param_bytes"] == manifest["param_bytes"]
 
 
+def test_check_adds_up_what_training_needs(edgec_command):
+    words = ("check", "cnn.onnx", "--batch", "1", "--train", "--train-batch", "4", "--momentum", "0.9")
+    status, out, _ = edgec_command(*words, "--json")
+    forecast = json.loads(out)
+    figures = forecast["programs"]["x86"]["train"]
+    assert status == 0 and figures["state_bytes"] == forecast["trained_bytes"] > 0
+    needed = figures["arena_bytes"] + figures["state_bytes"] + forecast["trained_bytes"]
+    assert forecast["training_bytes"] == {"x86": needed} and figures["arena_bytes"] > 0
+    assert "training on x86 needs" in edgec_command(*words)[1]
+
+
+def test_check_lists_what_cannot_be_trained_and_what_cannot_be_lowered(edgec_command, monkeypatch):
+    """No op of today lacks either, so some are made to."""
+    monkeypatch.setattr("edgec.graph.ops.max_pool2d.MaxPool2d.no_gradient", "it is only a test")
+    monkeypatch.setattr(
+        "edgec.backends.tvm.backend.TvmBackend.unsupported",
+        lambda self, node: f"not on {self.target.name}" if node.op.name == "matmul" else None,
+    )
+    words = ("check", "cnn.onnx", "--batch", "1", "--target", "x86,rpi4", "--train")
+    status, out, err = edgec_command(*words)
+    assert status == 1 and out == ""
+    assert [line[:12] for line in err.splitlines() if line.startswith("error")] == [
+        "error[E0301]",
+        "error[E0403]",
+        "error[E0403]",
+    ]
+    assert all(word in err for word in ("pool1", "pool2", "fc", "not on x86", "not on rpi4", "it is only a test"))
+    status, out, _ = edgec_command(*words, "--json")
+    problems = json.loads(out)["problems"]
+    assert status == 1 and [problem["code"] for problem in problems] == ["E0301", "E0403", "E0403"]
+
+
 def test_check_names_nodes_that_cannot_be_imported(edgec_command, folder):
     model = small_cnn_onnx()
     model.graph.node[1].op_type, model.graph.node[1].domain = "Relux", "acme"

@@ -1,6 +1,9 @@
 """Artifacts through `edgec-run`: here, and on aarch64 under qemu."""
 
+import json
+
 import numpy as np
+import onnx
 import pytest
 
 import edgec
@@ -83,3 +86,19 @@ def test_run_takes_a_device(artifact, images, tmp_path, capsys):
         main([*words, "--device", "qemu"])
     assert caught.value.code == 0 and "cortex-a72" in capsys.readouterr().err
     assert np.load(tmp_path / "out.npz")["logits"].shape == (BATCH, 10)
+
+
+def test_verify_and_profile_take_a_device(tmp_path, capsys):
+    onnx.save(small_cnn_onnx(), tmp_path / "cnn.onnx")
+    request = api.Request(tmp_path / "cnn.onnx", api.parse_targets("rpi4"), batch=BATCH)
+    api.build(request, tmp_path / "cnn.edge")
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", str(tmp_path / "cnn.onnx"), str(tmp_path / "cnn.edge"), "--device", "qemu", "--json"])
+    out, err = capsys.readouterr()
+    assert caught.value.code == 0 and "cortex-a72" in err
+    assert json.loads(out)["outputs"]["logits"]["relative"] < 1e-5
+    with pytest.raises(SystemExit) as caught:
+        main(["profile", str(tmp_path / "cnn.edge"), "--device", "qemu", "--runs", "2", "--json"])
+    record = json.loads(capsys.readouterr().out)
+    assert caught.value.code == 0 and "cortex-a72" in record["device"] and record["peak_gflops"] is None
+    assert sum(row["macs"] for row in record["kernels"]) > 0 and all(row["calls"] > 0 for row in record["kernels"])
