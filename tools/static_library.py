@@ -86,7 +86,7 @@ def write_static(result: CompileResult, folder: Path, name: str) -> StaticLibrar
     try:
         (folder / RUNTIME).mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
-            (folder / path).write_text(text)
+            (folder / path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError("E0505", f"cannot write `{folder}`: {error.strerror}") from error
     return library
@@ -94,8 +94,12 @@ def write_static(result: CompileResult, folder: Path, name: str) -> StaticLibrar
 
 def identifier(name: str) -> str:
     """A name that C accepts and that hides none of the runtime's."""
-    words = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"model_{words}" if not words or words[0].isdigit() or words in ("edgec", "example") else words
+    word = _word(name)
+    return f"model_{word}" if not word or word[0].isdigit() or word in ("edgec", "example") else word
+
+
+def _word(name: str) -> str:
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def memory_bytes(variant: Variant, pointer: int) -> int:
@@ -154,10 +158,10 @@ def _signature(prefix: str, variant: Variant) -> Iterable[str]:
     """Numbers of programs and bindings, and the bytes of each binding."""
     names = _Names()
     for number, program in enumerate(variant.programs):
-        word = names.unique(f"{prefix}_{identifier(program.name).upper()}")
+        word = names.unique(f"{prefix}_{_word(program.name).upper()}")
         yield f"\n#define {word} {number}u /* {_comment(program.name)} */\n"
         for index, binding in enumerate(program.bindings):
-            yield from _binding(names.unique(f"{word}_{identifier(binding.name).upper()}"), index, binding)
+            yield from _binding(names.unique(f"{word}_{_word(binding.name).upper()}"), index, binding)
 
 
 def _binding(word: str, index: int, binding: Binding) -> Iterable[str]:
@@ -168,7 +172,7 @@ def _binding(word: str, index: int, binding: Binding) -> Iterable[str]:
 
 
 def _comment(text: str) -> str:
-    return text.replace("*/", "* /").replace("\n", " ")
+    return text.replace("*/", "* /").replace("/*", "/ *").replace("\n", " ")
 
 
 class _Names:
