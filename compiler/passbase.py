@@ -8,11 +8,12 @@ and what holds after it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.train import Train
 from edgec.graph.errors import EdgecError, InternalError, UserError
 
@@ -41,6 +42,8 @@ class Fact(enum.Enum):
 
     CONSTANTS_FOLDED = "no node has constant operands only"
     CANONICAL = "no node is an identity"
+    HEAD_REPLACED = "where a new head is asked for, it is the only reader of what the old one read"
+    CLASSES_MASKED = "where a new head is asked for, its scores from the scalar `classes` on are far below all others"
     TRAINABLE_MARKED = "`Value.trainable` is set on exactly the parameters that the update scheme trains"
     NO_BATCH_NORM = "no batch_norm node is left"
     LOSS = "where training is asked for, there are `train` and `eval` programs with a scalar output `loss`"
@@ -59,9 +62,14 @@ class Fact(enum.Enum):
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked of one compilation, as far as passes read it. `skip` names optional passes to leave out."""
+    """What the user asked of one compilation, as far as passes read it. `skip` names optional passes to leave out.
+
+    `images` says by name which inputs take u8 images.
+    """
 
     train: Train | None = None
+    new_head: NewHead | None = None
+    images: Mapping[str, ImageInput] = field(default_factory=dict)
     skip: frozenset[str] = frozenset()
 
 

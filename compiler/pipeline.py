@@ -18,6 +18,7 @@ from edgec.compiler.passes.mark_trainable import mark_trainable
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.passes.plan_memory import plan_memory
+from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
 from edgec.compiler.schedule import TargetSchedules, print_schedule, verify_schedule
 from edgec.graph import verify
@@ -27,6 +28,13 @@ from edgec.graph.text import print_module
 MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPECIALISE, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
     Pass("canonicalise", Phase.SPECIALISE, canonicalise, ensures=frozenset({Fact.CANONICAL})),
+    Pass(
+        "replace_head",
+        Phase.SPECIALISE,
+        replace_head,
+        requires=frozenset({Fact.CANONICAL}),
+        ensures=frozenset({Fact.HEAD_REPLACED}),
+    ),
     Pass("mark_trainable", Phase.SPECIALISE, mark_trainable, ensures=frozenset({Fact.TRAINABLE_MARKED})),
     Pass(
         "fold_batch_norm",
