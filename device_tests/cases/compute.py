@@ -1,6 +1,6 @@
 """Cases of convolutions with their gradients, matrix products, pools and batch norm."""
 
-from cases.op_case import Normal, Positive, ResultOf, case
+from cases.op_case import Normal, OpCase, Positive, ResultOf, case
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.batch_norm import BatchNorm
@@ -22,6 +22,12 @@ _CONVOLUTIONS = (
     ("grouped", {"groups": 2, "pads": (1, 1, 1, 1)}, (2, 4, 5, 5), (6, 2, 3, 3)),
     ("depthwise", {"groups": 9, "pads": (1, 1, 1, 1)}, (2, 9, 6, 7), (9, 1, 3, 3)),
     ("depthwise_strided_5x5", {"groups": 8, "pads": (2, 2, 2, 2), "strides": (2, 2)}, (1, 8, 9, 9), (8, 1, 5, 5)),
+    ("one_pixel", {}, (1, 13, 1, 1), (7, 13, 1, 1)),
+    ("prime_3x3", {"pads": (1, 1, 1, 1)}, (1, 13, 7, 11), (29, 13, 3, 3)),
+    ("depthwise_prime", {"groups": 13, "pads": (1, 1, 1, 1)}, (3, 13, 7, 5), (13, 1, 3, 3)),
+    ("multiplied_depthwise", {"groups": 5, "pads": (1, 1, 1, 1)}, (2, 5, 6, 7), (10, 1, 3, 3)),
+    ("whole_image", {}, (2, 7, 5, 3), (11, 7, 5, 3)),
+    ("wide", {}, (1, 48, 7, 7), (80, 48, 1, 1)),
     ("unread_edge", {"strides": (2, 2)}, (1, 2, 6, 6), (3, 2, 1, 1)),
 )
 
@@ -33,9 +39,16 @@ def _output(attributes: dict, x: tuple[int, ...], w: tuple[int, ...]) -> tuple[i
 _POOLS = (
     ("2x2", {"kernel_size": (2, 2), "strides": (2, 2)}, (2, 5, 6, 8)),
     ("overlapping_3x3", {"kernel_size": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)}, (1, 17, 7, 9)),
+    ("whole_image", {"kernel_size": (5, 3)}, (1, 13, 5, 3)),
     ("uneven", {"kernel_size": (2, 3), "strides": (1, 2), "pads": (1, 0, 0, 1)}, (2, 3, 5, 6)),
 )
-_BATCH_NORM = (Normal((2, 5, 3, 7)), Positive((5,)), Normal((5,)), Normal((5,)), Positive((5,)))
+
+
+def _batch_norm(name: str, *x: int) -> OpCase:
+    channels = x[1:2]
+    parts = (Positive(channels), Normal(channels), Normal(channels), Positive(channels))
+    return case(name, BatchNorm(1e-5), Normal(x), *parts)
+
 
 CASES = (
     *(case(name, Conv2d(**a), Normal(x), Normal(w)) for name, a, x, w in _CONVOLUTIONS),
@@ -51,6 +64,11 @@ CASES = (
     case("transpose_a", MatMul(transpose_a=True), Normal((12, 7)), Normal((12, 10))),
     case("transpose_b", MatMul(transpose_b=True), Normal((7, 12)), Normal((10, 12))),
     case("transpose_both", MatMul(True, True), Normal((12, 7)), Normal((10, 12))),
+    case("one", MatMul(), Normal((1, 1)), Normal((1, 1))),
+    case("vector", MatMul(transpose_b=True), Normal((1, 67)), Normal((11, 67))),
+    case("prime", MatMul(), Normal((13, 31)), Normal((31, 29))),
+    case("prime_weight_grad", MatMul(transpose_a=True), Normal((13, 31)), Normal((13, 29))),
+    case("wide", MatMul(transpose_b=True), Normal((8, 96)), Normal((80, 96))),
     case("batched", MatMul(), Normal((3, 1, 4, 5)), Normal((2, 5, 6))),
     *(case(name, MaxPool2d(**a), Normal(x)) for name, a, x in _POOLS),
     *(
@@ -77,5 +95,8 @@ CASES = (
         for name, a, x in _POOLS
         for pad in (False, True)
     ),
-    case("image", BatchNorm(1e-5), *_BATCH_NORM),
+    _batch_norm("image", 2, 5, 3, 7),
+    _batch_norm("one", 1, 1, 1, 1),
+    _batch_norm("prime", 1, 13, 11, 17),
+    _batch_norm("rows", 7, 13),
 )

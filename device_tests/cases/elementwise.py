@@ -1,6 +1,6 @@
 """Cases of elementwise ops: every op once, then broadcasting in each form that kernels treat on their own."""
 
-from cases.op_case import Normal, Positive, ResultOf, case
+from cases.op_case import Integers, Normal, OpCase, Positive, ResultOf, case
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.clip_grad import ClipGrad
@@ -17,12 +17,46 @@ from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.sigmoid import Sigmoid
 from edgec.graph.ops.sigmoid_grad import SigmoidGrad
 from edgec.graph.ops.sub import Sub
+from edgec.graph.types import DType
 
 IMAGE = (2, 5, 3, 7)
 LARGE = (2, 24, 23, 25)
 WEIGHT = (10, 3, 3, 3)
+# One element, fewer than a vector, and primes throughout: no extent is a multiple of any number of lanes.
+ODD = {"one": (1, 1, 1, 1), "row": (3,), "matrix": (13, 29), "prime": (1, 13, 11, 17)}
+
+
+def _odd_cases(name: str, shape: tuple[int, ...]) -> tuple[OpCase, ...]:
+    """Every op of one operand, and its gradient, in one odd shape."""
+    wide = Normal(shape, scale=3.0)
+    return (
+        case(name, Relu(), wide),
+        case(name, Sigmoid(), wide),
+        case(name, Exp(), wide),
+        case(name, HardSwish(), wide),
+        case(name, Clip(-1.0, 2.5), wide),
+        case(name, HardSigmoid(1 / 6, 0.5), wide),
+        case(name, ReluGrad(), Normal(shape), ResultOf(Relu(), (0,))),
+        case(name, SigmoidGrad(), Normal(shape), ResultOf(Sigmoid(), (0,))),
+        case(name, ClipGrad(-0.5, 0.5), Normal(shape), ResultOf(Clip(-0.5, 0.5), (0,))),
+        case(name, HardSigmoidGrad(1 / 6), wide, ResultOf(HardSigmoid(1 / 6, 0.5), (0,))),
+        case(name, HardSwishGrad(), Normal(shape), wide),
+        case(name, Add(), wide, Normal(shape)),
+        case(name, Sub(), wide, Normal(shape)),
+        case(name, Mul(), wide, Normal(shape)),
+        case(name, Div(), wide, Positive(shape)),
+        case(name, SgdUpdate(), wide, Normal(shape), Positive(())),
+        case(f"{name}_momentum", SgdUpdate(0.9, 0.01), wide, Normal(shape), Positive(()), Normal(shape)),
+    )
+
 
 CASES = (
+    *(found for name, shape in ODD.items() for found in _odd_cases(name, shape)),
+    case("labels", Add(), Integers(DType.I64, (7,)), Integers(DType.I64, (7,))),
+    case("integers", Sub(), Integers(DType.I32, (3, 5)), Integers(DType.I32, (5,))),
+    case("integers", Mul(), Integers(DType.I32, (3, 5)), Integers(DType.I32, ())),
+    case("per_channel", Div(), Normal(IMAGE), Positive((5, 1, 1))),
+    case("scalar_left", Div(), Normal(()), Positive(IMAGE)),
     case("same_shape", Add(), Normal(IMAGE), Normal(IMAGE)),
     case("same_shape", Sub(), Normal(IMAGE), Normal(IMAGE)),
     case("same_shape", Mul(), Normal(IMAGE), Normal(IMAGE)),

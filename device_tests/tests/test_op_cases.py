@@ -1,59 +1,70 @@
-"""The common op cases on executors of whole artifacts: the plan interpreter, and compiled kernels in the C runtime."""
+"""The common op cases on every executor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from cases.all_cases import OP_CASES
 from cases.op_case import OpCase, assert_agrees
-from op_module import op_module, operands, results
+from executors import INTERPRETERS, MACHINES, SPECIALISED, Session
+from op_module import op_model, op_module, operands, results
+from subject import Subject
 
-from edgec.backends.base import Backend
-from edgec.backends.targets import find_target
-from edgec.backends.tvm.backend import TvmBackend
-from edgec.compiler.compile import CompileResult, lower_module
-from edgec.compiler.passbase import Options
-from edgec.runtime import load
-from edgec.runtime.layout import write_artifact
-from edgec.tools.testing.plan_interp import PlanInterpreter
-from edgec.tools.testing.reference_backend import SCALAR_TARGET, VECTOR_TARGET, ReferenceBackend
+from edgec.graph.ops import ALL_OPS
+from edgec.graph.verify import FORBIDDEN, Phase
 
-Executor = Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]
+SUBJECT = Subject(lambda: op_module(OP_CASES))
+# What a model may contain: the rest comes of differentiation alone, and statistics of batch norm are never inputs.
+FORWARD_CASES = tuple(case for case in OP_CASES if case.op.name not in FORBIDDEN[Phase.SPECIALISED])
+FEWEST_CASES = 4
 
 
-def _compiled(backend: Backend) -> CompileResult:
-    result = lower_module(op_module(OP_CASES), [backend], Options())
-    assert result is not None
-    return result
+@pytest.fixture(scope="module", params=INTERPRETERS, ids=str)
+def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return request.param.open(SUBJECT, tmp_path_factory.mktemp(str(request.param)))
 
 
-@pytest.fixture(scope="module", params=[SCALAR_TARGET, VECTOR_TARGET], ids=["row-major", "channels-last"])
-def planned(request: pytest.FixtureRequest) -> Executor:
-    result = _compiled(ReferenceBackend(request.param))
-    return PlanInterpreter(result.artifact, result.images[0]).run
-
-
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Executor:
-    result = _compiled(TvmBackend(find_target("x86")))
-    path = tmp_path_factory.mktemp("ops") / "ops.edge"
-    write_artifact(path, result.artifact)
-    model = load(path, threads=2)
-    return lambda program, feeds: model.run(feeds, program=program)
+@pytest.fixture(scope="module", params=MACHINES, ids=str)
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return request.param.open(SUBJECT, tmp_path_factory.mktemp(str(request.param)))
 
 
 @pytest.mark.parametrize("case", OP_CASES, ids=str)
-def test_planned(planned: Executor, case: OpCase) -> None:
-    """Memory plan and packing, with the references as kernels: to the bit."""
-    for name, array in planned(case.name, operands(case)).items():
-        np.testing.assert_array_equal(array, results(case)[name])
+def test_interpreted(interpreter: Session, case: OpCase) -> None:
+    """Graph, memory plan and packing, with the references as kernels: to the bit."""
+    got = interpreter.run(case.name, [operands(case)]).outputs
+    for name, array in results(case).items():
+        np.testing.assert_array_equal(got[name], array)
 
 
-@pytest.mark.parametrize("case", OP_CASES, ids=str)
-def test_compiled(runtime: Executor, case: OpCase) -> None:
-    """Generated kernels through the C runtime, within the op's tolerance."""
-    got = runtime(case.name, operands(case))
+@pytest.mark.parametrize("case", FORWARD_CASES, ids=str)
+def test_specialised(case: OpCase, tmp_path: Path) -> None:
+    """Folding and canonical forms, which may round on their own."""
+    session = SPECIALISED.open(Subject(lambda: op_model(case)), tmp_path)
+    got = session.run("infer", [operands(case)]).outputs
     for name, array in results(case).items():
         assert_agrees(case.op, got[name], array)
+
+
+@pytest.mark.parametrize("case", OP_CASES, ids=str)
+def test_compiled(machine: Session, case: OpCase) -> None:
+    """Generated kernels through the C runtime, within the op's tolerance."""
+    ran = machine.run(case.name, [operands(case)])
+    assert ran.kernels, "nothing was computed by a kernel"
+    for name, array in results(case).items():
+        assert_agrees(case.op, ran.outputs[name], array)
+
+
+@pytest.mark.parametrize("op", ALL_OPS, ids=lambda op: op.name)
+def test_every_op_has_cases(op: type) -> None:
+    """Several of them, some with an odd extent in every operand that is not a scalar."""
+    cases = [case for case in OP_CASES if type(case.op) is op]
+    assert len(cases) >= FEWEST_CASES
+    assert any(all(extent % 2 for kind in case.types for extent in kind.shape) for case in cases)
+
+
+def test_names_are_unique() -> None:
+    assert Counter(case.name for case in OP_CASES).most_common(1)[0][1] == 1

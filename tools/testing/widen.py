@@ -1,4 +1,4 @@
-"""Programs in double precision, where no rounding moves an activation across a kink: gradients agree to 1e-12."""
+"""Programs in another precision: double, where no rounding moves an activation across a kink, and back to single."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ def widened(module: Module) -> Module:
 
     Interpreting an f32 program in float64 is not the same: constants that a pass computes are still rounded to f32.
     """
-    return Module({name: _widened(graph) for name, graph in module.programs.items()})
+    return _converted(module, DType.F32, DType.F64)
 
 
-def _widened(graph: Graph) -> Graph:
+def narrowed(module: Module) -> Module:
+    """A copy in which every f64 leaf is f32, and with them all that is computed."""
+    return _converted(module, DType.F64, DType.F32)
+
+
+def _converted(module: Module, old: DType, new: DType) -> Module:
+    return Module({name: _with_leaves(graph, old, new) for name, graph in module.programs.items()})
+
+
+def _with_leaves(graph: Graph, old: DType, new: DType) -> Graph:
     copy = Graph(graph.name)
     twins: dict[Value, Value] = {}
     for leaf in graph.leaves.values():
-        wide = leaf.type.dtype is DType.F32
-        kind = TensorType(DType.F64, leaf.type.shape) if wide else leaf.type
+        kind = TensorType(new, leaf.type.shape) if leaf.type.dtype is old else leaf.type
         data = leaf.data.astype(kind.dtype.numpy) if leaf.data is not None else None
         twins[leaf] = copy.add_leaf(leaf.role, leaf.name, kind, data=data, trainable=leaf.trainable)
     for node in graph.nodes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import Index, constant
+from edgec.backends.tvm.builder import Index, constant, select
 from edgec.backends.tvm.generic.loops_code import Variable, loops
 from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import Tensor
@@ -26,7 +28,11 @@ def reduce_mean(op: ReduceMean, inputs: Sequence[Tensor], index: Sequence[Index]
 
 
 def reduce_max(op: ReduceMax, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
-    return (_fold(op, inputs[0], index, -math.inf, larger),)
+    (x,) = inputs
+    if x.dtype.is_float:
+        return (_fold(op, x, index, -math.inf, larger),)
+    lowest = int(np.iinfo(x.dtype.numpy).min)
+    return (_fold(op, x, index, lowest, lambda best, value: select(value > best, value, best)),)
 
 
 def _fold(
