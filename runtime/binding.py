@@ -6,6 +6,7 @@ Thin over the C library (`csrc/edgec.h`), which runs without the GIL. Needs nump
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -66,17 +67,21 @@ class _Weight:
     writable: bool
 
 
-def _tensor_info(info: c.BindingInfo | c.TensorInfo, bounds: tuple[int, int] | None = None) -> TensorInfo:
-    return TensorInfo(info.name.decode(), tuple(info.shape[: info.rank]), numpy_dtype(DTYPES[info.dtype]), bounds)
+def _tensor_info(info: c.BindingInfo | c.TensorInfo) -> TensorInfo:
+    return TensorInfo(info.name.decode(), tuple(info.shape[: info.rank]), numpy_dtype(DTYPES[info.dtype]))
 
 
 def _signature(model: ctypes.c_void_p, index: int) -> Signature:
-    program, binding, slots = c.ProgramInfo(), c.BindingInfo(), []
+    program = c.ProgramInfo()
     check(library().edgec_program_get(model, index, ctypes.byref(program)))
-    for number in range(program.binding_count):
+    bindings = [c.BindingInfo() for _ in range(program.binding_count)]
+    for number, binding in enumerate(bindings):
         check(library().edgec_binding_get(model, index, number, ctypes.byref(binding)))
+    slots = []
+    for binding in bindings:
         bounds = (binding.low, binding.high) if binding.high >= binding.low else None
-        slots.append((Slot(binding.slot), _tensor_info(binding, bounds)))
+        below = bindings[binding.below - 1].name.decode() if binding.below else None
+        slots.append((Slot(binding.slot), dataclasses.replace(_tensor_info(binding), bounds=bounds, below=below)))
     name = program.name.decode()
     return Signature(name, index, tuple(slots), program.arena_bytes, program.macs, bool(program.updates))
 
@@ -142,6 +147,8 @@ class Model:
 
     def step(self, feeds: Mapping[str, object], lr: float | None = None, **scalars: float) -> float:
         """One training step; the loss before the update. `lr` and others are the program's scalars.
+
+        A scalar with bounds (`classes`) that is not given takes its greatest value.
 
         RuntimeFailure E0604 for a label out of range and E0605 for a loss that is not finite: nothing was updated.
         """

@@ -93,7 +93,21 @@ def _programs(sections: Sections, index: int, names: _Names) -> tuple[Program, .
         )
         for row in _rows(sections, Section.CALLS, index)
     ]
-    bindings = [
+    rows = _rows(sections, Section.BINDINGS, index)
+    return tuple(
+        Program(
+            name=names[row["name"]],
+            arena_bytes=int(row["arena_bytes"]),
+            calls=tuple(calls[row["first_call"] :][: row["call_count"]]),
+            bindings=_bindings(rows[row["first_binding"] :][: row["binding_count"]], names),
+        )
+        for row in _rows(sections, Section.PROGRAMS, index)
+    )
+
+
+def _bindings(rows: np.ndarray, names: _Names) -> tuple[Binding, ...]:
+    """Those of one program."""
+    return tuple(
         Binding(
             name=names[row["name"]],
             slot=Slot(row["slot"]),
@@ -102,17 +116,9 @@ def _programs(sections: Sections, index: int, names: _Names) -> tuple[Program, .
             buffer=int(row["buffer"]),
             low=int(row["low"]),
             high=int(row["high"]),
+            below=names[rows[row["below"] - 1]["name"]] if row["below"] else None,
         )
-        for row in _rows(sections, Section.BINDINGS, index)
-    ]
-    return tuple(
-        Program(
-            name=names[row["name"]],
-            arena_bytes=int(row["arena_bytes"]),
-            calls=tuple(calls[row["first_call"] :][: row["call_count"]]),
-            bindings=tuple(bindings[row["first_binding"] :][: row["binding_count"]]),
-        )
-        for row in _rows(sections, Section.PROGRAMS, index)
+        for row in rows
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgec.runtime import tables
 from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, Arch, Storage
 from edgec.runtime.dtypes import DTYPES, dtype_name
-from edgec.runtime.format import Artifact, Opcode, Placement, Region, Tensor, Variant
+from edgec.runtime.format import Artifact, Opcode, Placement, Program, Region, Tensor, Variant
 from edgec.runtime.tables import Section
 
 IMAGE_ARCHS = (Arch.X86_64, Arch.AARCH64)  # where the runtime maps code by itself
@@ -227,6 +227,7 @@ def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
                     "slot": binding.slot,
                     "dtype": DTYPES.index(binding.dtype),
                     "rank": len(binding.shape),
+                    "below": _scalar_number(program, binding.below),
                     "shape": _padded(binding.shape, f"`{binding.name}` of program `{program.name}`"),
                 }
             )
@@ -238,6 +239,11 @@ def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
         Section.OPERANDS: np.asarray(operands, tables.OPERAND).tobytes(),
         Section.BINDINGS: _table(tables.BINDING, bindings),
     }
+
+
+def _scalar_number(program: Program, name: str | None) -> int:
+    """0 for none, else 1 + the number of the program's binding `name`."""
+    return 0 if name is None else 1 + [binding.name for binding in program.bindings].index(name)
 
 
 def encode_variant(artifact: Artifact, variant: Variant, names: Names, storages: Storages) -> dict[Section, bytes]:

@@ -121,8 +121,9 @@ class Slot(enum.IntEnum):
 class Binding:
     """A named tensor of a program's signature, row-major, in the arena.
 
-    `low`..`high`, both included, bounds an integer input (labels); high < low: no check. SCALAR and LOSS have one
-    element, and LOSS is f32.
+    `low`..`high`, both included, bounds an integer input (labels) or scalar; high < low: no check. `below` names an
+    integer scalar that every element of a bounded input must be less than. SCALAR and LOSS have one element, and LOSS
+    is f32.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Binding:
     buffer: int
     low: int = 0
     high: int = -1
+    below: str | None = None
 
 
 @dataclass(frozen=True)

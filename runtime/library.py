@@ -138,6 +138,7 @@ class BindingInfo(Structure):
         ("bytes", c_uint64),
         ("low", c_int64),
         ("high", c_int64),
+        ("below", c_uint32),
     ]
 
 

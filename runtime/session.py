@@ -97,10 +97,13 @@ class Session:
     def run(self, program: str, feeds: Mapping[str, object]) -> tuple[float | None, dict[str, np.ndarray]]:
         """(loss or None, outputs by name) of one run; `feeds` holds every input and scalar by name.
 
+        A scalar with bounds that is not given takes its greatest value: all classes of a new head are live.
+
         RuntimeFailure: E0601 names, E0602 dtype, E0603 shape, E0604 label out of range, E0605 loss not finite, E0606 no
         such program. Parameters and states are as before after each of them.
         """
         signature = self.signature(program)
+        feeds = {info.name: info.bounds[1] for info in signature.scalars if info.bounds is not None} | dict(feeds)
         check_names(feeds, (*signature.inputs, *signature.scalars), f"program `{program}`")
         arrays = {info.name: conform(feeds[info.name], info) for slot, info in signature.slots if slot in _FILLED}
         with self._lock:
@@ -180,7 +183,10 @@ class Session:
             info = signature.slots[failure.binding][1]
             place = [int(i) for i in np.unravel_index(failure.position, info.shape)] if info.shape else ""
             low, high = info.bounds
-            raise RuntimeFailure("E0604", f"`{info.name}`{place} is {failure.value}, outside {low} to {high}")
+            wrong = f"`{info.name}`{place} is {failure.value}"
+            if low <= failure.value <= high:
+                raise RuntimeFailure("E0604", f"{wrong}: it must be less than `{info.below}`, the live classes")
+            raise RuntimeFailure("E0604", f"{wrong}, outside {low} to {high}")
         check(status)
 
 

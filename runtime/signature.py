@@ -15,13 +15,15 @@ from edgec.runtime.format import Slot
 class TensorInfo:
     """A named tensor outside: `model.inputs[0].name`, `.shape`, `.dtype` (numpy's).
 
-    `bounds` are the least and greatest value that a run accepts of an integer input (labels); None: any.
+    `bounds` are the least and greatest value that a run accepts of an integer input (labels) or scalar; None: any.
+    `below` names a scalar that every element must be less than: the number of live classes.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     bounds: tuple[int, int] | None = None
+    below: str | None = None
 
 
 @dataclass(frozen=True)

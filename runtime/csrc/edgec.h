@@ -186,6 +186,7 @@ typedef struct edgec_binding_info {
     uint32_t shape[EDGEC_MAX_RANK];
     uint64_t bytes;
     int64_t low, high; /* the range of integers that edgec_run accepts; high < low: any */
+    uint32_t below;    /* 0, or 1 + the binding of a scalar that every element must be less than (live classes) */
 } edgec_binding_info;
 
 edgec_status edgec_program_get(const edgec_model *model, uint32_t program, edgec_program_info *info);

@@ -230,6 +230,9 @@ static _Noreturn void die_in_step(const run *r, uint32_t step, edgec_status stat
     edgec_failure failure;
     edgec_failure_get(r->session, &failure);
     const edgec_binding_info *b = &r->slots[failure.binding].info;
+    if (failure.value >= b->low && failure.value <= b->high)
+        die("E0604", "step %" PRIu32 ": element %" PRIu64 " of `%s` is %" PRId64 ": it must be less than `%s`", step,
+            failure.position, b->name, failure.value, r->slots[b->below - 1].info.name);
     die("E0604", "step %" PRIu32 ": element %" PRIu64 " of `%s` is %" PRId64 ", outside %" PRId64 " to %" PRId64, step,
         failure.position, b->name, failure.value, b->low, b->high);
 }

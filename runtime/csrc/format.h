@@ -170,7 +170,8 @@ typedef FORMAT_RECORD format_binding {
     uint8_t slot;
     uint8_t dtype;
     uint8_t rank;
-    uint8_t reserved[5];
+    uint8_t reserved;
+    uint32_t below; /* 0, or 1 + the number of the program's scalar that every element must be less than */
     uint32_t shape[8];
 } format_binding;
 _Static_assert(sizeof(format_binding) == 64, "binding");

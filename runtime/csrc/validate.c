@@ -146,16 +146,26 @@ static int call_updates(const artifact *a, const format_call *c) {
     return 0;
 }
 
+static int is_integer(const format_binding *b) { return b->dtype >= EDGEC_I8 && b->dtype <= EDGEC_I64; }
+
+/* Whether the binding is limited by nothing, or is an integer input limited by an integer scalar. */
+static int valid_limit(const artifact *a, const format_program *p, const format_binding *b) {
+    if (b->below == 0) return 1;
+    if (b->below > p->binding_count || b->high < b->low) return 0;
+    const format_binding *limit = &a->bindings[p->first_binding + b->below - 1];
+    return limit->slot == EDGEC_SLOT_SCALAR && is_integer(limit);
+}
+
 static int valid_binding(const artifact *a, const format_program *p, const format_binding *b) {
     uint64_t bytes;
-    int integer = b->dtype >= EDGEC_I8 && b->dtype <= EDGEC_I64;
     if (!valid_name(a, b->name) || b->slot > EDGEC_SLOT_LOSS || b->buffer >= a->buffer_count) return 0;
     if (!shape_bytes(b->shape, b->rank, dtype_bytes(b->dtype), &bytes)) return 0;
     const format_buffer *buffer = &a->buffers[b->buffer];
     if (buffer->region != REGION_ARENA || !in_arena(buffer, p) || bytes > buffer->bytes) return 0;
     if ((b->slot == EDGEC_SLOT_SCALAR || b->slot == EDGEC_SLOT_LOSS) && bytes != dtype_bytes(b->dtype)) return 0;
     if (b->slot == EDGEC_SLOT_LOSS && b->dtype != EDGEC_F32) return 0;
-    return b->high < b->low || (integer && (b->slot == EDGEC_SLOT_INPUT || b->slot == EDGEC_SLOT_SCALAR));
+    if (!valid_limit(a, p, b)) return 0;
+    return b->high < b->low || (is_integer(b) && (b->slot == EDGEC_SLOT_INPUT || b->slot == EDGEC_SLOT_SCALAR));
 }
 
 /* Where the previous program's records ended. */
