@@ -36,12 +36,13 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* The job's fields belong to the ticket's generation if the swap succeeds: they change only after all tasks are done. */
+/* The job's fields belong to the ticket's generation if the swap succeeds: they change only after all tasks are done and
+ * the ticket is closed. Whoever sees the next job's number of tasks also finds the ticket closed. */
 static void work(pool *p, uint32_t generation) {
     uint64_t ticket = atomic_load_explicit(&p->ticket, memory_order_acquire);
     while (generation_of(ticket) == generation) {
         const void *job = atomic_load_explicit(&p->job, memory_order_relaxed);
-        int32_t tasks = atomic_load_explicit(&p->tasks, memory_order_relaxed);
+        int32_t tasks = atomic_load_explicit(&p->tasks, memory_order_acquire);
         int32_t chunk = atomic_load_explicit(&p->chunk, memory_order_relaxed);
         int32_t lo = (int32_t)(uint32_t)ticket;
         if (lo >= tasks) return;
@@ -118,8 +119,10 @@ void pool_close(pool *p) { stop(p, p->workers); }
 void pool_run(pool *p, const void *job, int32_t tasks) {
     uint32_t generation = generation_of(atomic_load_explicit(&p->ticket, memory_order_relaxed)) + 1;
     int32_t threads = (int32_t)p->workers + 1;
+    /* Closed first: a thread late for the last job would find its ticket not used up when it sees more tasks here. */
+    atomic_store_explicit(&p->ticket, (uint64_t)(generation - 1) << 32 | INT32_MAX, memory_order_relaxed);
+    atomic_store_explicit(&p->tasks, tasks, memory_order_release);
     atomic_store_explicit(&p->job, job, memory_order_relaxed);
-    atomic_store_explicit(&p->tasks, tasks, memory_order_relaxed);
     /* Several takes a thread, so that a slow core or a busy one gets less; not too many, since each costs a swap. */
     atomic_store_explicit(&p->chunk, tasks / (threads * 4) + 1, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);

@@ -1,0 +1,27 @@
+"""The pool by itself: under as many jobs as it takes to see its rare interleavings, every task is done exactly once."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgec.backends.runner_binary import csrc_folder
+
+DRIVER = Path(__file__).with_name("pool_driver.c")
+FLAGS = ["-std=c11", "-O2", "-D_GNU_SOURCE", "-pthread", "-Wall", "-Wextra", "-Werror"]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program, csrc = tmp_path_factory.mktemp("pool") / "driver", csrc_folder()
+    sources = [DRIVER, csrc / "pool.c", csrc / "platform_posix.c"]
+    subprocess.run(["gcc", *FLAGS, f"-I{csrc}", *sources, "-o", program], check=True)
+    return program
+
+
+@pytest.mark.parametrize("runs", [200_000, pytest.param(10_000_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_task_is_done_once(driver: Path, workers: int, runs: int) -> None:
+    """A thread that is late for one job must not take tasks of the next: a pool that let it did so once in 10^5 jobs."""
+    done = subprocess.run([driver, str(workers), str(runs)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
