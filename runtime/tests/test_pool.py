@@ -22,6 +22,6 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("runs", [200_000, pytest.param(10_000_000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_task_is_done_once(driver: Path, workers: int, runs: int) -> None:
-    """A thread that is late for one job must not take tasks of the next: a pool that let it did so once in 10^5 jobs."""
+    """A thread that is late for one job must not take tasks of the next; once in some 10^5 jobs one did."""
     done = subprocess.run([driver, str(workers), str(runs)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
