@@ -7,19 +7,24 @@ from pathlib import Path
 import click
 
 from edgec.runtime.layout import read_artifact
+from edgec.tools.cli.arrays import whole_file
 from edgec.tools.cli.console import echo, format_bytes, show_json, show_table
 from edgec.tools.cli.options import JSON
+from edgec.tools.memory_picture import Panel, draw
 
 _SHOWN_AT_PEAK = 10
 
 
 @click.command("memory")
 @click.argument("artifacts", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the arena over time, side by side (.svg)."
+)
 @JSON
-def command(artifacts: tuple[Path, ...], as_json: bool) -> None:
+def command(artifacts: tuple[Path, ...], picture: Path | None, as_json: bool) -> None:
     """Show where the memory of ARTIFACTS goes: bytes by role, and what is alive at the peak of every program.
 
-    Example: edgec memory full.edge head.edge
+    Example: edgec memory full.edge head.edge --picture memory.svg
     """
     rows = [
         (path, variant, name, program)
@@ -27,6 +32,11 @@ def command(artifacts: tuple[Path, ...], as_json: bool) -> None:
         for variant in read_artifact(path).manifest.get("variants", [])
         for name, program in variant["programs"].items()
     ]
+    if picture is not None:
+        svg = draw([Panel(path.name, variant["target"], name, program) for path, variant, name, program in rows])
+        with whole_file(picture) as file:
+            file.write(svg.encode())
+        echo(f"{picture}: {len(rows)} programs", err=True)
     if as_json:
         show_json({"programs": [_record(*row) for row in rows]})
         return
