@@ -15,20 +15,31 @@ from dataclasses import dataclass, replace
 from edgec.compiler.rewrite import describe
 from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Graph, Node, Role, Value
+from edgec.graph.ops.arg_reduction import ArgReduction
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.cumulative import Cumulative
 from edgec.graph.ops.elementwise import Binary, Unary
+from edgec.graph.ops.gather import Gather
+from edgec.graph.ops.gather_elements import GatherElements
+from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduction import Reduction
+from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.scatter_elements import ScatterElements
+from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.softmax import Softmax
+from edgec.graph.ops.top_k import TopK
 from edgec.graph.ops.transpose import Transpose
 
 Shape = tuple[int, ...]
@@ -274,6 +285,62 @@ def _softmax(op: Softmax, operands: tuple[_Operand, ...], sizes: _Batch) -> tupl
     return op, operands[0].axis
 
 
+def _along(
+    op: ArgReduction | TopK | Cumulative, operands: tuple[_Operand, ...], sizes: _Batch
+) -> tuple[Op, int | None]:
+    """Ops that look along one axis of their only operand."""
+    axis = operands[0].axis
+    if axis == op.axis:
+        raise _Mixed(f"{op.name} compares or adds up images")
+    dropped = isinstance(op, ArgReduction) and not op.keepdims and op.axis < axis
+    return op, axis - dropped
+
+
+def _gather(op: Gather, operands: tuple[_Operand, ...], sizes: _Batch) -> tuple[Op, int | None]:
+    x, indices = operands
+    if x.axis is None:
+        return op, op.axis + indices.axis
+    if indices.axis is not None or x.axis == op.axis:
+        raise _Mixed("images are picked out of the batch")
+    return op, x.axis if x.axis < op.axis else x.axis + len(indices.shape) - 1
+
+
+def _elements(
+    op: GatherElements | ScatterElements, operands: tuple[_Operand, ...], sizes: _Batch
+) -> tuple[Op, int | None]:
+    axes = {operand.axis for operand in operands}
+    if len(axes) != 1 or op.axis in axes or len({operand.shape[operands[0].axis] for operand in operands}) != 1:
+        raise _Mixed("elements are picked or placed across the batch, or at the same place of all images")
+    return op, axes.pop()
+
+
+def _gather_nd(op: GatherNd, operands: tuple[_Operand, ...], sizes: _Batch) -> tuple[Op, int | None]:
+    x, indices = operands
+    if x.axis is None and indices.axis >= max(op.batch_dims, 0) and indices.axis < len(indices.shape) - 1:
+        return op, indices.axis
+    if x.axis is None or x.axis != indices.axis or x.axis >= op.batch_dims:
+        raise _Mixed("coordinates reach across the batch")
+    return op, x.axis
+
+
+def _scatter_nd(op: ScatterNd, operands: tuple[_Operand, ...], sizes: _Batch) -> tuple[Op, int | None]:
+    raise _Mixed("coordinates reach across the batch")
+
+
+def _resample(op: Resample, operands: tuple[_Operand, ...], sizes: _Batch) -> tuple[Op, int | None]:
+    x, *tables = operands
+    if x.axis == op.axis or any(table.axis is not None for table in tables):
+        raise _Mixed("images are interpolated along the batch, or by tables of their own")
+    return op, x.axis
+
+
+def _rows(op: LayerNorm | RmsNorm, operands: tuple[_Operand, ...], sizes: _Batch) -> tuple[Op, int | None]:
+    x, *parts = operands
+    if x.axis is None or x.axis >= op.axis or any(part.axis is not None for part in parts):
+        raise _Mixed("statistics are taken over the batch")
+    return op, x.axis
+
+
 # By class, base classes included; what is not here cannot occur before differentiation.
 RULES: dict[type[Op], Callable[..., tuple[Op, int | None]]] = {
     Unary: _same_axis,
@@ -291,4 +358,15 @@ RULES: dict[type[Op], Callable[..., tuple[Op, int | None]]] = {
     BroadcastTo: _broadcast_to,
     Reduction: _reduction,
     Softmax: _softmax,
+    ArgReduction: _along,
+    TopK: _along,
+    Cumulative: _along,
+    Gather: _gather,
+    GatherElements: _elements,
+    ScatterElements: _elements,
+    GatherNd: _gather_nd,
+    ScatterNd: _scatter_nd,
+    Resample: _resample,
+    LayerNorm: _rows,
+    RmsNorm: _rows,
 }

@@ -282,3 +282,51 @@ def test_convolutions_pools_and_norms_follow() -> None:
     y = graph.emit1(BatchNorm(), y, *(param(name, 3) for name in ("gamma", "beta", "mean", "variance")))
     graph.outputs["y"] = graph.emit1(MaxPool2d((2, 2), (2, 2)), y)
     assert check(graph, 1, 3) == {"y": 0}
+
+
+def test_rankings_gathers_and_row_norms_follow() -> None:
+    graph = parse_graph(
+        """
+        graph infer {
+          input %x: f32[1,5,4]
+          constant %picked: i64[3] = [2, 0, -1]
+          param %gamma: f32[4] = [1.0, 2.0, 0.5, 1.5]
+          %n: f32[1,5,4], %mean: f32[1,5], %inv_std: f32[1,5] = layer_norm(%x, %gamma) {axis=2, epsilon=0.1}
+          %r: f32[1,5,4], %inv_rms: f32[1] = rms_norm(%n) {axis=1, epsilon=0.1}
+          %g: f32[1,3,4] = gather(%r, %picked) {axis=1}
+          %best: f32[1,3,2], %where: i64[1,3,2] = top_k(%g) {axis=2, k=2}
+          %same: f32[1,3,2] = gather_elements(%g, %where) {axis=2}
+          %sums: f32[1,3,2] = cum_sum(%same) {axis=1}
+          %place: i64[1,2] = arg_max(%sums) {axis=1}
+          output "best" = %best
+          output "sums" = %sums
+          output "place" = %place
+          output "inv_std" = %inv_std
+        }
+        """
+    )
+    assert check(graph, 1, 3) == {"best": 0, "sums": 0, "place": 0, "inv_std": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("%y: f32[4] = reduce_min(%x) {axes=(0)}", "images are reduced to one"),
+        ("%y: f32[2,4] = cum_sum(%x) {axis=0}", "compares or adds up images"),
+        ("%y: f32[1,4] = gather(%x, %i) {axis=0}", "images are picked out"),
+        ("%y: f32[1,4] = gather_nd(%x, %ii)", "coordinates reach across"),
+        ("%y: f32[2,4], %r: f32[] = rms_norm(%x) {axis=0, epsilon=0.1}", "statistics are taken over the batch"),
+    ],
+)
+def test_ops_that_look_across_images_are_refused(line: str, reason: str) -> None:
+    text = f"""
+        graph infer {{
+          input %x: f32[2,4]
+          constant %i: i64[1] = [0]
+          constant %ii: i64[1,1] = [0]
+          {line}
+          output "y" = %y
+        }}
+        """
+    with pytest.raises(UserError, match=reason):
+        rebatch(parse_graph(text), 6, "train")

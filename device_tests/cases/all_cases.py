@@ -1,5 +1,5 @@
 """Every op case."""
 
-from cases import compute, elementwise, loss, movement
+from cases import compute, elementwise, indexing, loss, movement, normalisation
 
-OP_CASES = (*elementwise.CASES, *compute.CASES, *movement.CASES, *loss.CASES)
+OP_CASES = (*elementwise.CASES, *compute.CASES, *movement.CASES, *loss.CASES, *indexing.CASES, *normalisation.CASES)

@@ -1,6 +1,8 @@
 """The closed set of ops, one file each. `ALL_OPS` is the list: explicit, ordered, no logic."""
 
 from edgec.graph.ops.add import Add
+from edgec.graph.ops.arg_max import ArgMax
+from edgec.graph.ops.arg_min import ArgMin
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
@@ -12,12 +14,18 @@ from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.gather import Gather
+from edgec.graph.ops.gather_elements import GatherElements
+from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
 from edgec.graph.ops.hard_swish import HardSwish
 from edgec.graph.ops.hard_swish_grad import HardSwishGrad
+from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
@@ -25,10 +33,16 @@ from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_min import ReduceMin
+from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.relu_grad import ReluGrad
+from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.scatter_elements import ScatterElements
+from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.sigmoid import Sigmoid
 from edgec.graph.ops.sigmoid_grad import SigmoidGrad
@@ -37,6 +51,7 @@ from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
 from edgec.graph.ops.sub import Sub
+from edgec.graph.ops.top_k import TopK
 from edgec.graph.ops.transpose import Transpose
 
 ALL_OPS: tuple[type[Op], ...] = (
@@ -73,6 +88,21 @@ ALL_OPS: tuple[type[Op], ...] = (
     ReduceSum,
     ReduceMean,
     ReduceMax,
+    ReduceMin,
+    ReduceProd,
+    ArgMax,
+    ArgMin,
+    TopK,
+    CumSum,
+    CumProd,
+    Gather,
+    GatherElements,
+    GatherNd,
+    ScatterElements,
+    ScatterNd,
+    Resample,
+    LayerNorm,
+    RmsNorm,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxCrossEntropyGrad,

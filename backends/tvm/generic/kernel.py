@@ -13,16 +13,35 @@ from dataclasses import dataclass
 from edgec.backends.base import Argument, Group, KernelCall, Lowering, Target
 from edgec.backends.tvm.computation import Computation, bind_computation
 from edgec.graph.ir import Value
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_sum import CumSum
+from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.scatter_elements import ScatterElements
+from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
+from edgec.graph.ops.top_k import TopK
 from edgec.runtime.abi import Storage
 
 MIN_TASK_WORK = 20_000  # elements or products: less is not worth handing to another thread
 MAX_TASKS = 32
 
 # Anchors whose kernel writes whole rows at once: no epilogue can follow element by element.
-ROW_OPS = (MaxPool2dGrad, Softmax, SoftmaxCrossEntropy)
+ROW_OPS = (
+    MaxPool2dGrad,
+    Softmax,
+    SoftmaxCrossEntropy,
+    CumSum,
+    CumProd,
+    TopK,
+    LayerNorm,
+    RmsNorm,
+    ScatterElements,
+    ScatterNd,
+)
 
 
 @dataclass(frozen=True)
@@ -62,18 +81,25 @@ def lower_generic(
 
 def _cut(computation: Computation, tasks: int) -> GenericSpec:
     op, shape = computation.anchor.op, computation.shape
-    match op:
-        case SoftmaxCrossEntropy():
-            return GenericSpec(computation, 1, 1)
-        case Softmax():
-            rows = math.prod(shape[: op.axis] + shape[op.axis + 1 :])
-            return GenericSpec(computation, rows, min(tasks, rows))
-        case MaxPool2dGrad():
-            rows = math.prod(shape[:2])
-            return GenericSpec(computation, rows, min(tasks, rows))
+    if isinstance(op, ROW_OPS):
+        rows = _own_rows(op, computation.anchor.operands[0].type.shape)
+        return GenericSpec(computation, rows, min(tasks, rows))
     # The fewest leading axes that give every task a row; rows cost divisions.
     axes = 0
     while axes < len(shape) and math.prod(shape[:axes]) < tasks:
         axes += 1
     rows = math.prod(shape[:axes])
     return GenericSpec(computation, rows, min(tasks, rows), axes)
+
+
+def _own_rows(op: Op, x: tuple[int, ...]) -> int:
+    """The rows of an op with rows of its own, whose first operand has the shape `x`."""
+    match op:
+        case Softmax() | CumSum() | CumProd() | TopK():
+            return math.prod(x[: op.axis] + x[op.axis + 1 :])
+        case LayerNorm() | RmsNorm():
+            return math.prod(x[: op.axis])
+        case MaxPool2dGrad():
+            return math.prod(x[:2])
+        case _:  # all of it: a sum over the batch, updates that come in order
+            return 1

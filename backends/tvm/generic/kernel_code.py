@@ -12,15 +12,22 @@ from edgec.backends.tvm.expressions import evaluate
 from edgec.backends.tvm.generic import (
     batch_norm_code,
     convolution_code,
+    cumulative_code,
+    indexing_code,
     matmul_code,
     movement_code,
+    normalisation_code,
     pooling_code,
+    ranking_code,
     reduction_code,
+    resample_code,
     softmax_code,
 )
 from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.loops_code import loops
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
+from edgec.graph.ops.arg_max import ArgMax
+from edgec.graph.ops.arg_min import ArgMin
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
@@ -29,18 +36,31 @@ from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_sum import CumSum
+from edgec.graph.ops.gather import Gather
+from edgec.graph.ops.gather_elements import GatherElements
+from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_min import ReduceMin
+from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.scatter_elements import ScatterElements
+from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
+from edgec.graph.ops.top_k import TopK
 from edgec.graph.ops.transpose import Transpose
 
 # op, operands, index -> the element of each result at that index. Elementwise ops stand in `expressions`.
@@ -62,6 +82,14 @@ ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tup
     ReduceMean: reduction_code.reduce_mean,
     ReduceMax: reduction_code.reduce_max,
     SoftmaxCrossEntropyGrad: softmax_code.softmax_cross_entropy_grad,
+    ReduceMin: reduction_code.reduce_min,
+    ReduceProd: reduction_code.reduce_prod,
+    ArgMax: ranking_code.arg_reduce,
+    ArgMin: ranking_code.arg_reduce,
+    Gather: indexing_code.gather,
+    GatherElements: indexing_code.gather_elements,
+    GatherNd: indexing_code.gather_nd,
+    Resample: resample_code.resample,
 }
 
 # op, operands, results (None: not wanted), row -> statements that write the row. Nothing can be fused behind these.
@@ -69,6 +97,13 @@ ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], 
     MaxPool2dGrad: pooling_code.max_pool2d_grad,
     Softmax: softmax_code.softmax,
     SoftmaxCrossEntropy: softmax_code.softmax_cross_entropy,
+    CumSum: cumulative_code.cumulative,
+    CumProd: cumulative_code.cumulative,
+    TopK: ranking_code.top_k,
+    LayerNorm: normalisation_code.layer_norm,
+    RmsNorm: normalisation_code.rms_norm,
+    ScatterElements: indexing_code.scatter_elements,
+    ScatterNd: indexing_code.scatter_nd,
 }
 
 

@@ -9,11 +9,14 @@ import numpy as np
 
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, constant, select
+from edgec.backends.tvm.generic.indexing_code import smaller
 from edgec.backends.tvm.generic.loops_code import Variable, loops
 from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import Tensor
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_min import ReduceMin
+from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 
@@ -33,6 +36,18 @@ def reduce_max(op: ReduceMax, inputs: Sequence[Tensor], index: Sequence[Index]) 
         return (_fold(op, x, index, -math.inf, larger),)
     lowest = int(np.iinfo(x.dtype.numpy).min)
     return (_fold(op, x, index, lowest, lambda best, value: select(value > best, value, best)),)
+
+
+def reduce_min(op: ReduceMin, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    (x,) = inputs
+    if x.dtype.is_float:
+        return (_fold(op, x, index, math.inf, smaller),)
+    highest = int(np.iinfo(x.dtype.numpy).max)
+    return (_fold(op, x, index, highest, lambda best, value: select(value < best, value, best)),)
+
+
+def reduce_prod(op: ReduceProd, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    return (_fold(op, inputs[0], index, 1, lambda product, x: product * x),)
 
 
 def _fold(
