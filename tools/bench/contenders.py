@@ -1,7 +1,8 @@
 """Who can be compared: a description (JSON) to a function that does one step on fixed data.
 
 Kinds: `edgec` (artifact, program, threads, lr), `onnxruntime` and `openvino` (model, threads), `torch` (model, mode,
-program, threads, lr). All draw the same data from the same seed. Peers are imported here, in the worker's process only.
+program, threads, lr, classes; and where they are not torch's own: trained names, momentum, weight_decay, nesterov).
+All draw the same data from the same seed. Peers are imported here, in the worker's process only.
 """
 
 from __future__ import annotations
@@ -86,7 +87,11 @@ def _torch(spec: Mapping) -> Step:
 
         return infer
     labels = torch.from_numpy(draw((shape[0],), np.dtype(np.int64), spec["classes"] - 1))
-    optimizer = torch.optim.SGD(twin.parameters(), lr=spec["lr"])
+    trained = spec.get("trained")
+    for name, parameter in twin.named_onnx_parameters().items():
+        parameter.requires_grad_(trained is None or name in trained)
+    rule = {key: spec[key] for key in ("momentum", "weight_decay", "nesterov") if key in spec}
+    optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=spec["lr"], **rule)
 
     def train() -> object:
         optimizer.zero_grad(set_to_none=True)

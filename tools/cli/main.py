@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "Run one inference.",
     "train": "Train an artifact on data: the fine-tuning loop.",
     "verify": "Compare an artifact with the model it came from.",
+    "bench": "Time a run, beside other engines if asked.",
     "profile": "Show the time of every kernel call.",
     "export": "Write trained weights back into the ONNX model.",
     "inspect": "Show what is in an artifact.",
