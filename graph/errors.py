@@ -11,13 +11,16 @@ from __future__ import annotations
 
 # Hundreds digit: 1 import, 2 graph and shapes, 3 training, 4 target and toolchain, 5 artifact and files, 6 run time.
 CODES = {
-    "E0101": "the file is not an ONNX model",
+    "E0101": "the model is of no kind that can be read",
     "E0102": "the file is truncated or damaged",
     "E0103": "the model uses operators that cannot be imported",
     "E0104": "an input has a dynamic shape and no value was given for it",
     "E0105": "a shape was given for an input that does not exist, or contradicts the model",
     "E0106": "the model file cannot be read",
     "E0107": "the model is too large for one protobuf",
+    "E0108": "the torch module cannot be exported",
+    "E0109": "the example inputs do not fit the torch module",
+    "E0110": "the tensors of the torch model are not on the CPU",
     "E0201": "the graph does not type-check",
     "E0202": "the text form cannot be parsed",
     "E0301": "an operator on the way to the loss has no gradient",

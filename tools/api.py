@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgec import __version__
 from edgec.backends.base import Target
@@ -21,26 +22,36 @@ from edgec.compiler.schedule import TargetSchedules
 from edgec.compiler.train import Train
 from edgec.frontend.onnx import read_onnx
 from edgec.frontend.onnx.reader import Source
+from edgec.frontend.torch import is_torch, read_torch
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Module, Role
 from edgec.runtime.layout import write_artifact
 
+if TYPE_CHECKING:
+    from edgec.frontend.torch import TorchSource
+
+    Model = Source | TorchSource
+
 Shapes = Mapping[str, tuple[int, ...]]
+ExampleInputs = Sequence[object] | Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to compile, and for what. `model` is an ONNX model: a path, its bytes or a `ModelProto`.
+    """What to compile, and for what. `model` is an ONNX model (a path, its bytes or a `ModelProto`) or one of torch: a
+    module, an `ExportedProgram` or a `.pt2` path.
 
     shapes: of inputs by name, where the model leaves them open.
     batch: the leading extent that inputs of the `infer` program get where the model leaves it open.
+    example_inputs: the arguments of a torch module's forward.
     """
 
-    model: Source
+    model: Model
     targets: tuple[Target, ...]
     shapes: Shapes = field(default_factory=dict)
     batch: int | None = None
     train: Train | None = None
+    example_inputs: ExampleInputs | None = None
 
     @property
     def options(self) -> Options:
@@ -51,6 +62,8 @@ class Request:
 
     def read(self) -> Module:
         """The imported module. UserError E01.."""
+        if is_torch(self.model):
+            return read_torch(self.model, self.example_inputs, shapes=self.shapes, batch=self.batch)
         return read_onnx(self.model, shapes=self.shapes, batch=self.batch)
 
     def provenance(self) -> dict:
@@ -63,35 +76,41 @@ class Request:
 
 
 def compile(
-    model: Source,
+    model: Model,
     *,
     target: str | Sequence[str] = "x86",
     out: str | Path,
     shapes: Shapes | None = None,
     batch: int | None = None,
     train: Train | None = None,
-    example_inputs: Sequence[object] | None = None,
+    example_inputs: ExampleInputs | None = None,
 ) -> Report:
-    """Compile an ONNX model, with its training step if `train` is given, and write the artifact to `out`.
+    """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
 
     target: one name or several; `edgec targets` lists them. UserError with what is wrong and what to do.
-    example_inputs: those of a torch module, which this version refuses.
+    example_inputs: the arguments of a torch module's forward, in order or by name; they fix its shapes.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
+        edgec.compile(torch_module, example_inputs=(x,), target="rpi4", out="m.edge")
     """
-    _refuse_modules(model, example_inputs)
-    result = build(Request(model, parse_targets(target), shapes or {}, batch, train), Path(out))
+    _refuse_unknown(model, example_inputs)
+    result = build(Request(model, parse_targets(target), shapes or {}, batch, train, example_inputs), Path(out))
     assert result is not None  # nothing asked to stop early
     return result.report
 
 
-def _refuse_modules(model: object, example_inputs: Sequence[object] | None) -> None:
-    """UserError E0101 for anything but an ONNX model: a path, bytes, or a `ModelProto` (known by what it has)."""
-    if example_inputs is None and (isinstance(model, str | Path | bytes) or hasattr(model, "opset_import")):
+def _refuse_unknown(model: object, example_inputs: ExampleInputs | None) -> None:
+    """UserError E0101 for what is no model, E0109 for example inputs of one that has its shapes."""
+    torch_module = is_torch(model) and hasattr(model, "named_parameters") and not hasattr(model, "graph_signature")
+    if example_inputs is not None and not torch_module:
+        hint = "shapes={name: (1, 3, 224, 224)} sets the shapes of other models"
+        raise UserError("E0109", "example inputs are for torch modules", hint=hint)
+    # A `ModelProto` is known by what it has: onnx need not be imported to say that something is none.
+    if is_torch(model) or isinstance(model, str | Path | bytes) or hasattr(model, "opset_import"):
         return
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    hint = "export a torch module with torch.onnx.export, and compile the .onnx file"
-    raise UserError("E0101", f"a `{kind}` cannot be compiled yet; an ONNX model can", hint=hint)
+    hint = "an ONNX model (.onnx), a torch.nn.Module, an ExportedProgram or a .pt2 file"
+    raise UserError("E0101", f"a `{kind}` is not a model that edgec reads", hint=hint)
 
 
 def parse_targets(names: str | Sequence[str]) -> tuple[Target, ...]:

@@ -152,6 +152,11 @@ def test_the_facade_loads_nothing_until_asked():
     assert [name for name in loaded if name.startswith("edgec.")] == []
 
 
+def test_the_torch_frontend_loads_torch_when_first_used():
+    loaded = run_python("import sys, edgec.frontend.torch\nimport edgec.tools.api\nprint(*sys.modules)").split()
+    assert "edgec.frontend.torch" in loaded and "torch" not in loaded
+
+
 def test_parts_are_known_by_their_full_names_only():
     """`import graph` would be a second copy of edgec.graph, whose classes are not those of the first."""
     for part in PARTS:

@@ -1,0 +1,52 @@
+"""PyTorch models to graphs; see frontend/README.md. torch itself is loaded by the first call, not by the import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgec.graph.errors import UserError
+from edgec.graph.ir import Module
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+    TorchSource = torch.nn.Module | ExportedProgram | str | Path
+
+__all__ = ["is_torch", "read_torch"]
+
+
+def read_torch(
+    source: TorchSource,
+    example_inputs: Sequence[object] | Mapping[str, object] | None = None,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int | None = None,
+) -> Module:
+    """Import a torch module, an `ExportedProgram` or a `.pt2` file as a module with the program `infer`.
+
+    A module is exported in eval mode with `example_inputs`, the arguments of its forward: positional, or by name in a
+    mapping. `shapes` and `batch` bind the dynamic dimensions of a program that was exported with such. Parameters and
+    buffers keep their names in state_dict and share their data; inputs keep the names of forward's arguments.
+
+    UserError: E0101, E0102, E0106 for the file, E0104 and E0105 for shapes, E0103 for everything that cannot be
+    imported, in one list, E0108 for a module that cannot be exported, E0109 for example inputs that do not fit, E0110
+    for tensors on another device, E0201 for operands that do not fit one another, E0402 without torch.
+    """
+    try:
+        from edgec.frontend.torch.importer import import_torch  # noqa: PLC0415  torch is an extra, and heavy
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UserError("E0402", "torch is not installed", hint="pip install 'edgec[torch]'") from None
+    return import_torch(source, example_inputs, shapes or {}, batch)
+
+
+def is_torch(model: object) -> bool:
+    """Whether `model` is for `read_torch`: a `.pt2` path, or an object of a class that torch defines."""
+    if isinstance(model, str | Path):
+        return Path(model).suffix == ".pt2"
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
+    return not names.isdisjoint({"torch.nn.modules.module.Module", "torch.export.exported_program.ExportedProgram"})

@@ -1,0 +1,264 @@
+"""Elementwise operators: arithmetic with broadcasting and torch's type promotion, activations, and what is neutral."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+
+from edgec.frontend.torch.call import TORCH_DTYPES, Call, Known, Ref, Unsupported
+from edgec.frontend.torch.context import Context, Converted, to_dtype
+from edgec.frontend.torch.ops_movement import expand, reshape
+from edgec.graph.ir import Value
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.clip import Clip
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.hard_sigmoid import HardSigmoid
+from edgec.graph.ops.hard_swish import HardSwish
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.relu import Relu
+from edgec.graph.ops.sigmoid import Sigmoid
+from edgec.graph.ops.sub import Sub
+from edgec.graph.types import DType
+
+
+def operand(ctx: Context, call: Call, name: str, dtype: DType | None = None) -> Value:
+    """A tensor or number as a value of `dtype`, by default that of the result."""
+    dtype = dtype or call.type.dtype
+    argument = call.arguments[name]
+    if not isinstance(argument, Ref):
+        return ctx.constant(call, np.array(ctx.number(call, name)), dtype)
+    entry = ctx.resolve(argument)
+    if isinstance(entry, Known):
+        return ctx.as_value(to_dtype(entry, dtype))
+    if entry.type.dtype is not dtype:
+        raise Unsupported(f"casts {entry.type.dtype.value} to {dtype.value} at run time")
+    return entry
+
+
+def _binary(op: Op, ctx: Context, call: Call, left: str = "self", right: str = "other") -> Converted:
+    a, b = operand(ctx, call, left), operand(ctx, call, right)
+    if call.arguments.get("alpha", 1) != 1:
+        b = ctx.emit(call, Mul(), b, ctx.scalar(call, ctx.number(call, "alpha"), b))
+    return ctx.emit(call, op, a, b)
+
+
+def _rsub(ctx: Context, call: Call) -> Converted:
+    a = operand(ctx, call, "self")
+    if call.arguments.get("alpha", 1) != 1:
+        a = ctx.emit(call, Mul(), a, ctx.scalar(call, ctx.number(call, "alpha"), a))
+    return ctx.emit(call, Sub(), operand(ctx, call, "other"), a)
+
+
+def _unary(op: Op, ctx: Context, call: Call) -> Converted:
+    return ctx.emit(call, op, operand(ctx, call, "self"))
+
+
+def _scaled(factor: float, ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Mul(), x, ctx.scalar(call, factor, x))
+
+
+def _reciprocal(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Div(), ctx.scalar(call, 1, x), x)
+
+
+def _pow(ctx: Context, call: Call) -> Converted:
+    exponent = ctx.number(call, "exponent")
+    x = operand(ctx, call, "self")
+    if exponent in (-1, -2):
+        y = x if exponent == -1 else ctx.emit(call, Mul(), x, x)
+        return ctx.emit(call, Div(), ctx.scalar(call, 1, x), y)
+    if exponent not in (1, 2, 3):
+        raise Unsupported(f"the exponent is {exponent:g}; -2, -1, 1, 2 and 3 are supported")
+    y = x
+    for _ in range(int(exponent) - 1):
+        y = ctx.emit(call, Mul(), y, x)
+    return y
+
+
+def _abs(ctx: Context, call: Call) -> Converted:
+    """relu(x) + relu(-x)."""
+    x = operand(ctx, call, "self")
+    minus = ctx.emit(call, Mul(), x, ctx.scalar(call, -1, x))
+    return ctx.emit(call, Add(), ctx.emit(call, Relu(), x), ctx.emit(call, Relu(), minus))
+
+
+def _clamp(low: str, high: str, ctx: Context, call: Call) -> Converted:
+    bounds = [
+        ctx.number(call, name) if name and ctx.has(call, name) else limit
+        for name, limit in ((low, -math.inf), (high, math.inf))
+    ]
+    x = operand(ctx, call, "self")
+    # torch: the upper bound wins.
+    return ctx.emit(call, Clip(float(min(bounds)), float(bounds[1])), x)
+
+
+def _bound(side: str, ctx: Context, call: Call) -> Converted:
+    """`maximum` or `minimum` of a tensor and a known number."""
+    x, number = ("other", "self") if isinstance(ctx.entry(call, "self"), Known) else ("self", "other")
+    if isinstance(ctx.entry(call, number), Value):
+        raise Unsupported("of two computed tensors; one and a constant are supported")
+    bound = float(ctx.number(call, number))
+    op = Clip(-math.inf, bound) if side == "high" else Clip(bound, math.inf)
+    return ctx.emit(call, op, operand(ctx, call, x))
+
+
+def _silu(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Mul(), x, ctx.emit(call, Sigmoid(), x))
+
+
+def tanh(ctx: Context, call: Call, x: Value) -> Value:
+    """2 * sigmoid(2 x) - 1."""
+    doubled = ctx.emit(call, Mul(), x, ctx.scalar(call, 2, x))
+    y = ctx.emit(call, Mul(), ctx.emit(call, Sigmoid(), doubled), ctx.scalar(call, 2, x))
+    return ctx.emit(call, Sub(), y, ctx.scalar(call, 1, x))
+
+
+def _tanh(ctx: Context, call: Call) -> Converted:
+    return tanh(ctx, call, operand(ctx, call, "self"))
+
+
+def _gelu(ctx: Context, call: Call) -> Converted:
+    """x * Phi(x); the approximation x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) where torch's call says `tanh`."""
+    if call.arguments.get("approximate") != "tanh":
+        raise Unsupported("the exact gelu; gelu(approximate='tanh') is supported")
+    x = operand(ctx, call, "self")
+    cube = ctx.emit(call, Mul(), ctx.emit(call, Mul(), x, x), x)
+    inner = ctx.emit(call, Add(), x, ctx.emit(call, Mul(), cube, ctx.scalar(call, 0.044715, x)))
+    gate = ctx.emit(call, Sigmoid(), ctx.emit(call, Mul(), inner, ctx.scalar(call, 2 * math.sqrt(2 / math.pi), x)))
+    return ctx.emit(call, Mul(), x, gate)
+
+
+def _hard_tanh(ctx: Context, call: Call) -> Converted:
+    op = Clip(float(ctx.number(call, "min_val")), float(ctx.number(call, "max_val")))
+    return ctx.emit(call, op, operand(ctx, call, "self"))
+
+
+def _leaky(ctx: Context, call: Call, x: Value, slope: Value) -> Value:
+    """relu(x) + slope * min(x, 0)."""
+    below = ctx.emit(call, Mul(), ctx.emit(call, Clip(-math.inf, 0.0), x), slope)
+    return ctx.emit(call, Add(), ctx.emit(call, Relu(), x), below)
+
+
+def _leaky_relu(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return _leaky(ctx, call, x, ctx.scalar(call, ctx.number(call, "negative_slope"), x))
+
+
+def _prelu(ctx: Context, call: Call) -> Converted:
+    x, slope = operand(ctx, call, "self"), ctx.value(call, "weight")
+    return _leaky(ctx, call, x, per_channel(ctx, call, reshape(ctx, call, slope, (slope.type.size,)), x.type.rank))
+
+
+def per_channel(ctx: Context, call: Call, vector: Value, rank: int) -> Value:
+    """A vector over channels, [C], to broadcast against [N,C,...] of `rank`: [C,1,...]."""
+    if vector.type.size == 1 or rank <= 2:
+        return vector
+    return reshape(ctx, call, vector, (vector.type.size, *(1,) * (rank - 2)))
+
+
+def _exponential_unit(ctx: Context, call: Call, alpha: float, scale: float, inner: float) -> Value:
+    """scale * (relu(x) + alpha * (exp(inner * min(x, 0)) - 1))."""
+    x = operand(ctx, call, "self")
+    below = ctx.emit(call, Clip(-math.inf, 0.0), x)
+    if inner != 1:
+        below = ctx.emit(call, Mul(), below, ctx.scalar(call, inner, x))
+    y = ctx.emit(call, Sub(), ctx.emit(call, Exp(), below), ctx.scalar(call, 1, x))
+    if alpha != 1:
+        y = ctx.emit(call, Mul(), y, ctx.scalar(call, alpha, x))
+    y = ctx.emit(call, Add(), ctx.emit(call, Relu(), x), y)
+    return y if scale == 1 else ctx.emit(call, Mul(), y, ctx.scalar(call, scale, x))
+
+
+def _elu(ctx: Context, call: Call) -> Converted:
+    return _exponential_unit(ctx, call, *(ctx.number(call, name) for name in ("alpha", "scale", "input_scale")))
+
+
+def _celu(ctx: Context, call: Call) -> Converted:
+    alpha = ctx.number(call, "alpha")
+    if alpha <= 0:
+        raise Unsupported(f"alpha is {alpha:g}; it must be positive")
+    return _exponential_unit(ctx, call, alpha, 1.0, 1 / alpha)
+
+
+def _alias(ctx: Context, call: Call) -> Converted:
+    return ctx.entry(call, "input" if "input" in call.arguments else "self")
+
+
+def _copy(ctx: Context, call: Call) -> Converted:
+    """`src` in the dtype and shape of the result."""
+    return expand(ctx, call, operand(ctx, call, "src"), call.shape)
+
+
+def _dropout(ctx: Context, call: Call) -> Converted:
+    if ctx.flag(call, "train"):
+        raise Unsupported("dropout in training mode; export the module after module.eval()")
+    return _alias(ctx, call)
+
+
+def _filled(number: float | None, ctx: Context, call: Call) -> Converted:
+    """A tensor like another in shape alone: known, whatever that one holds."""
+    number = ctx.number(call, "fill_value") if number is None else number
+    return Known(torch.full(call.shape, number, dtype=TORCH_DTYPES[call.type.dtype]))
+
+
+def _cast(ctx: Context, call: Call) -> Converted:
+    entry, dtype = ctx.entry(call, "self"), call.type.dtype
+    if isinstance(entry, Known):
+        return entry if entry.tensor.dtype == TORCH_DTYPES[dtype] else to_dtype(entry, dtype)
+    return operand(ctx, call, "self")
+
+
+ELEMENTWISE = {
+    "aten.add.Tensor": partial(_binary, Add()),
+    "aten.sub.Tensor": partial(_binary, Sub()),
+    "aten.rsub.Tensor": _rsub,
+    "aten.rsub.Scalar": _rsub,
+    "aten.mul.Tensor": partial(_binary, Mul()),
+    "aten.mul.Scalar": partial(_binary, Mul()),
+    "aten.div.Tensor": partial(_binary, Div()),
+    "aten.neg.default": partial(_scaled, -1.0),
+    "aten.reciprocal.default": _reciprocal,
+    "aten.square.default": lambda ctx, call: ctx.emit(call, Mul(), *(operand(ctx, call, "self"),) * 2),
+    "aten.pow.Tensor_Scalar": _pow,
+    "aten.abs.default": _abs,
+    "aten.exp.default": partial(_unary, Exp()),
+    "aten.relu.default": partial(_unary, Relu()),
+    "aten.relu6.default": partial(_unary, Clip(0.0, 6.0)),
+    "aten.sigmoid.default": partial(_unary, Sigmoid()),
+    "aten.tanh.default": _tanh,
+    "aten.silu.default": _silu,
+    "aten.gelu.default": _gelu,
+    "aten.hardswish.default": partial(_unary, HardSwish()),
+    "aten.hardsigmoid.default": partial(_unary, HardSigmoid(alpha=1 / 6, beta=0.5)),
+    "aten.hardtanh.default": _hard_tanh,
+    "aten.clamp.default": partial(_clamp, "min", "max"),
+    "aten.clamp_min.default": partial(_clamp, "min", ""),
+    "aten.clamp_max.default": partial(_clamp, "", "max"),
+    "aten.maximum.default": partial(_bound, "low"),
+    "aten.minimum.default": partial(_bound, "high"),
+    "aten.leaky_relu.default": _leaky_relu,
+    "aten.prelu.default": _prelu,
+    "aten.elu.default": _elu,
+    "aten.celu.default": _celu,
+    "aten.dropout.default": _dropout,
+    "aten.feature_dropout.default": _dropout,
+    "aten.alias.default": _alias,
+    "aten.clone.default": _alias,
+    "aten.detach.default": _alias,
+    "aten.full_like.default": partial(_filled, None),
+    "aten.zeros_like.default": partial(_filled, 0.0),
+    "aten.ones_like.default": partial(_filled, 1.0),
+    "aten.new_full.default": partial(_filled, None),
+    "aten.new_zeros.default": partial(_filled, 0.0),
+    "aten.new_ones.default": partial(_filled, 1.0),
+    "aten.copy.default": _copy,
+    "aten._to_copy.default": _cast,
+}

@@ -1,0 +1,165 @@
+"""Pools, reductions over axes, and softmax."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from edgec.frontend.torch.call import Call, Unsupported
+from edgec.frontend.torch.context import Context, Converted
+from edgec.frontend.torch.ops_elementwise import operand
+from edgec.frontend.torch.ops_movement import reshape, transpose
+from edgec.frontend.torch.ops_nn import over_width, widen
+from edgec.graph.ir import Value
+from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.pad import Pad
+from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.reduction import Reduction
+from edgec.graph.ops.softmax import Softmax
+from edgec.graph.ops.sub import Sub
+
+Pads = tuple[int, int, int, int]
+
+
+def _windows(
+    ctx: Context, call: Call, axes: int
+) -> tuple[Value, tuple[int, int], tuple[int, int], tuple[int, int], Pads, Pads]:
+    """Input as [N,C,H,W], kernel, strides, dilations, pads, and these grown for windows that hang over the end."""
+    x = widen(ctx, call, ctx.value(call, "self"), axes)
+    kernel = over_width(ctx.pair(call, "kernel_size", axes), 1)
+    given = "stride" if call.arguments.get("stride") else "kernel_size"
+    strides = over_width(ctx.pair(call, given, axes), 1)
+    dilations = over_width(ctx.pair(call, "dilation", axes), 1) if "dilation" in call.arguments else (1, 1)
+    top, left = over_width(ctx.pair(call, "padding", axes), 0)
+    pads = grown = (top, left, top, left)
+    if ctx.flag(call, "ceil_mode"):
+        extra = []
+        for axis, out in enumerate(over_width(call.shape[-axes:], 1)):
+            reach = strides[axis] * (out - 1) + dilations[axis] * (kernel[axis] - 1) + 1
+            extra.append(max(reach - x.type.shape[2 + axis] - 2 * pads[axis], 0))
+        grown = (top, left, top + extra[0], left + extra[1])
+    return x, kernel, strides, dilations, pads, grown
+
+
+def _max_pool(axes: int, ctx: Context, call: Call) -> Converted:
+    x, kernel, strides, dilations, _, pads = _windows(ctx, call, axes)
+    y = reshape(ctx, call, ctx.emit(call, MaxPool2d(kernel, strides, pads, dilations), x), call.shape)
+    return (y, None) if len(call.results) > 1 else y
+
+
+def _average_pool(axes: int, ctx: Context, call: Call) -> Converted:
+    x, kernel, strides, _, pads, grown = _windows(ctx, call, axes)
+    counts_pads = ctx.flag(call, "count_include_pad")
+    if counts_pads and grown != pads:
+        # The given padding counts, the rest of a window that hangs over does not.
+        top, left, bottom, right = pads
+        x = ctx.emit(call, Pad((0, 0, top, left), (0, 0, bottom, right)), x)
+        grown, counts_pads = (0, 0, grown[2] - bottom, grown[3] - right), False
+    divisor = call.arguments.get("divisor_override")
+    if divisor and grown != pads:
+        raise Unsupported("a divisor of its own for windows that hang over the end")
+    y = ctx.emit(call, AvgPool2d(kernel, strides, grown, counts_pads or bool(divisor)), x)
+    if divisor:
+        y = ctx.emit(call, Mul(), y, ctx.scalar(call, kernel[0] * kernel[1] / divisor, y))
+    return reshape(ctx, call, y, call.shape)
+
+
+def _adaptive_max_pool(axes: int, ctx: Context, call: Call) -> Converted:
+    x, out = widen(ctx, call, ctx.value(call, "self"), axes), over_width(call.shape[-axes:], 1)
+    size = x.type.shape[2:]
+    if any(extent % parts for extent, parts in zip(size, out, strict=True)):
+        raise Unsupported(f"pools {size[0]}x{size[1]} to {out[0]}x{out[1]}, which does not divide it")
+    kernel = (size[0] // out[0], size[1] // out[1])
+    return reshape(ctx, call, ctx.emit(call, MaxPool2d(kernel, kernel), x), call.shape), None
+
+
+def _reduced(kind: type[Reduction], ctx: Context, call: Call, x: Value, axes: tuple[int, ...]) -> Value:
+    if not x.type.rank:
+        return x
+    return ctx.emit(call, kind(axes, ctx.flag(call, "keepdim")), x)
+
+
+def _reduce(kind: type[Reduction], ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return _reduced(kind, ctx, call, x, ctx.axes(call, "dim", x.type.rank))
+
+
+def _minimum(ctx: Context, call: Call) -> Converted:
+    """-max(-x)."""
+    x = operand(ctx, call, "self")
+    minus = ctx.scalar(call, -1, x)
+    y = _reduced(ReduceMax, ctx, call, ctx.emit(call, Mul(), x, minus), ctx.axes(call, "dim", x.type.rank))
+    return ctx.emit(call, Mul(), y, minus)
+
+
+def _values_of(reduce: object, ctx: Context, call: Call) -> Converted:
+    """The values; who reads the indices is told."""
+    return reduce(ctx, call), None
+
+
+def variance(ctx: Context, call: Call, x: Value, axes: tuple[int, ...], divisor: float) -> Value:
+    """sum((x - mean)^2) / divisor over `axes`, which stay as extents of 1."""
+    centred = ctx.emit(call, Sub(), x, ctx.emit(call, ReduceMean(axes, True), x))
+    total = ctx.emit(call, ReduceSum(axes, True), ctx.emit(call, Mul(), centred, centred))
+    return ctx.emit(call, Mul(), total, ctx.scalar(call, 1 / divisor, x))
+
+
+def _variance(ctx: Context, call: Call) -> Converted:
+    x = ctx.value(call, "self")
+    axes = ctx.axes(call, "dim", x.type.rank)
+    count = int(np.prod([x.type.shape[axis] for axis in axes]))
+    correction = ctx.number(call, "correction") if ctx.has(call, "correction") else 1
+    if count <= correction:
+        raise Unsupported(f"a variance of {count} elements")
+    return reshape(ctx, call, variance(ctx, call, x, axes, count - correction), call.shape)
+
+
+def _softmax(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    if not x.type.rank:
+        raise Unsupported("of a scalar")
+    return ctx.emit(call, Softmax(ctx.axis(call, "dim", x.type.rank)), x)
+
+
+def _cumulated(ctx: Context, call: Call) -> Converted:
+    """Sums of all elements up to each: a product with a triangle of ones."""
+    x = operand(ctx, call, "self")
+    axis, last = ctx.axis(call, "dim", x.type.rank), x.type.rank - 1
+    if not x.type.dtype.is_float or x.type.rank < 2:
+        raise Unsupported(f"of {x.type}")
+    perm = list(range(x.type.rank))
+    perm[axis], perm[last] = perm[last], perm[axis]
+    triangle = ctx.constant(call, np.triu(np.ones((x.type.shape[axis],) * 2)), x.type.dtype)
+    y = ctx.emit(call, MatMul(), transpose(ctx, call, x, perm), triangle)
+    return transpose(ctx, call, y, perm)
+
+
+REDUCTIONS = {
+    "aten.max_pool1d.default": partial(_max_pool, 1),
+    "aten.max_pool2d.default": partial(_max_pool, 2),
+    "aten.max_pool2d_with_indices.default": partial(_max_pool, 2),
+    "aten.avg_pool1d.default": partial(_average_pool, 1),
+    "aten.avg_pool2d.default": partial(_average_pool, 2),
+    "aten.adaptive_max_pool1d.default": partial(_adaptive_max_pool, 1),
+    "aten.adaptive_max_pool2d.default": partial(_adaptive_max_pool, 2),
+    "aten.mean.default": partial(_reduce, ReduceMean),
+    "aten.mean.dim": partial(_reduce, ReduceMean),
+    "aten.sum.default": partial(_reduce, ReduceSum),
+    "aten.sum.dim_IntList": partial(_reduce, ReduceSum),
+    "aten.amax.default": partial(_reduce, ReduceMax),
+    "aten.amin.default": _minimum,
+    "aten.max.default": partial(_reduce, ReduceMax),
+    "aten.min.default": _minimum,
+    "aten.max.dim": partial(_values_of, partial(_reduce, ReduceMax)),
+    "aten.min.dim": partial(_values_of, _minimum),
+    "aten.var.correction": _variance,
+    "aten.softmax.int": _softmax,
+    "aten._softmax.default": _softmax,
+    "aten.cumsum.default": _cumulated,
+}

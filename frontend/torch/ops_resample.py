@@ -1,0 +1,93 @@
+"""Resizing of images: linear along each axis, so a product with one constant matrix an axis.
+
+torch itself gives the matrix, as what it makes of the identity: whatever its rule for coordinates is, it is ours.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+
+from edgec.frontend.torch.call import Call, Unsupported
+from edgec.frontend.torch.context import Context, Converted, to_numpy
+from edgec.frontend.torch.ops_movement import expand, reshape
+from edgec.frontend.torch.ops_nn import over_width, widen
+from edgec.graph.ir import Value
+from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.reduce_mean import ReduceMean
+
+
+def _matrix(call: Call, axis: int, extent: int) -> torch.Tensor:
+    """[out, extent]: the weights of the elements along one of the last two axes."""
+    arguments = dict(call.arguments)
+    source = next(iter(arguments))
+    # Not [1,extent,extent,1] and the like: torch 2.13 resizes some of those wrongly with antialiasing.
+    arguments[source] = torch.eye(extent).reshape(1, 1, extent, extent)
+    for name, neutral in (("output_size", extent), ("scale_factors", 1.0)):
+        if isinstance(arguments.get(name), list):
+            arguments[name] = [value if at == axis else neutral for at, value in enumerate(arguments[name])]
+    with torch.no_grad():
+        made = call.target(*arguments.values())
+    made = made.reshape(made.shape[2:])
+    return made if axis == 0 else made.t()
+
+
+def _resampled(source: str, ctx: Context, call: Call) -> Converted:
+    x = ctx.value(call, source)
+    if x.type.rank not in (3, 4) or not x.type.dtype.is_float:
+        raise Unsupported(f"resizes {x.type}")
+    height, width = x.type.shape[-2:]
+    y = x
+    if call.shape[-2] != height or _moves(call, 0, height):
+        y = ctx.emit(call, MatMul(), ctx.constant(call, to_numpy(_matrix(call, 0, height)), x.type.dtype), y)
+    if call.shape[-1] != width or _moves(call, 1, width):
+        matrix = ctx.constant(call, to_numpy(_matrix(call, 1, width)), x.type.dtype)
+        y = ctx.emit(call, MatMul(transpose_b=True), y, matrix)
+    return y
+
+
+def _moves(call: Call, axis: int, extent: int) -> bool:
+    return not torch.equal(_matrix(call, axis, extent), torch.eye(extent))
+
+
+def _nearest(ctx: Context, call: Call) -> Converted:
+    """By whole factors: each element stretched. Else as any other."""
+    x = ctx.value(call, "input")
+    if x.type.rank != 4 or any(n % m for n, m in zip(call.shape[2:], x.type.shape[2:], strict=True)):
+        return _resampled("input", ctx, call)
+    rows, columns = (n // m for n, m in zip(call.shape[2:], x.type.shape[2:], strict=True))
+    return _stretched(ctx, call, x, rows, columns)
+
+
+def _stretched(ctx: Context, call: Call, x: Value, rows: int, columns: int) -> Value:
+    n, c, h, w = x.type.shape
+    y = reshape(ctx, call, x, (n, c, h, 1, w, 1))
+    return reshape(ctx, call, expand(ctx, call, y, (n, c, h, rows, w, columns)), call.shape)
+
+
+def _adaptive_average_pool(axes: int, ctx: Context, call: Call) -> Converted:
+    x, out = widen(ctx, call, ctx.value(call, "self"), axes), over_width(call.shape[-axes:], 1)
+    size = x.type.shape[2:]
+    if axes == 2 and out == (1, 1):
+        return reshape(ctx, call, ctx.emit(call, ReduceMean((2, 3), True), x), call.shape)
+    if all(extent % parts == 0 for extent, parts in zip(size, out, strict=True)):
+        kernel = (size[0] // out[0], size[1] // out[1])
+        return reshape(ctx, call, ctx.emit(call, AvgPool2d(kernel, kernel), x), call.shape)
+    if axes == 1:
+        raise Unsupported(f"pools {size[1]} to {out[1]}, which does not divide it")
+    return _resampled("self", ctx, call)
+
+
+RESAMPLING = {
+    "aten.upsample_nearest2d.vec": _nearest,
+    "aten.upsample_bilinear2d.vec": partial(_resampled, "input"),
+    "aten.upsample_bicubic2d.vec": partial(_resampled, "input"),
+    "aten._upsample_nearest_exact2d.vec": partial(_resampled, "input"),
+    "aten._upsample_bilinear2d_aa.vec": partial(_resampled, "input"),
+    "aten._upsample_bicubic2d_aa.vec": partial(_resampled, "input"),
+    "aten.adaptive_avg_pool1d.default": partial(_adaptive_average_pool, 1),
+    "aten.adaptive_avg_pool2d.default": partial(_adaptive_average_pool, 2),
+    "aten._adaptive_avg_pool2d.default": partial(_adaptive_average_pool, 2),
+}
