@@ -27,7 +27,15 @@ def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return request.param.open(SUBJECT, tmp_path_factory.mktemp(str(request.param)))
 
 
-@pytest.fixture(scope="module", params=MACHINES, ids=str)
+# The unscheduled kernels have tests of their own in backends/; rpi5 is rpi4 with another pipeline model.
+LONG = ("generic", "rpi5")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(m, marks=pytest.mark.long) if m.name in LONG else m for m in MACHINES],
+    ids=str,
+)
 def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Session:
     return request.param.open(SUBJECT, tmp_path_factory.mktemp(str(request.param)))
 
