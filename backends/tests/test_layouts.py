@@ -13,6 +13,7 @@ from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import DType, tensor
 from edgec.runtime.abi import Storage
 from edgec.tools.testing.group_case import group_of
@@ -69,6 +70,13 @@ def test_an_image_that_is_padded_anyway_stays_as_it_came():
     assert activation_storage(x, AVX2).is_row_major
     graph.emit1(Conv2d(), x, w)
     assert activation_storage(x, AVX2) == Storage.channels_last((1, 3, 8, 8))
+
+
+def test_an_image_that_is_transposed_anyway_stays_as_it_came():
+    graph = Graph("first")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(DType.U8, 1, 8, 8, 3))
+    graph.emit1(Transpose((0, 3, 1, 2)), x)
+    assert activation_storage(x, AVX2).is_row_major
 
 
 def test_micro_controllers_keep_rows():

@@ -95,7 +95,7 @@ def activation_storage(value: Value, target: Target) -> Storage:
     if found is not None:
         return found
     shape = value.type.shape
-    if len(shape) != 4 or not _is_feature_map(value) or _is_padded_by_readers(value):
+    if len(shape) != 4 or not _is_feature_map(value) or _is_padded_by_readers(value) or _is_moved_by_readers(value):
         return Storage.row_major(shape)
     return Storage.channels_last(shape)
 
@@ -107,6 +107,11 @@ def _is_padded_by_readers(value: Value) -> bool:
     ops = [node.op for node, slot in value.uses if slot == 0]
     dense = [op for op in ops if isinstance(op, (Conv2d, Conv2dWeightGrad)) and op.groups == 1 and any(op.pads)]
     return value.role is Role.INPUT and len(dense) == len(value.uses) > 0
+
+
+def _is_moved_by_readers(value: Value) -> bool:
+    """Whether an input is only transposed: that reads any order."""
+    return value.role is Role.INPUT and len(value.uses) > 0 and all(isinstance(n.op, Transpose) for n, _ in value.uses)
 
 
 def _is_feature_map(value: Value) -> bool:
