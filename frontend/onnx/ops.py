@@ -10,11 +10,22 @@ from edgec.frontend.onnx.fold import FOLDS
 from edgec.frontend.onnx.model import Node
 from edgec.frontend.onnx.ops_control import CONTROL_FLOW
 from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
+from edgec.frontend.onnx.ops_indexing import INDEXING
 from edgec.frontend.onnx.ops_movement import MOVEMENTS
 from edgec.frontend.onnx.ops_nn import LAYERS
+from edgec.frontend.onnx.ops_norm import NORMS
 from edgec.frontend.onnx.ops_reduce import REDUCTIONS
+from edgec.frontend.onnx.ops_resize import RESIZES
 
-CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {**ELEMENTWISE, **LAYERS, **REDUCTIONS, **MOVEMENTS}
+CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
+    **ELEMENTWISE,
+    **LAYERS,
+    **REDUCTIONS,
+    **MOVEMENTS,
+    **INDEXING,
+    **NORMS,
+    **RESIZES,
+}
 
 _DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")

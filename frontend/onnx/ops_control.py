@@ -9,8 +9,8 @@ import numpy as np
 from edgec.frontend.onnx.arguments import normal_axis
 from edgec.frontend.onnx.context import Context, Entry, Known, Results
 from edgec.frontend.onnx.model import Body, Node, Unsupported
+from edgec.frontend.onnx.ops_movement import joined
 from edgec.graph.ir import Value
-from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 
@@ -59,6 +59,8 @@ def _scan(ctx: Context, node: Node, run: RunBody) -> Results:
     axes = _per_item(node, "scan_input_axes", scanned)
     axes = [normal_axis(axis, x.type.rank) for axis, x in zip(axes, sources, strict=True)]
     backward = _per_item(node, "scan_input_directions", scanned)
+    if len(body.inputs) != len(node.inputs) or len(body.outputs) < len(states):
+        raise Unsupported("the body does not fit the states and scanned inputs")
     lengths = {x.type.shape[axis] for axis, x in zip(axes, sources, strict=True)}
     if len(lengths) != 1 or not 1 <= max(lengths) <= MAX_TRIPS:
         raise Unsupported(f"scans over {sorted(lengths)} steps; one length of 1 to {MAX_TRIPS} is supported")
@@ -111,12 +113,14 @@ def _joined(ctx: Context, node: Node, parts: tuple[Value | Known, ...], axis: in
     """What the steps gave, one after the other along a new axis."""
     parts = parts[::-1] if reverse else parts
     if all(isinstance(part, Known) for part in parts):
-        return Known(np.stack([part.array for part in parts], axis))
+        if len({part.array.shape for part in parts}) != 1:
+            raise Unsupported("the steps give different shapes")
+        return Known(np.stack([part.array for part in parts], normal_axis(axis, parts[0].array.ndim + 1)))
     values = [ctx.constant(node, part.array) if isinstance(part, Known) else part for part in parts]
     shape = values[0].type.shape
     axis = normal_axis(axis, len(shape) + 1)
     rows = [ctx.emit(node, Reshape((*shape[:axis], 1, *shape[axis:])), value) for value in values]
-    return ctx.emit(node, Concat(axis), *rows) if len(rows) > 1 else rows[0]
+    return joined(ctx, node, rows, axis)
 
 
 CONTROL_FLOW: dict[str, Callable[[Context, Node, RunBody], Results]] = {"If": _if, "Loop": _loop, "Scan": _scan}

@@ -19,15 +19,18 @@ from edgec.frontend.onnx.arguments import (
 )
 from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
+from edgec.frontend.onnx.ops_indexing import bounded, pick
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 
 _MAX_RUNS = 16  # slices that a gather may become
+_MAX_JOINED = 16  # operands of one concatenation: a kernel's arguments are limited
 
 
 def _to_shape(ctx: Context, node: Node, shape: tuple[int, ...]) -> Converted:
@@ -75,13 +78,24 @@ def _transpose(ctx: Context, node: Node) -> Converted:
 
 def _concat(ctx: Context, node: Node) -> Converted:
     axis = normal_axis(node.get_int("axis", 1), ctx.type(node, 0).rank)
-    return ctx.emit(node, Concat(axis), *(ctx.value(node, index) for index in range(len(node.inputs))))
+    return joined(ctx, node, [ctx.value(node, index) for index in range(len(node.inputs))], axis)
+
+
+def joined(ctx: Context, node: Node, parts: Sequence[Value], axis: int) -> Value:
+    """`parts` one after the other along `axis`; many are joined in several steps."""
+    while len(parts) > _MAX_JOINED:
+        blocks = [parts[start : start + _MAX_JOINED] for start in range(0, len(parts), _MAX_JOINED)]
+        parts = [joined(ctx, node, block, axis) for block in blocks]
+    return ctx.emit(node, Concat(axis), *parts) if len(parts) > 1 else parts[0]
 
 
 def _taken(ctx: Context, node: Node, x: Value, ranges: Sequence[range]) -> Value:
     """The elements of `x` at `ranges`, one for each axis."""
-    if any(r.step < 0 for r in ranges):
-        raise Unsupported("a negative step reverses an axis at run time")
+    for axis, r in enumerate(ranges):
+        if r.step < 0:  # reversed by a gather, and whole from here on
+            bounded(len(r))
+            x = pick(ctx, node, x, axis, list(r))
+            ranges = [*ranges[:axis], range(len(r)), *ranges[axis + 1 :]]
     if all(r == range(extent) for r, extent in zip(ranges, x.type.shape, strict=True)):
         return x
     starts = tuple(r.start for r in ranges)
@@ -112,20 +126,22 @@ def _split(ctx: Context, node: Node) -> Converted:
 
 
 def _gather(ctx: Context, node: Node) -> Converted:
-    """Known indices: slices of the runs in them, joined, in the shape of the indices."""
+    """Known indices that form few runs are slices, joined, in the shape of the indices; all others a gather."""
     x = ctx.value(node, 0)
     axis = normal_axis(node.get_int("axis", 0), x.type.rank)
-    shape = x.type.shape
-    indices = ctx.known(node, 1, "the list of indices")
+    entry = ctx.entry(node, 1)
+    if isinstance(entry, Value):
+        return ctx.emit(node, Gather(axis), x, entry)
+    shape, indices = x.type.shape, entry.array
     flat = [int(index) for index in indices.reshape(-1)]
     if indices.dtype.kind not in "iu" or any(not -shape[axis] <= index < shape[axis] for index in flat):
         raise Unsupported(f"an index is out of range for {shape[axis]}")
     runs = _runs([index % shape[axis] for index in flat])
     if not 1 <= len(runs) <= _MAX_RUNS:
-        raise Unsupported(f"the indices form {len(runs)} runs; 1 to {_MAX_RUNS} are supported")
+        return ctx.emit(node, Gather(axis), x, ctx.value(node, 1))
     whole = [range(extent) for extent in shape]
     parts = [_taken(ctx, node, x, [*whole[:axis], run, *whole[axis + 1 :]]) for run in runs]
-    y = ctx.emit(node, Concat(axis), *parts) if len(parts) > 1 else parts[0]
+    y = joined(ctx, node, parts, axis)
     target = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
     return y if y.type.shape == target else ctx.emit(node, Reshape(target), y)
 
@@ -146,8 +162,6 @@ def _runs(indices: list[int]) -> list[range]:
 
 def _pad(ctx: Context, node: Node) -> Converted:
     mode = node.get_str("mode", "constant")
-    if mode != "constant":
-        raise Unsupported(f"padding mode `{mode}`; constant is supported")
     x = ctx.value(node, 0)
     rank = x.type.rank
     pads = _optional_ints(ctx, node, 1, "pads")
@@ -170,8 +184,30 @@ def _pad(ctx: Context, node: Node) -> Converted:
         for before, after, extent in zip(low, high, x.type.shape, strict=True)
     ]
     x = _taken(ctx, node, x, ranges)
+    if mode != "constant":
+        for axis in range(rank):
+            x = pick(ctx, node, x, axis, _mirrored(mode, max(low[axis], 0), x.type.shape[axis], max(high[axis], 0)))
+        return x
     op = Pad(tuple(max(n, 0) for n in low), tuple(max(n, 0) for n in high), value)
     return ctx.emit(node, op, x) if any(op.low) or any(op.high) else x
+
+
+def _mirrored(mode: str, low: int, extent: int, high: int) -> np.ndarray:
+    """Where the elements of a padded axis come from."""
+    bounded(low + extent + high)
+    positions = np.arange(-low, extent + high)
+    if not extent and len(positions):
+        raise Unsupported("pads an axis without elements by its elements")
+    match mode:
+        case "edge":
+            return np.clip(positions, 0, extent - 1)
+        case "wrap":
+            return positions % extent
+        case "reflect":
+            period = max(2 * (extent - 1), 1)
+            return extent - 1 - np.abs(positions % period - (extent - 1))
+        case _:
+            raise Unsupported(f"padding mode `{mode}` is unknown")
 
 
 def _expand(ctx: Context, node: Node) -> Converted:

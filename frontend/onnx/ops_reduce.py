@@ -16,6 +16,8 @@ from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_min import ReduceMin
+from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
@@ -71,13 +73,6 @@ def _reduced(kind: type[Reduction], ctx: Context, node: Node, x: Value) -> Value
     return ctx.emit(node, kind(axes, bool(node.get_int("keepdims", 1))), x)
 
 
-def _reduce_min(ctx: Context, node: Node) -> Converted:
-    """-max(-x)."""
-    x = ctx.value(node, 0)
-    minus = ctx.number(node, -1, x)
-    return ctx.emit(node, Mul(), _reduced(ReduceMax, ctx, node, ctx.emit(node, Mul(), x, minus)), minus)
-
-
 def _reduce_sum_square(ctx: Context, node: Node) -> Converted:
     x = ctx.value(node, 0)
     return _reduced(ReduceSum, ctx, node, ctx.emit(node, Mul(), x, x))
@@ -104,7 +99,8 @@ REDUCTIONS = {
     "ReduceSum": partial(_reduce, ReduceSum),
     "ReduceMean": partial(_reduce, ReduceMean),
     "ReduceMax": partial(_reduce, ReduceMax),
-    "ReduceMin": _reduce_min,
+    "ReduceMin": partial(_reduce, ReduceMin),
+    "ReduceProd": partial(_reduce, ReduceProd),
     "ReduceSumSquare": _reduce_sum_square,
     "Softmax": _softmax,
 }

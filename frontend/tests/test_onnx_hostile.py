@@ -55,7 +55,7 @@ def test_mutated_structure(real: onnx.ModelProto):
 def test_random_nodes():
     """Every operator over a few small tensors, with arguments of any kind."""
     codes = [outcome(random_model(random.Random(seed))) for seed in range(1500)]
-    assert codes.count("ok") > 100
+    assert codes.count("ok") > 60
     assert codes.count("E0103") > 100
 
 
