@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,16 @@ from edgec.runtime import TensorInfo
 
 @dataclass(frozen=True)
 class Difference:
-    """One output. `relative` is the largest error as a part of the reference's largest magnitude."""
+    """One output. `relative` is the largest error as a part of the reference's largest magnitude.
+
+    `where` is the index of the largest error, None where there is none; `run` the number of the inputs that gave it.
+    """
 
     name: str
     largest_error: float
     largest_magnitude: float
+    where: tuple[int, ...] | None = None
+    run: int = 0
 
     @property
     def relative(self) -> float:
@@ -36,6 +41,23 @@ def draw_feeds(inputs: tuple[TensorInfo, ...], seed: int) -> dict[str, np.ndarra
             low, high = info.bounds or (0, 1)
             feeds[info.name] = rng.integers(low, high, info.shape, endpoint=True).astype(info.dtype)
     return feeds
+
+
+def model_feeds(feeds: Mapping[str, np.ndarray], manifest: Mapping) -> dict[str, np.ndarray]:
+    """What the model takes where its artifact takes `feeds`: images u8 [N,H,W,C] become normalised [N,C,H,W]."""
+    given = dict(feeds)
+    for name, image in manifest.get("images", {}).items():
+        if name in given:
+            pixels = given[name].astype(np.float64) / 255
+            given[name] = ((pixels - image["mean"]) / image["std"]).transpose(0, 3, 1, 2).astype(np.float32)
+    return given
+
+
+def refuse_other_head(manifest: Mapping, where: object) -> None:
+    """UserError E0111 for an artifact with a new head: the model's outputs are those of the old one."""
+    if manifest.get("new_head"):
+        message = "the artifact has a new head, so that its outputs are not the model's"
+        raise UserError("E0111", message, where=str(where), hint="compile without --new-head to compare the rest")
 
 
 def run_onnxruntime(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -66,6 +88,12 @@ def compare(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarra
     return rows
 
 
+def worst_of(runs: Sequence[Sequence[Difference]]) -> list[Difference]:
+    """Of several runs, each output's row with the largest relative error; it knows its run."""
+    numbered = [[replace(row, run=number) for row in rows] for number, rows in enumerate(runs)]
+    return [max(same, key=lambda row: row.relative) for same in zip(*numbered, strict=True)]
+
+
 def _difference(name: str, actual: np.ndarray, expected: np.ndarray) -> Difference:
     # Equal infinities and NaN in the same place agree; any other pair with one of them is infinitely far apart.
     same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
@@ -73,4 +101,6 @@ def _difference(name: str, actual: np.ndarray, expected: np.ndarray) -> Differen
         errors = np.where(same, 0.0, np.abs(actual - expected))
     errors = np.where(np.isnan(errors), np.inf, errors)
     finite = np.abs(expected[np.isfinite(expected)])
-    return Difference(name, float(errors.max(initial=0.0)), float(finite.max(initial=0.0)))
+    largest = float(errors.max(initial=0.0))
+    where = tuple(int(i) for i in np.unravel_index(errors.argmax(), errors.shape)) if largest else None
+    return Difference(name, largest, float(finite.max(initial=0.0)), where)
