@@ -37,7 +37,7 @@ def load_archive(path: Path) -> ExportedProgram:
             return _Archive(path, archive).program()
     except OSError as error:
         raise UserError("E0106", f"cannot read the model: {error.strerror or error}", where=str(path)) from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OverflowError) as error:
         raise UserError("E0101", f"it is not a torch.export archive: {error}", where=str(path), hint=_HINT) from error
     except Refused as error:
         raise UserError("E0102", str(error), where=str(path), hint=_HINT) from error

@@ -141,6 +141,15 @@ class Context:
             raise Unsupported(f"the result {value.type} has more than {MAX_ELEMENTS} elements")
         return value
 
+    def emit_all(self, call: Call, op: Op, *inputs: Value) -> tuple[Value, ...]:
+        """Append an op with several outputs."""
+        stem = f"{call.name}.{op.name}"
+        return self.graph.emit(op, *inputs, names=[self.free_name(stem)], source=call.source)
+
+    def emit_first(self, call: Call, op: Op, *inputs: Value) -> Value:
+        """Append an op of which only the first output matters."""
+        return self.emit_all(call, op, *inputs)[0]
+
     def constant(self, call: Call, array: np.ndarray, dtype: DType) -> Value:
         return self.graph.constant(np.asarray(array).astype(dtype.numpy), self.free_name(f"{call.name}.c"))
 

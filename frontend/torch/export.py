@@ -24,7 +24,7 @@ def export_module(
     module: torch.nn.Module, example_inputs: Sequence[object] | Mapping[str, object] | None
 ) -> ExportedProgram:
     """`torch.export` of `module` in eval mode; its mode is put back. UserError E0108, E0109, E0110."""
-    label = type(module).__qualname__
+    label = type(module).__name__
     args, kwargs = _arguments(example_inputs, label)
     _refuse_devices(module, args, kwargs, label)
     with eval_mode(module), quiet():

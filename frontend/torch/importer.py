@@ -34,7 +34,7 @@ def import_torch(
     elif isinstance(source, ExportedProgram):
         label, exported = "the exported program", source
     elif isinstance(source, torch.nn.Module):
-        label = type(source).__qualname__
+        label = type(source).__name__
         exported = export_module(source, example_inputs)
     else:
         raise UserError("E0101", f"a `{type(source).__qualname__}` is not a torch model")

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from edgec.frontend.torch.call import Call
 from edgec.frontend.torch.context import Context, Converted
 from edgec.frontend.torch.ops_elementwise import ELEMENTWISE
+from edgec.frontend.torch.ops_index import INDEXING
 from edgec.frontend.torch.ops_movement import MOVEMENTS
 from edgec.frontend.torch.ops_nn import LAYERS
+from edgec.frontend.torch.ops_norm import NORMALISATIONS
 from edgec.frontend.torch.ops_reduce import REDUCTIONS
 from edgec.frontend.torch.ops_resample import RESAMPLING
 
@@ -16,6 +18,8 @@ CONVERTERS: dict[str, Callable[[Context, Call], Converted]] = {
     **ELEMENTWISE,
     **MOVEMENTS,
     **LAYERS,
+    **NORMALISATIONS,
+    **INDEXING,
     **REDUCTIONS,
     **RESAMPLING,
 }

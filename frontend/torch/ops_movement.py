@@ -15,7 +15,7 @@ from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 
-_MAX_RUNS = 64  # slices that one gather with known indices may become
+_MAX_RUNS = 256  # slices that a reversal or a padding may become
 
 
 def reshape(ctx: Context, call: Call, x: Value, shape: Sequence[int]) -> Value:
@@ -48,13 +48,13 @@ def take(ctx: Context, call: Call, x: Value, axis: int, indices: Sequence[int]) 
     extent = x.type.shape[axis]
     if any(not -extent <= index < extent for index in indices):
         raise Unsupported(f"an index is out of range for {extent}")
-    runs = _runs([index % extent for index in indices])
+    runs = runs_of([index % extent for index in indices])
     if not 1 <= len(runs) <= _MAX_RUNS:
         raise Unsupported(f"the indices form {len(runs)} runs; 1 to {_MAX_RUNS} are supported")
     return join(ctx, call, [cut(ctx, call, x, axis, run) for run in runs], axis)
 
 
-def _runs(indices: list[int]) -> list[range]:
+def runs_of(indices: list[int]) -> list[range]:
     """`indices` as ascending ranges, each as long as possible; neighbours, or one step throughout."""
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     if step > 1 and indices == list(range(indices[0], indices[-1] + 1, step)):
@@ -189,12 +189,6 @@ def _unbind(ctx: Context, call: Call) -> Converted:
     )
 
 
-def _index_select(ctx: Context, call: Call) -> Converted:
-    x = ctx.value(call, "self")
-    indices = ctx.known(call, "index", "the list of indices").reshape(-1).tolist()
-    return take(ctx, call, x, ctx.axis(call, "dim", x.type.rank), indices)
-
-
 def _flip(ctx: Context, call: Call) -> Converted:
     y = ctx.value(call, "self")
     for axis in ctx.axes(call, "dims", y.type.rank):
@@ -291,7 +285,6 @@ MOVEMENTS = {
     "aten.split.Tensor": _split,
     "aten.split_with_sizes.default": _split,
     "aten.unbind.int": _unbind,
-    "aten.index_select.default": _index_select,
     "aten.flip.default": _flip,
     "aten.roll.default": _roll,
     "aten.constant_pad_nd.default": _pad,

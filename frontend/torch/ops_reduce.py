@@ -9,16 +9,20 @@ import numpy as np
 from edgec.frontend.torch.call import Call, Unsupported
 from edgec.frontend.torch.context import Context, Converted
 from edgec.frontend.torch.ops_elementwise import operand
-from edgec.frontend.torch.ops_movement import reshape, transpose
+from edgec.frontend.torch.ops_movement import reshape
 from edgec.frontend.torch.ops_nn import over_width, widen
 from edgec.graph.ir import Value
 from edgec.graph.ops.avg_pool2d import AvgPool2d
-from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_sum import CumSum
+from edgec.graph.ops.cumulative import Cumulative
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_min import ReduceMin
+from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.softmax import Softmax
@@ -90,19 +94,6 @@ def _reduce(kind: type[Reduction], ctx: Context, call: Call) -> Converted:
     return _reduced(kind, ctx, call, x, ctx.axes(call, "dim", x.type.rank))
 
 
-def _minimum(ctx: Context, call: Call) -> Converted:
-    """-max(-x)."""
-    x = operand(ctx, call, "self")
-    minus = ctx.scalar(call, -1, x)
-    y = _reduced(ReduceMax, ctx, call, ctx.emit(call, Mul(), x, minus), ctx.axes(call, "dim", x.type.rank))
-    return ctx.emit(call, Mul(), y, minus)
-
-
-def _values_of(reduce: object, ctx: Context, call: Call) -> Converted:
-    """The values; who reads the indices is told."""
-    return reduce(ctx, call), None
-
-
 def variance(ctx: Context, call: Call, x: Value, axes: tuple[int, ...], divisor: float) -> Value:
     """sum((x - mean)^2) / divisor over `axes`, which stay as extents of 1."""
     centred = ctx.emit(call, Sub(), x, ctx.emit(call, ReduceMean(axes, True), x))
@@ -127,17 +118,9 @@ def _softmax(ctx: Context, call: Call) -> Converted:
     return ctx.emit(call, Softmax(ctx.axis(call, "dim", x.type.rank)), x)
 
 
-def _cumulated(ctx: Context, call: Call) -> Converted:
-    """Sums of all elements up to each: a product with a triangle of ones."""
+def _cumulated(kind: type[Cumulative], ctx: Context, call: Call) -> Converted:
     x = operand(ctx, call, "self")
-    axis, last = ctx.axis(call, "dim", x.type.rank), x.type.rank - 1
-    if not x.type.dtype.is_float or x.type.rank < 2:
-        raise Unsupported(f"of {x.type}")
-    perm = list(range(x.type.rank))
-    perm[axis], perm[last] = perm[last], perm[axis]
-    triangle = ctx.constant(call, np.triu(np.ones((x.type.shape[axis],) * 2)), x.type.dtype)
-    y = ctx.emit(call, MatMul(), transpose(ctx, call, x, perm), triangle)
-    return transpose(ctx, call, y, perm)
+    return ctx.emit(call, kind(ctx.axis(call, "dim", x.type.rank)), x)
 
 
 REDUCTIONS = {
@@ -153,13 +136,14 @@ REDUCTIONS = {
     "aten.sum.default": partial(_reduce, ReduceSum),
     "aten.sum.dim_IntList": partial(_reduce, ReduceSum),
     "aten.amax.default": partial(_reduce, ReduceMax),
-    "aten.amin.default": _minimum,
+    "aten.amin.default": partial(_reduce, ReduceMin),
     "aten.max.default": partial(_reduce, ReduceMax),
-    "aten.min.default": _minimum,
-    "aten.max.dim": partial(_values_of, partial(_reduce, ReduceMax)),
-    "aten.min.dim": partial(_values_of, _minimum),
+    "aten.min.default": partial(_reduce, ReduceMin),
+    "aten.prod.default": partial(_reduce, ReduceProd),
+    "aten.prod.dim_int": partial(_reduce, ReduceProd),
     "aten.var.correction": _variance,
     "aten.softmax.int": _softmax,
     "aten._softmax.default": _softmax,
-    "aten.cumsum.default": _cumulated,
+    "aten.cumsum.default": partial(_cumulated, CumSum),
+    "aten.cumprod.default": partial(_cumulated, CumProd),
 }

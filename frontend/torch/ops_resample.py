@@ -1,4 +1,4 @@
-"""Resizing of images: linear along each axis, so a product with one constant matrix an axis.
+"""Resizing of images: linear along each axis, so weighted sums of elements, by one constant matrix an axis.
 
 torch itself gives the matrix, as what it makes of the identity: whatever its rule for coordinates is, it is ours.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 
 from edgec.frontend.torch.call import Call, Unsupported
@@ -15,8 +16,9 @@ from edgec.frontend.torch.ops_movement import expand, reshape
 from edgec.frontend.torch.ops_nn import over_width, widen
 from edgec.graph.ir import Value
 from edgec.graph.ops.avg_pool2d import AvgPool2d
-from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.resample import Resample
+from edgec.graph.types import DType
 
 
 def _matrix(call: Call, axis: int, extent: int) -> torch.Tensor:
@@ -35,21 +37,26 @@ def _matrix(call: Call, axis: int, extent: int) -> torch.Tensor:
 
 
 def _resampled(source: str, ctx: Context, call: Call) -> Converted:
-    x = ctx.value(call, source)
-    if x.type.rank not in (3, 4) or not x.type.dtype.is_float:
-        raise Unsupported(f"resizes {x.type}")
-    height, width = x.type.shape[-2:]
-    y = x
-    if call.shape[-2] != height or _moves(call, 0, height):
-        y = ctx.emit(call, MatMul(), ctx.constant(call, to_numpy(_matrix(call, 0, height)), x.type.dtype), y)
-    if call.shape[-1] != width or _moves(call, 1, width):
-        matrix = ctx.constant(call, to_numpy(_matrix(call, 1, width)), x.type.dtype)
-        y = ctx.emit(call, MatMul(transpose_b=True), y, matrix)
+    y = ctx.value(call, source)
+    rank = y.type.rank
+    if rank not in (3, 4) or not y.type.dtype.is_float:
+        raise Unsupported(f"resizes {y.type}")
+    for axis in (0, 1):
+        extent = y.type.shape[rank - 2 + axis]
+        matrix = to_numpy(_matrix(call, axis, extent))
+        if matrix.shape[0] == extent and (matrix == np.eye(extent)).all():
+            continue
+        indices, weights = _taps(matrix)
+        tables = ctx.constant(call, indices, DType.I32), ctx.constant(call, weights, y.type.dtype)
+        y = ctx.emit(call, Resample(rank - 2 + axis), y, *tables)
     return y
 
 
-def _moves(call: Call, axis: int, extent: int) -> bool:
-    return not torch.equal(_matrix(call, axis, extent), torch.eye(extent))
+def _taps(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[out, taps]: where the weights of each row stand that are not 0, and the weights; rows with fewer end in 0."""
+    taps = max(int((matrix != 0).sum(1).max(initial=1)), 1)
+    order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :taps]
+    return order, np.take_along_axis(matrix, order, 1)
 
 
 def _nearest(ctx: Context, call: Call) -> Converted:

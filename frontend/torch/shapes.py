@@ -88,7 +88,8 @@ def _exported_again(exported: ExportedProgram, bound: Mapping[str, Shape], label
     args, kwargs = torch.utils._pytree.tree_unflatten(values, spec)
     with quiet():
         try:
-            return torch.export.export(exported.module(), tuple(args), dict(kwargs))
+            functional = exported.run_decompositions({})  # torch cannot export in-place operations a second time
+            return torch.export.export(functional.module(), tuple(args), dict(kwargs))
         except Exception as error:  # guards of the program, and whatever else torch says about sizes
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError("E0105", f"the program does not take these shapes: {line}", where=label) from error

@@ -17,9 +17,10 @@ _TARGETS = re.compile(
     r"|torch\.sym_(max|min|not|float|int|ite|sqrt)"
     r"|math\.(ceil|floor|trunc)"
 )
-# sympy evaluates these as Python: numbers, symbols, arithmetic and calls of torch's own functions, nothing else.
+# sympy evaluates these as Python: numbers, symbols, arithmetic and calls of some functions, nothing else. No powers.
 _EXPRESSION = re.compile(
-    r"(?:\s|\d+(?![\w.])|[su]\d+|\*(?!\*)|[-+/(),]|\b(?:Mod|PythonMod|FloorDiv|CeilDiv|Max|Min)\b)*"
+    r"(?:\s|\d+(?![\w.])|[su]\d+|\*(?!\*)|[-+/(),]|'[su]\d+'|\b(?:positive|integer|nonnegative)=(?:True|False)\b"
+    r"|\b(?:Symbol|Integer|Add|Mul|Mod|PythonMod|FloorDiv|CeilDiv|Max|Min)\b)*"
 )
 _METADATA = ("stack_trace", "nn_module_stack")
 
