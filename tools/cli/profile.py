@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgec.runtime import CallProfile, load
+from edgec.runtime import load
 from edgec.tools.cli.arrays import whole_file
 from edgec.tools.cli.console import echo, format_count, located, show_json, show_table
 from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
@@ -23,6 +23,7 @@ from edgec.tools.profile import (
     random_feeds,
     summarise,
 )
+from edgec.tools.trace import trace as as_trace
 
 
 @click.command("profile")
@@ -30,9 +31,7 @@ from edgec.tools.profile import (
 @click.option("--program", default="infer", show_default=True, help="Which program to run, on random inputs.")
 @click.option("--runs", default=20, show_default=True, type=click.IntRange(min=1), help="After one unmeasured.")
 @click.option("--calls", "each_call", is_flag=True, help="A row for every call, in the order of the plan.")
-@click.option(
-    "--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write the last run for Perfetto (.json)."
-)
+@click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write all runs for Perfetto (.json).")
 @DEVICE
 @TARGET
 @THREADS
@@ -62,7 +61,8 @@ def command(
         rows, where = summarise(measured), "this machine"
         peak = measure_peak(threads or default_threads())
         if trace is not None:
-            _write_trace(trace, measured[-1])
+            with whole_file(trace) as file:
+                file.write(json.dumps(as_trace(artifact.name, threads or default_threads(), measured)).encode())
     elif trace is not None:
         raise click.UsageError("--trace is for --device local: devices send back no points in time")
     else:
@@ -134,22 +134,3 @@ def _record(
         "kernels": [{**dataclasses.asdict(row), "gflops": row.gflops} for row in kernels],
         "calls": [dataclasses.asdict(row) for row in rows],
     }
-
-
-def _write_trace(path: Path, calls: list[CallProfile]) -> None:
-    """Trace Event Format, complete events; times in microseconds."""
-    events = [
-        {
-            "name": call.label or call.kernel,
-            "cat": call.program,
-            "ph": "X",
-            "ts": call.start_ns / 1e3,
-            "dur": call.ns / 1e3,
-            "pid": 1,
-            "tid": 1,
-            "args": {"kernel": call.kernel, "macs": call.macs},
-        }
-        for call in calls
-    ]
-    with whole_file(path) as file:
-        file.write(json.dumps({"traceEvents": events, "displayTimeUnit": "ns"}).encode())
