@@ -1,0 +1,103 @@
+"""Training of torch modules: one step against torch's own gradients, and the trained weights back in the module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import edgec
+from edgec.tools.cli import main
+from edgec.tools.testing.torch_models import awake, conv_norm
+
+torch.set_num_threads(1)
+BATCH, CLASSES, LR = 4, 5, 0.1
+
+
+class SmallNet(nn.Module):
+    """Convolutions with batch norm, a depthwise one, a skip, a tied and a frozen layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_norm(3, 8, 3, 2)
+        self.wise = conv_norm(8, 8, 3, groups=8, act=nn.Hardswish)
+        self.point = nn.Conv2d(8, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.frozen = nn.Conv2d(8, 12, 3, padding=1).requires_grad_(False)
+        self.first, self.second = nn.Linear(12, 12), nn.Linear(12, 12)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        x = F.relu(self.norm(self.point(self.wise(x)))) + x
+        x = F.max_pool2d(F.silu(self.frozen(x)), 2).mean((2, 3))
+        return self.head(self.second(F.leaky_relu(self.first(x))))
+
+
+@pytest.fixture
+def module() -> nn.Module:
+    return awake(SmallNet(), torch.zeros(1, 3, 16, 16))
+
+
+def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def test_a_step_is_torchs_and_the_weights_go_back(module: nn.Module, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((BATCH, 3, 16, 16)).astype(np.float32), rng.integers(0, CLASSES, BATCH)
+    train = edgec.Train(batch=BATCH, momentum=0.9)
+    edgec.compile(module, example_inputs=(torch.zeros(1, 3, 16, 16),), train=train, out=tmp_path / "m.edge")
+
+    twin = awake(SmallNet(), torch.zeros(1, 3, 16, 16))
+    optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], LR, momentum=0.9)
+    before = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
+    with edgec.load(tmp_path / "m.edge", threads=1) as model:
+        trained = {name for name, p in twin.named_parameters() if p.requires_grad}
+        assert set(model.trained) == trained, "what torch would train, and no statistic, buffer or frozen weight"
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(twin(torch.from_numpy(x)), torch.from_numpy(labels))
+            loss.backward()
+            optimizer.step()
+            assert model.step({"image": x, "labels": labels}, lr=LR) == pytest.approx(loss.item(), rel=1e-4)
+        values = model.parameters()
+        for name in trained:
+            moved = (twin.state_dict()[name] - before[name]).numpy()
+            assert np.abs(moved).max() > 1e-5, f"{name} has no gradient: the test shows nothing for it"
+            ours = values[name] - before[name].numpy()
+            np.testing.assert_allclose(ours, moved, rtol=0, atol=2e-4 * np.abs(moved).max(), err_msg=name)
+        result = model.run({"image": x[:1]})["output"]
+
+    state = module.state_dict()
+    assert all(values[name].shape == tuple(state[name].shape) for name in values)
+    module.load_state_dict(state | tensors(values))  # strict: names, shapes
+    assert module.second.weight is module.first.weight
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(x[:1])).numpy(), result, rtol=0, atol=1e-4)
+
+
+def test_parameters_go_back_where_the_rest_is_folded(module: nn.Module, tmp_path: Path) -> None:
+    """With the head alone in training the norms are folded: what the artifact still has fits, the rest is torch's."""
+    inputs, train = (torch.zeros(1, 3, 16, 16),), edgec.Train(batch=2, update="head")
+    edgec.compile(module, example_inputs=inputs, train=train, out=tmp_path / "m.edge")
+    with edgec.load(tmp_path / "m.edge", threads=1) as model:
+        values = model.parameters()
+        assert set(model.trained) == {"head.weight", "head.bias"}
+    outcome = module.load_state_dict(tensors(values), strict=False)
+    assert outcome.unexpected_keys == [] and "head.weight" not in outcome.missing_keys
+
+
+def test_a_pt2_file_is_checked_compiled_and_verified_by_the_command_line(module: nn.Module, tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 16, 16),)), tmp_path / "m.pt2")
+    for command in (["check"], ["compile", "-o", str(tmp_path / "m.edge")]):
+        with pytest.raises(SystemExit) as caught:
+            main([command[0], str(tmp_path / "m.pt2"), *command[1:]])
+        assert not caught.value.code
+    with edgec.load(tmp_path / "m.edge", threads=1) as model:
+        assert [item.name for item in model.inputs] == ["image"] and [o.name for o in model.outputs] == ["output"]
