@@ -83,6 +83,7 @@ typedef struct platform_bell {
 edgec_status platform_thread_start(platform_thread *thread, void *(*body)(void *), void *argument);
 void platform_thread_join(platform_thread *thread);
 void platform_yield(void);
+uint64_t platform_process(void); /* another number in a fork */
 
 edgec_status platform_bell_init(platform_bell *bell);
 void platform_bell_destroy(platform_bell *bell);

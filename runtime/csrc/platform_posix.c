@@ -51,6 +51,8 @@ uint32_t platform_cpu_count(void) {
 
 void platform_yield(void) { sched_yield(); }
 
+uint64_t platform_process(void) { return (uint64_t)getpid(); }
+
 /* ---- Files. ---- */
 
 edgec_status platform_file_map(const char *path, platform_file *file) {

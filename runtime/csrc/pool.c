@@ -21,6 +21,7 @@ struct pool {
     pool_body body;
     void *context;
     uint32_t workers;
+    uint64_t process; /* that has the threads; a fork has this memory without them */
     platform_thread threads[];
 };
 
@@ -88,7 +89,11 @@ static void *worker(void *argument) {
     }
 }
 
+/* A fork may have been made while a thread held the bell's lock: it must neither ring nor wait. */
+static int is_fork(const pool *p) { return platform_process() != p->process; }
+
 static void stop(pool *p, uint32_t started) {
+    if (is_fork(p)) return;
     atomic_store(&p->closing, 1);
     platform_bell_ring(&p->bell);
     for (uint32_t i = 0; i < started; i++) platform_thread_join(&p->threads[i]);
@@ -106,6 +111,7 @@ edgec_status pool_open(pool *p, uint32_t workers, pool_body body, void *context)
     p->body = body;
     p->context = context;
     p->workers = workers;
+    p->process = platform_process();
     edgec_status status = platform_bell_init(&p->bell);
     for (uint32_t i = 0; i < workers && status == EDGEC_OK; i++) {
         status = platform_thread_start(&p->threads[i], worker, p);
@@ -127,7 +133,7 @@ void pool_run(pool *p, const void *job, int32_t tasks) {
     atomic_store_explicit(&p->chunk, tasks / (threads * 4) + 1, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     atomic_store(&p->ticket, (uint64_t)generation << 32);
-    if (atomic_load(&p->sleepers) > 0) platform_bell_ring(&p->bell);
+    if (atomic_load(&p->sleepers) > 0 && !is_fork(p)) platform_bell_ring(&p->bell);
     work(p, generation);
     for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) != tasks; spins++) {
         pause_briefly();
