@@ -71,11 +71,13 @@ def batches(samples: int, batch: int, *, epochs: int, seed: int) -> Iterator[tup
             pending = pending[batch:]
 
 
-def evaluate(model: Model, data: Arrays, *, output: str | None = None) -> Evaluation:
+def evaluate(
+    model: Model, data: Arrays, *, output: str | None = None, scalars: Mapping[str, float] | None = None
+) -> Evaluation:
     """Mean loss and accuracy of the `eval` program over `data` (its inputs, labels among them).
 
     The last batch is filled up with samples of the one before. They count once towards the accuracy; the last batch's
-    mean loss, which has them in it, stands for its new samples.
+    mean loss, which has them in it, stands for its new samples. `scalars` are as in `fit`.
     """
     batch, samples = _sizes(model, "eval", data)
     output, labels = output or _only_output(model), _labels(model)
@@ -84,7 +86,7 @@ def evaluate(model: Model, data: Arrays, *, output: str | None = None) -> Evalua
         first = min(start, samples - batch)
         fresh = slice(start - first, batch)
         feeds = {name: array[first : first + batch] for name, array in data.items()}
-        loss, outputs = model.eval_step(feeds)
+        loss, outputs = model.eval_step(feeds, **(scalars or {}))
         counted = batch - (start - first)
         loss_sum += loss * counted
         predicted = outputs[output][fresh].reshape(counted, -1).argmax(axis=1)
@@ -99,6 +101,7 @@ def fit(
     epochs: int,
     schedule: Schedule,
     eval_data: Arrays | None = None,
+    scalars: Mapping[str, float] | None = None,
     seed: int = 0,
     checkpoint: Path | None = None,
     checkpoint_every: int = 0,
@@ -112,7 +115,8 @@ def fit(
 
     With `checkpoint`, the state is saved there every `checkpoint_every` steps (0: after every epoch) and at the end;
     with `resume`, the run goes on from it if the file exists. `stop` is asked between steps: once it is true, the run
-    saves its checkpoint and ends. Raises RuntimeFailure E0607 where the data does not fit, E0604 for a label out of
+    saves its checkpoint and ends. `scalars` are fixed for the whole run: `{"classes": 5}` of a head that has room for
+    more. Raises RuntimeFailure E0607 where the data does not fit, E0604 for a label out of
     range, E0605 when the loss is not finite (parameters are those before that step), E0506 for a checkpoint of another
     model or of a run with another seed.
     """
@@ -135,7 +139,7 @@ def fit(
 
     def end_of_epoch(epoch: int, step: int) -> None:
         if eval_data is not None:
-            evaluations.append(evaluate(model, eval_data))
+            evaluations.append(evaluate(model, eval_data, scalars=scalars))
             if on_evaluation:
                 on_evaluation(epoch, evaluations[-1])
         if not checkpoint_every:
@@ -149,7 +153,7 @@ def fit(
         current = epoch
         lr = schedule.rate(step, steps)
         with _located(f"step {step}, learning rate {lr:g}"):
-            loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr)
+            loss = model.step({name: array[rows] for name, array in data.items()}, lr=lr, **(scalars or {}))
         losses.append(loss)
         done = step + 1
         if on_progress:

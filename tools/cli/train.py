@@ -30,6 +30,7 @@ _INTERRUPTED = 130
 @click.option("--schedule", type=click.Choice(["constant", "cosine", "step"]), default="constant", show_default=True)
 @click.option("--step-every", type=click.IntRange(min=1), help="Of --schedule step: steps from one rate to the next.")
 @click.option("--step-factor", type=click.FloatRange(min=0), default=0.1, show_default=True, help="And how it changes.")
+@click.option("--classes", type=click.IntRange(min=1), help="Live classes of a new head; all of them by default.")
 @click.option("--warmup", type=click.IntRange(min=0), default=0, help="Steps with a rising rate first.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of samples.")
 @click.option(
@@ -51,6 +52,7 @@ def command(
     schedule: str,
     step_every: int | None,
     step_factor: float,
+    classes: int | None,
     warmup: int,
     seed: int,
     checkpoint: Path | None,
@@ -83,6 +85,7 @@ def command(
             epochs=epochs,
             schedule=rates,
             eval_data=eval_arrays,
+            scalars=None if classes is None else {"classes": classes},
             seed=seed,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every or 0,
