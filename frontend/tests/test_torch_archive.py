@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgec.frontend.torch import read_torch
+from edgec.frontend.torch import export_torch, read_torch, run_torch
 from edgec.graph.equal import module_difference
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
@@ -159,6 +159,36 @@ def test_a_dynamic_file_takes_its_shape(net, tmp_path) -> None:
     graph = read_torch(tmp_path / "d.pt2", batch=5).programs["infer"]
     assert graph.leaves["x"].type.shape == (5, 3, 8, 8) and graph.outputs["output"].type.shape == (5, 4)
     assert refused("E0104", tmp_path / "d.pt2").hint == "--shape x=1,3,8,8"
+
+
+def test_trained_values_go_back_into_a_file(net, saved, tmp_path) -> None:
+    before, path = saved.read_bytes(), tmp_path / "tuned.pt2"
+    new = np.arange(16, dtype=np.float32).reshape(4, 4)
+    export_torch(saved, {"fc.weight": new}, path)
+    assert saved.read_bytes() == before
+    twin = Net().eval()
+    twin.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        twin.fc.weight.copy_(torch.from_numpy(new))
+        expected = twin(X).numpy()
+    np.testing.assert_allclose(run_torch(path, {"x": X.numpy()})["output"], expected, rtol=1e-5, atol=1e-5)
+    assert module_difference(read_torch(path), read_torch(twin, (X,))) is None
+    for values, code in (({"none": new}, "E0601"), ({"fc.weight": new[0]}, "E0603")):
+        with pytest.raises(UserError) as caught:
+            export_torch(saved, values, tmp_path / "never.pt2")
+        assert caught.value.code == code and sorted(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError) as caught:
+        export_torch(saved, {}, tmp_path / "none" / "m.pt2")
+    assert caught.value.code == "E0505"
+
+
+def test_torch_runs_a_file(net, saved) -> None:
+    with pytest.raises(UserError) as caught:
+        run_torch(saved, {})
+    assert caught.value.code == "E0601"
+    with pytest.raises(UserError) as caught:
+        run_torch(saved, {"x": X.numpy()[:, :2]})
+    assert caught.value.code == "E0106"
 
 
 # -- what is not ----------------------------------------------------------------------------------------------------

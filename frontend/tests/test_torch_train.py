@@ -95,7 +95,8 @@ def test_parameters_go_back_where_the_rest_is_folded(module: nn.Module, tmp_path
 
 def test_a_pt2_file_is_checked_compiled_and_verified_by_the_command_line(module: nn.Module, tmp_path: Path) -> None:
     torch.export.save(torch.export.export(module, (torch.zeros(1, 3, 16, 16),)), tmp_path / "m.pt2")
-    for command in (["check"], ["compile", "-o", str(tmp_path / "m.edge")]):
+    artifact = str(tmp_path / "m.edge")
+    for command in (["check"], ["compile", "-o", artifact], ["verify", artifact]):
         with pytest.raises(SystemExit) as caught:
             main([command[0], str(tmp_path / "m.pt2"), *command[1:]])
         assert not caught.value.code

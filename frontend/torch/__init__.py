@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Module
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
     TorchSource = torch.nn.Module | ExportedProgram | str | Path
 
-__all__ = ["is_torch", "read_torch"]
+__all__ = ["export_torch", "is_torch", "read_torch", "run_torch"]
 
 
 def read_torch(
@@ -35,13 +38,39 @@ def read_torch(
     imported, in one list, E0108 for a module that cannot be exported, E0109 for example inputs that do not fit, E0110
     for tensors on another device, E0201 for operands that do not fit one another, E0402 without torch.
     """
-    try:
+    with _needs_torch():
         from edgec.frontend.torch.importer import import_torch  # noqa: PLC0415  torch is an extra, and heavy
+    return import_torch(source, example_inputs, shapes or {}, batch)
+
+
+def run_torch(path: str | Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of a `.pt2` file by torch itself, under the names of `read_torch`.
+
+    UserError: E0601 for an input that is not given, E0106 where torch cannot run it, and what reading may raise.
+    """
+    with _needs_torch():
+        from edgec.frontend.torch.run import run_program  # noqa: PLC0415
+    return run_program(Path(path), feeds)
+
+
+def export_torch(source: str | Path, values: Mapping[str, np.ndarray], path: str | Path) -> None:
+    """Write the `.pt2` file `source` to `path` with the parameters named in `values` replaced, all else unchanged.
+
+    UserError: E0601 and E0603 for names and shapes that are not the model's, E0505, and what reading may raise.
+    """
+    with _needs_torch():
+        from edgec.frontend.torch.run import write_program  # noqa: PLC0415
+    write_program(Path(source), values, Path(path))
+
+
+@contextlib.contextmanager
+def _needs_torch() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise UserError("E0402", "torch is not installed", hint="pip install 'edgec[torch]'") from None
-    return import_torch(source, example_inputs, shapes or {}, batch)
 
 
 def is_torch(model: object) -> bool:

@@ -199,7 +199,7 @@ def source_of(node: torch.fx.Node) -> str:
 def _outputs(exported: ExportedProgram, refs: dict[str, Ref], label: str) -> dict[str, Ref]:
     """`output` for a single tensor; for a structure the keys and indices that lead to each, joined by dots."""
     specs = [spec for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    names = _output_names(exported.call_spec.out_spec, len(specs))
+    names = output_names(exported.call_spec.out_spec, len(specs))
     outputs: dict[str, Ref] = {}
     for name, spec in zip(names, specs, strict=True):
         if isinstance(spec.arg, ConstantArgument):
@@ -212,7 +212,8 @@ def _outputs(exported: ExportedProgram, refs: dict[str, Ref], label: str) -> dic
     return outputs
 
 
-def _output_names(spec: pytree.TreeSpec | None, count: int) -> Sequence[str]:
+def output_names(spec: pytree.TreeSpec | None, count: int) -> Sequence[str]:
+    """The name of each leaf of what forward returns."""
     if spec is None or spec.num_leaves != count:
         return [f"output.{index}" for index in range(count)] if count > 1 else ["output"]
     paths = [path for path, _ in pytree.tree_flatten_with_path(pytree.tree_unflatten(range(count), spec))[0]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from edgec.frontend.torch import is_torch, run_torch
 from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.runtime.layout import read_artifact
@@ -33,7 +34,7 @@ _SHOWN_OF_TRAINING = 10
 @click.command("verify")
 @MODEL
 @ARTIFACT
-@click.option("--against", type=click.Choice(["onnxruntime"]), default="onnxruntime", help="Who runs the model.")
+@click.option("--against", type=click.Choice(["onnxruntime", "torch"]), help="Who runs MODEL: torch if it is a .pt2.")
 @click.option(
     "--train", is_flag=True, help="Compare a training step with torch's instead: loss, changes of parameters."
 )
@@ -48,7 +49,7 @@ _SHOWN_OF_TRAINING = 10
 def command(
     model: Path,
     artifact: Path,
-    against: str,
+    against: str | None,
     train: bool,
     inputs: Path | None,
     seed: int,
@@ -66,6 +67,7 @@ def command(
 
     Example: edgec verify model.onnx model.edge --batches 3 --device qemu
     """
+    against = against or ("torch" if is_torch(model) else "onnxruntime")
     manifest = read_artifact(artifact).manifest
     refuse_other_head(manifest, artifact)
     if train and device != "local":
@@ -78,12 +80,13 @@ def command(
     if train:
         runs = [_train_once(model, artifact, feeds, manifest, threads, target) for feeds in draws]
     else:
-        runs = _run_all(model, artifact, draws, manifest, device, target, threads)
+        runs = _run_all(model, against, artifact, draws, manifest, device, target, threads)
     _report(model, artifact, worst_of(runs), tolerance * (_TRAINING_SLACK if train else 1), as_json, train, against)
 
 
 def _run_all(
     model: Path,
+    against: str,
     artifact: Path,
     draws: list[dict[str, np.ndarray]],
     manifest: Mapping,
@@ -102,7 +105,8 @@ def _run_all(
             outputs.append(done.outputs)
         echo(f"ran on {done.where}", err=True)
     pairs = zip(outputs, draws, strict=True)
-    return [compare(output, run_onnxruntime(model, model_feeds(feeds, manifest))) for output, feeds in pairs]
+    reference = run_torch if against == "torch" else run_onnxruntime
+    return [compare(output, reference(model, model_feeds(feeds, manifest))) for output, feeds in pairs]
 
 
 def _train_once(
