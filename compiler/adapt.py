@@ -11,7 +11,7 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True)
 class NewHead:
-    """A fresh dense layer of `classes` outputs in place of the model's; valid once constructed (UserError E0302).
+    """A fresh dense layer of `classes` outputs in place of the model's; valid once constructed (UserError E0111).
 
     `node` names the layer that goes (an ONNX node), None for the last one. `seed` draws the new weights.
     """
@@ -22,14 +22,14 @@ class NewHead:
 
     def __post_init__(self) -> None:
         if self.classes < 1:
-            raise UserError("E0302", f"a head of {self.classes} outputs: it needs at least 1", where="new head")
+            raise UserError("E0111", f"a head of {self.classes} outputs: it needs at least 1", where="new head")
         if self.seed < 0:
-            raise UserError("E0302", f"seed {self.seed}: it must not be negative", where="new head")
+            raise UserError("E0111", f"seed {self.seed}: it must not be negative", where="new head")
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """An input that takes u8 images [N,H,W,C]; valid once constructed (UserError E0302).
+    """An input that takes u8 images [N,H,W,C]; valid once constructed (UserError E0111).
 
     The model sees (pixel / 255 - mean) / std, torchvision's `ToTensor` and `Normalize`: `mean` and `std` are one number
     for all channels or one for each, on the scale of 0 to 1.
@@ -40,11 +40,10 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         if not self.mean or not self.std or 1 < len(self.mean) != len(self.std) > 1:
-            raise UserError(
-                "E0302", f"{len(self.mean)} means and {len(self.std)} deviations: one, or one for each channel"
-            )
+            message = f"{len(self.mean)} means and {len(self.std)} deviations: one, or one for each channel"
+            raise UserError("E0111", message, where="image input")
         if not all(deviation > 0 for deviation in self.std):
-            raise UserError("E0302", "a standard deviation must be greater than 0", where="image input")
+            raise UserError("E0111", "a standard deviation must be greater than 0", where="image input")
 
     def affine(self, channels: int) -> tuple[list[float], list[float]]:
         """(scale, shift) per channel, such that the model sees pixel * scale + shift. In double precision."""

@@ -21,6 +21,7 @@ CODES = {
     "E0108": "the torch module cannot be exported",
     "E0109": "the example inputs do not fit the torch module",
     "E0110": "the tensors of the torch model are not on the CPU",
+    "E0111": "the model cannot be adapted as asked: a new head, images as inputs",
     "E0201": "the graph does not type-check",
     "E0202": "the text form cannot be parsed",
     "E0301": "an operator on the way to the loss has no gradient",

@@ -51,7 +51,8 @@ def run_on_device(
     """Run `steps` steps of a program on `device` (see `choose_runner`).
 
     feeds: inputs and scalars by name; with several steps, an array either serves all of them or holds the shares of the
-    steps side by side along its first axis. target: which variant runs, if it is not clear from the device.
+    steps side by side along its first axis. A scalar with bounds that is not given takes its greatest value, as in
+    Python. target: which variant runs, if it is not clear from the device.
     UserError and RuntimeFailure with the code that the device gave, E0504 if no variant fits, E0608 if the run failed.
     """
     runner = choose_runner(device, choose_variant(artifact, device, target))
@@ -68,7 +69,8 @@ def run_on_device(
             load_checkpoint=load_checkpoint,
             save_checkpoint=save_checkpoint,
         )
-        write_tensors(call.inputs, feeds)
+        scalars = [info for info in inputs_of(artifact, program)[1] if info.bounds is not None]
+        write_tensors(call.inputs, {s.name: np.array(s.bounds[1], s.dtype) for s in scalars} | dict(feeds))
         runner.run(call, timeout=timeout)
         # Copies: the arrays that the file gives are read only.
         outputs = {name: array.copy() for name, array in read_tensors(call.outputs).items()}

@@ -59,8 +59,9 @@ class KernelTime:
 
 
 def random_feeds(inputs: tuple[TensorInfo, ...], scalars: tuple[TensorInfo, ...]) -> dict[str, np.ndarray]:
-    """Inputs drawn with one seed; scalars 0, so that a training step at rate 0 changes no parameter."""
-    return draw_feeds(inputs, seed=0) | {info.name: np.zeros((), info.dtype) for info in scalars}
+    """Inputs drawn with one seed; scalars 0, so that a training step at rate 0 changes no parameter, or the most."""
+    most = {info.name: np.array(info.bounds[1] if info.bounds else 0, info.dtype) for info in scalars}
+    return draw_feeds(inputs, seed=0) | most
 
 
 def profile_here(model: Model, program: str, runs: int) -> list[list[CallProfile]]:

@@ -23,6 +23,9 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
     torch computes in double precision; batch norm is frozen, as the artifact has it. UserError E0402 without torch,
     E0106 for a model that the torch twin does not cover, E0606 without a train program.
     """
+    if source.suffix == ".pt2":
+        hint = "compile the .onnx export of the module to compare its training step"
+        raise UserError("E0106", "a training step is compared for ONNX models only", where=str(source), hint=hint)
     before = opened.parameters()
     loss = opened.step(feeds, lr=_RATE)
     after = opened.parameters()

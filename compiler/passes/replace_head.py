@@ -41,7 +41,7 @@ def replace_head(module: Module, options: Options) -> bool:
 
 
 def find_head(graph: Graph, name: str | None) -> Node:
-    """The dense layer that came from node `name`, or the last one that the first output depends on. UserError E0302."""
+    """The dense layer that came from node `name`, or the last one that the first output depends on. UserError E0111."""
     live = graph.ancestors([next(iter(graph.outputs.values()))])
     layers = [node for node in graph.nodes if node in live and _is_dense(node)]
     chosen = [node for node in layers if name in (None, node.source)]
@@ -49,7 +49,7 @@ def find_head(graph: Graph, name: str | None) -> Node:
         return chosen[-1]
     listed = ", ".join(f"`{node.source}`" for node in layers[-3:])
     raise UserError(
-        "E0302",
+        "E0111",
         f"node `{name}` is no dense layer that the scores depend on" if name else "the model has no dense layer",
         where="new head",
         hint=f"the last dense layers are {listed}" if listed else "a head is a Gemm, a MatMul or a 1x1 Conv",
@@ -110,7 +110,7 @@ class _Replacement:
                 yield node
 
     def _follow(self, node: Node) -> None:
-        """The node again, for N scores. UserError E0302 where it does not treat every class alike."""
+        """The node again, for N scores. UserError E0111 where it does not treat every class alike."""
         x = next(value for value in node.inputs if value in self._twins)
         axis = self._twins[x][1]
         match node.op:
@@ -160,7 +160,7 @@ class _Replacement:
 
     def _refusal(self, node: Node) -> UserError:
         return UserError(
-            "E0302",
+            "E0111",
             f"the head cannot be replaced: {describe(node)} ({node.op.name}) does not treat all classes alike",
             where="new head",
             hint="name another layer, as in --new-head N:NODE",
