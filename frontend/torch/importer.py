@@ -146,7 +146,9 @@ def _listed(problems: list[_Problem], label: str) -> UserError:
     code = "E0103" if any(problem.code == "E0103" for problem in problems) else "E0201"
     what = "that cannot be imported" if code == "E0103" else "with operands that do not fit"
     count = "1 operation" if len(problems) == 1 else f"{len(problems)} operations"
-    return UserError(code, "\n".join([f"the model has {count} {what}:", *map(str, problems)]), where=label)
+    hint = "write them with other operations of torch, or leave them to the application around the model"
+    lines = [f"the model has {count} {what}:", *map(str, problems)]
+    return UserError(code, "\n".join(lines), where=label, hint=hint if code == "E0103" else None)
 
 
 def _remove_dead(graph: Graph) -> None:

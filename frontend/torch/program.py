@@ -104,7 +104,9 @@ def _refuse_mutation(signature: torch.export.ExportGraphSignature, label: str) -
         elif spec.kind is OutputKind.USER_INPUT_MUTATION:
             lines.append(f"  input `{spec.target}`: forward changes it in place")
     if lines:
-        hint = "export the module after module.eval(): batch norm in training mode updates its statistics"
+        hint = "return the new value as an output, and give it as an input the next time"
+        if "running_mean" in str(lines):
+            hint = "export the module after module.eval(): batch norm in training mode updates its statistics"
         raise UserError("E0103", "\n".join(["the model writes to its tensors:", *lines]), where=label, hint=hint)
 
 

@@ -45,9 +45,9 @@ def bind_shapes(
     bound = {name: [symbols.get(d) if isinstance(d, str) else d for d in dims] for name, dims in inputs.items()}
     unbound = [name for name, dims in bound.items() if None in dims]
     if unbound:
-        flags = " ".join(f"--shape {name}={','.join(map(str, (d or 1 for d in bound[name])))}" for name in unbound)
         lines = "".join(f"\n  `{name}` {_text(inputs[name])}" for name in unbound)
-        raise UserError("E0104", f"no sizes were given for the dynamic shapes of:{lines}", where=label, hint=flags)
+        message = f"no sizes were given for the dynamic shapes of:{lines}"
+        raise UserError("E0104", message, where=label, hint=_flags({name: bound[name] for name in unbound}))
     if not any(isinstance(dim, str) for dims in inputs.values() for dim in dims):
         return exported
     return _exported_again(exported, {name: tuple(dims) for name, dims in bound.items()}, label)
@@ -93,6 +93,17 @@ def _exported_again(exported: ExportedProgram, bound: Mapping[str, Shape], label
         except Exception as error:  # guards of the program, and whatever else torch says about sizes
             line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError("E0105", f"the program does not take these shapes: {line}", where=label) from error
+
+
+def _flags(bound: Mapping[str, list[int | None]]) -> str:
+    """The flags that would bind every input: 1 for leading dimensions, letters for the others."""
+    flags, letters = [], []
+    for name, dims in bound.items():
+        sizes = [dim or (1 if axis == 0 else f"D{axis}") for axis, dim in enumerate(dims)]
+        letters += [size for size in sizes if isinstance(size, str)]
+        flags.append(f"--shape {name}={','.join(map(str, sizes))}")
+    numbers = f" with numbers for {', '.join(dict.fromkeys(letters))}" if letters else ""
+    return " ".join(flags) + numbers
 
 
 def _text(shape: tuple[Dim, ...]) -> str:
