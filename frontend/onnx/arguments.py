@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from edgec.frontend.onnx.model import Node, Unsupported
 
@@ -125,6 +127,55 @@ class Windows:
                 last -= stride
             extra.append(max(last + reach - padded, 0))
         return (*self.pads[:2], self.pads[2] + extra[0], self.pads[3] + extra[1])
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """A window along one axis."""
+
+    size: int
+    kernel: int
+    stride: int
+    dilation: int
+    low: int
+    high: int
+
+    @property
+    def reach(self) -> int:
+        return self.dilation * (self.kernel - 1) + 1
+
+    @property
+    def output(self) -> int:
+        return (self.size + self.low + self.high - self.reach) // self.stride + 1
+
+    def taps(self) -> np.ndarray:
+        """Positions [output, kernel] that windows read; those in the padding lie outside of the input."""
+        starts = np.arange(self.output) * self.stride - self.low
+        return starts[:, None] + np.arange(self.kernel) * self.dilation
+
+    def with_ceil(self) -> Sliding:
+        """Grown at the end, so that the last window that starts inside the input or its left padding counts."""
+        padded = self.size + self.low + self.high
+        last = -(-(padded - self.reach) // self.stride) * self.stride
+        if last >= self.size + self.low:
+            last -= self.stride
+        return replace(self, high=self.high + max(last + self.reach - padded, 0))
+
+
+def read_sliding(node: Node, size: Shape, kernel: Shape) -> list[Sliding]:
+    """The same as `read_windows`, axis by axis, for any number of axes."""
+    rank = len(size)
+    strides = node.get_ints("strides", (1,) * rank)
+    dilations = node.get_ints("dilations", (1,) * rank)
+    for name, values in (("kernel", kernel), ("strides", strides), ("dilations", dilations)):
+        if len(values) != rank or min(values, default=1) < 1:
+            raise Unsupported(f"{name} {list(values)} must be {rank} positive integers")
+    pads = _pads(node, size, kernel, strides, dilations)
+    windows = [Sliding(*item) for item in zip(size, kernel, strides, dilations, pads[:rank], pads[rank:], strict=True)]
+    for window in windows:
+        if window.reach > window.size + window.low + window.high:
+            raise Unsupported(f"a window of {window.reach} elements does not fit into {window.size}")
+    return windows
 
 
 def read_windows(node: Node, size: Shape, kernel: Shape) -> Windows:

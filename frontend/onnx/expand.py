@@ -44,6 +44,9 @@ def function_body(node: Node, types: Sequence[TensorType | None]) -> Body:
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.outputs if name]
     call = helper.make_node(node.op, node.inputs, node.outputs, domain=node.domain)
     call.attribute.extend(_attribute(name, value) for name, value in node.attributes.items())
+    schema = defs.get_schema(node.op, node.opset, node.domain)
+    defaults = [entry.default_value for name, entry in schema.attributes.items() if name not in node.attributes]
+    call.attribute.extend(value for value in defaults if value.name)  # bodies refer to them
     graph = helper.make_graph([call], "call", list(inputs.values()), outputs)
     opsets = {"": defs.onnx_opset_version(), node.domain: node.opset}  # bodies of other domains use the standard's
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid(*entry) for entry in opsets.items()])

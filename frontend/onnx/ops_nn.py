@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgec.frontend.onnx.arguments import read_windows
+from edgec.frontend.onnx.arguments import Pair, Windows, read_sliding, read_windows
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.graph.ir import Value
@@ -12,7 +12,11 @@ from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.transpose import Transpose
+from edgec.graph.ops.window import Pads
 
 
 def widen(ctx: Context, node: Node, x: Value) -> Value:
@@ -51,6 +55,8 @@ def _with_bias(ctx: Context, node: Node, y: Value) -> Value:
 
 
 def _conv(ctx: Context, node: Node) -> Converted:
+    if ctx.type(node, 0).rank == 5:
+        return _conv_3d(ctx, node)
     kernel = _kernel(ctx, node)
     x, w = ctx.value(node, 0), ctx.value(node, 1)
     windows = read_windows(node, x.type.shape[2:], kernel)
@@ -59,35 +65,74 @@ def _conv(ctx: Context, node: Node) -> Converted:
     return narrow(ctx, node, _with_bias(ctx, node, y), x.type.rank)
 
 
+def _conv_3d(ctx: Context, node: Node) -> Converted:
+    """A sum over the taps in depth, each of which is a convolution of all slices as images of one batch."""
+    x, w = ctx.value(node, 0), ctx.value(node, 1)
+    if w.type.rank != 5 or node.get_ints("kernel_shape", w.type.shape[2:]) != w.type.shape[2:]:
+        raise Unsupported(f"a weight of shape {list(w.type.shape)}")
+    deep, rows, columns = read_sliding(node, x.type.shape[2:], w.type.shape[2:])
+    pads = (rows.low, columns.low, rows.high, columns.high)
+    strides, dilations = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
+    op = Conv2d(strides, pads, dilations, node.get_int("group", 1))
+    n, channels, _, height, width = x.type.shape
+    slices = ctx.emit(node, Transpose((0, 2, 1, 3, 4)), x)
+    if deep.low or deep.high:
+        slices = ctx.emit(node, Pad((0, deep.low, 0, 0, 0), (0, deep.high, 0, 0, 0)), slices)
+    total = None
+    for tap in range(deep.kernel):
+        first = tap * deep.dilation
+        ends = (n, first + (deep.output - 1) * deep.stride + 1, channels, height, width)
+        read = ctx.emit(node, Slice((0, first, 0, 0, 0), ends, (1, deep.stride, 1, 1, 1)), slices)
+        images = ctx.emit(node, Reshape((n * deep.output, channels, height, width)), read)
+        plane = ctx.emit(node, Slice.along(2, tap, tap + 1, w.type), w)
+        plane = ctx.emit(node, Reshape((*w.type.shape[:2], *w.type.shape[3:])), plane)
+        part = ctx.emit(node, op, images, plane)
+        total = part if total is None else ctx.emit(node, Add(), total, part)
+    assert total is not None  # read_sliding has seen at least one tap
+    total = _with_bias(ctx, node, total)
+    y = ctx.emit(node, Reshape((n, deep.output, *total.type.shape[1:])), total)
+    return ctx.emit(node, Transpose((0, 2, 1, 3, 4)), y)
+
+
 def _conv_transpose(ctx: Context, node: Node) -> Converted:
     """The input gradient of the convolution with the same weight, as a forward op."""
     kernel = _kernel(ctx, node)
-    if node.get_str("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
-        raise Unsupported("padding by auto_pad or output_shape; explicit pads are supported")
     x, w = ctx.value(node, 0), ctx.value(node, 1)
     windows = read_windows(node, x.type.shape[2:], kernel)
     extra = node.get_ints("output_padding", (0,) * len(kernel))
     if len(extra) != len(kernel) or min(extra) < 0:
         raise Unsupported(f"output_padding {list(extra)} does not fit")
     extra = (0, *extra)[-2:]
-    height, width = (
-        windows.strides[axis] * (windows.size[axis] - 1)
-        + windows.dilations[axis] * (windows.kernel[axis] - 1)
-        + 1
-        + extra[axis]
-        - windows.pads[axis]
-        - windows.pads[axis + 2]
-        for axis in (0, 1)
-    )
-    op = Conv2dInputGrad(
-        windows.strides,
-        windows.pads,
-        windows.dilations,
-        node.get_int("group", 1),
-        input_size=(height, width),
-    )
+    whole = [
+        stride * (size - 1) + dilation * (k - 1) + 1 + more
+        for size, k, stride, dilation, more in zip(
+            windows.size, windows.kernel, windows.strides, windows.dilations, extra, strict=True
+        )
+    ]
+    size, pads = _transposed_size(node, windows, whole)
+    op = Conv2dInputGrad(windows.strides, pads, windows.dilations, node.get_int("group", 1), input_size=size)
     y = ctx.emit(node, op, widen(ctx, node, x), widen(ctx, node, w))
     return narrow(ctx, node, _with_bias(ctx, node, y), x.type.rank)
+
+
+def _transposed_size(node: Node, windows: Windows, whole: list[int]) -> tuple[Pair, Pads]:
+    """Size and padding of a transposed convolution that would make `whole` without any."""
+    mode = node.get_str("auto_pad", "NOTSET")
+    wanted = node.get_ints("output_shape", ()) or None
+    if wanted is None and mode in ("NOTSET", "VALID"):
+        pads = windows.pads
+        return (whole[0] - pads[0] - pads[2], whole[1] - pads[1] - pads[3]), pads
+    if wanted is None:  # SAME: every element of the input makes a stride's worth of results
+        size = tuple(n * stride for n, stride in zip(windows.size, windows.strides, strict=True))
+    else:
+        size = (1, *wanted)[-2:]
+    low, high = [], []
+    for extent, target in zip(whole, size, strict=True):
+        total = max(extent - target, 0)
+        small, large = total // 2, total - total // 2
+        low.append(small if mode == "SAME_UPPER" else large)
+        high.append(large if mode == "SAME_UPPER" else small)
+    return size, (*low, *high)
 
 
 def _gemm(ctx: Context, node: Node) -> Converted:

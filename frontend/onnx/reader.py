@@ -11,6 +11,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
 from onnx.inliner import inline_local_functions
+from onnx.version_converter import convert_version
 
 from edgec.frontend.onnx.functions import check_functions
 from edgec.frontend.onnx.model import Attribute, Body, Dim, Input, Model, Node, Opaque
@@ -20,7 +21,7 @@ from edgec.graph.types import DType
 
 Source = str | Path | bytes | ModelProto
 
-OLDEST_OPSET = 7  # numpy broadcasting came with it
+OLDEST_OPSET = 7  # numpy broadcasting came with it; onnx itself brings older models there
 NEWEST_OPSET = defs.onnx_opset_version()
 _NO_SYMBOLS = ("", "?", "*", "-1", "None")  # how exporters write that they do not know
 MAX_PROTOBUF = 2**31 - 1  # bytes: the limit of the format
@@ -35,7 +36,7 @@ def read_model(source: Source) -> Model:
     label = label_of(source)
     proto = read_proto(source)
     try:
-        return _to_model(_inlined(proto, label), ExternalData(folder_of(source)), label)
+        return _to_model(_upgraded(_inlined(proto, label), label), ExternalData(folder_of(source)), label)
     except UnicodeDecodeError:
         raise UserError("E0102", "a name in the model is not text", where=label) from None
     except UserError as error:
@@ -131,13 +132,25 @@ def _inlined(proto: ModelProto, label: str) -> ModelProto:
         raise UserError("E0103", f"the model's functions cannot be inlined: {error}", where=label) from None
 
 
+def _upgraded(proto: ModelProto, label: str) -> ModelProto:
+    """A model of an opset before the oldest one, converted to it."""
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if not 1 <= opset < OLDEST_OPSET:
+        return proto
+    try:
+        return convert_version(proto, OLDEST_OPSET)
+    except Exception as error:  # whatever its C++ throws: there is no common type
+        reason = f"the model has opset {opset}, and cannot be converted to {OLDEST_OPSET}: {error}"
+        raise UserError("E0103", reason, where=label) from None
+
+
 def _to_model(proto: ModelProto, external: ExternalData, label: str) -> Model:
     opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
     opset = opsets.get("", 0)
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise UserError(
             "E0103",
-            f"the model has opset {opset}; edgec imports opsets {OLDEST_OPSET} to {NEWEST_OPSET}",
+            f"the model has opset {opset}; edgec imports opsets 1 to {NEWEST_OPSET}",
             where=label,
             hint="convert it with onnx.version_converter.convert_version",
         )

@@ -232,7 +232,7 @@ def test_every_converter_has_a_case():
 
 
 REFUSED = [
-    (Case("Conv", {"x": f32(1, 2, 3, 3, 3)}, {"w": f32(2, 2, 1, 1, 1)}), "an input of rank 5"),
+    (Case("Conv", {"x": f32(1, 2, 3, 3, 3, 3)}, {"w": f32(2, 2, 1, 1, 1, 1)}), "an input of rank 6"),
     (Case("Conv", X4, {"w": W}, {"auto_pad": "SOME"}), "auto_pad `SOME` is unknown"),
     (Case("Conv", X4, {"w": W}, {"kernel_shape": [2, 2]}), "kernel_shape does not agree"),
     (Case("Conv", X4, {"w": W, "b": f32(4)}), "the bias has shape [4] for 8 channels"),

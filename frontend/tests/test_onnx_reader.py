@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgec.frontend.onnx import read_onnx
 from edgec.frontend.onnx.reader import NEWEST_OPSET, read_model
 from edgec.graph.errors import UserError
+from edgec.graph.interp import run
 from edgec.graph.ir import Role
 from edgec.tools.testing import models
 
@@ -75,13 +76,31 @@ def test_a_file_above_the_limit_of_protobuf(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_opsets_out_of_range():
-    old = model_of([helper.make_node("Relu", ["x"], ["y"])], opset=6)
+    old = model_of([helper.make_node("Relu", ["x"], ["y"])], opset=0)
     assert error_of(old) == (
-        f"error[E0103]: the model has opset 6; edgec imports opsets 7 to {NEWEST_OPSET}\n  --> the given model\n"
+        f"error[E0103]: the model has opset 0; edgec imports opsets 1 to {NEWEST_OPSET}\n  --> the given model\n"
         "hint: convert it with onnx.version_converter.convert_version"
     )
     new = model_of([helper.make_node("Relu", ["x"], ["y"])], opset=NEWEST_OPSET + 1)
     assert error_of(new).startswith(f"error[E0103]: the model has opset {NEWEST_OPSET + 1};")
+
+
+def test_a_model_from_before_numpys_broadcasting_is_brought_up():
+    """Opset 6 aligns the smaller operand at an axis."""
+    add = helper.make_node("Add", ["x", "w"], ["y"], broadcast=1, axis=0)
+    graph = helper.make_graph(
+        [add],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 3)),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, (2,)),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (2, 3))],
+        [numpy_helper.from_array(np.float32([10, 20]), "w")],
+    )
+    old = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 6)], ir_version=3)
+    (y,) = run(read_onnx(old).programs["infer"], {"x": np.zeros((2, 3), np.float32)}).outputs.values()
+    np.testing.assert_array_equal(y, [[10] * 3, [20] * 3])
 
 
 def test_everything_that_cannot_be_imported_is_listed_at_once():

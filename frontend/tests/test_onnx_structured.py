@@ -91,7 +91,15 @@ RESIZED = [
     Case("Upsample", X4, {"s": np.array([1, 1, 2, 3], np.float32)}, opset=9),
     Case("Upsample", X4, {"s": np.array([1, 1, 2, 2], np.float32)}, {"mode": "linear"}, opset=9),
 ]
-CASES = [*INDEXED, *NORMALISED, *RESIZED]
+W3 = f32(4, 2, 2, 3, 3)
+CONVOLVED = [
+    Case("Conv", {"x": f32(2, 2, 5, 6, 7)}, {"w": W3, "b": f32(4)}, {"pads": [1, 0, 1, 0, 2, 1], "strides": [2, 1, 2]}),
+    Case("Conv", {"x": f32(1, 4, 5, 6, 7)}, {"w": W3}, {"group": 2, "dilations": [2, 1, 1]}),
+    Case("ConvTranspose", X4, {"w": f32(4, 3, 3, 3)}, {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
+    Case("ConvTranspose", X4, {"w": f32(4, 3, 3, 3)}, {"strides": [2, 2], "output_shape": [14, 12]}),
+    Case("ConvTranspose", X3, {"w": f32(4, 3, 4)}, {"strides": [2], "auto_pad": "SAME_LOWER"}),
+]
+CASES = [*INDEXED, *NORMALISED, *RESIZED, *CONVOLVED]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -102,7 +110,7 @@ def test_operator(case: Case):
 def test_every_converter_has_a_case():
     """All but those that onnxruntime does not know; the node tests of onnx have them."""
     unknown = {"CumProd", "TensorScatter", "RMSNormalization"}
-    assert {*INDEXING, *NORMS, *RESIZES} - unknown == {case.op for case in CASES} & {*INDEXING, *NORMS, *RESIZES}
+    assert {*INDEXING, *NORMS, *RESIZES} - unknown <= {case.op for case in CASES}
 
 
 REFUSED = [
