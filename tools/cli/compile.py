@@ -48,7 +48,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Compile MODEL (.onnx), with its training step if asked, into one .edge file.
+    """Compile MODEL (.onnx or .pt2), with its training step if asked, into one .edge file.
 
     Example: edgec compile model.onnx --target rpi4 --shape x=1,3,224,224 --train --train-batch 8 -o model.edge
     """
