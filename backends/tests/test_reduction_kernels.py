@@ -43,7 +43,9 @@ def test_reduction_agrees_with_the_reference(case: OpCase, layout: str, target: 
     memory = memory_of(group, arrays, storage)
     lowering = lower_reduction(Request(group, storage, {}, TARGETS[target]))
     if lowering is None:
-        assert layout == "other", "results that are kept in another order than the operand's"
+        # Integers, one element, or results kept in another order than the operand's: the generic kernel's.
+        (operand,) = case.types
+        assert layout == "other" or operand.size == 1 or not operand.dtype.is_float
         return
     run_lowering(lowering, memory, TARGETS[target])
     for value, expected in zip(group.outputs, case.op.reference(*arrays), strict=True):

@@ -32,6 +32,7 @@ static inline int32_t as_i32(float number) {
 # `builder.constant` writes f32 constants other than 0 as bits, so that no digit is lost on the way here.
 _CONSTANT = re.compile(r"\(?\*\(float \*\)\(&\((-?\d+)\)\)\)?")
 _REINTERPRET = re.compile(r"\*\((float|int32_t) \*\)\(&\((\w+)\)\)")
+_LOCAL = re.compile(r"^ *(?:bool|float|int\d+_t|uint\d+_t) (\w+) = [^;]*;\n", re.MULTILINE)
 _TVM_LITERAL = re.compile(r"\b\d\.\d{6}e[+-]\d\d")
 
 
@@ -48,8 +49,19 @@ def tidy(source: str, symbol: str) -> str:
     text = _REINTERPRET.sub(lambda match: f"as_{'f32' if match[1] == 'float' else 'i32'}({match[2]})", text)
     if "*)(&" in text:
         raise InternalError(f"kernel `{symbol}`: its C text casts pointers\n{text}")
+    text = _without_unread_locals(text)
     head, brace, body = text.partition("{")
     return f"static {head.replace('* p', '* restrict p')}{brace}{body}"  # arguments never overlap
+
+
+def _without_unread_locals(text: str) -> str:
+    """Drop names that a kernel binds and, with extents of one, never reads: compilers warn of them."""
+    while True:
+        unread = [m for m in _LOCAL.finditer(text) if len(re.findall(rf"\b{m[1]}\b", text)) == 1]
+        if not unread:
+            return text
+        for match in reversed(unread):
+            text = text[: match.start()] + text[match.end() :]
 
 
 def _literal(bits: int) -> str:
