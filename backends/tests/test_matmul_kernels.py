@@ -8,6 +8,7 @@ from edgec.backends.targets import find_target
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.sigmoid import Sigmoid
 from edgec.graph.types import DType, tensor
@@ -73,3 +74,16 @@ def test_one_row_by_many_columns(target):
     w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 515, 1283))
     graph.emit1(MatMul(), x, w)
     check_group(graph, target)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("per", [(2, 1, 8, 1), (2, 1, 1, 1), (2, 1, 1, 6)], ids=str)
+def test_one_head(target, per):
+    """One channel is stored as NHWC: in memory order the matrix has one column, for the product it has six."""
+    graph = Graph("one_head")
+    a = graph.add_leaf(Role.INPUT, "a", tensor(F32, 2, 1, 8, 3))
+    b = graph.add_leaf(Role.INPUT, "b", tensor(F32, 2, 1, 3, 6))
+    factor = graph.add_leaf(Role.INPUT, "factor", tensor(F32, *per))
+    y = graph.emit1(MatMul(), a, b)
+    graph.emit1(Mul(), graph.emit1(Sigmoid(), y), factor)
+    check_group(graph, target, row_major=(a, b, factor))

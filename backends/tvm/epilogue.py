@@ -159,15 +159,21 @@ def classify(
 
 
 def bind_epilogue(
-    group: Group, results: Mapping[Value, Accumulator], storage: Mapping[Value, Storage], alias: Mapping[Value, Value]
+    group: Group,
+    results: Mapping[Value, Accumulator],
+    storage: Mapping[Value, Storage],
+    alias: Mapping[Value, Value],
+    view: Storage | None = None,
 ) -> BoundEpilogue | None:
     """The epilogue of a group whose anchor computes `results`; None if some operand or output has no simple pattern.
 
     Every value of the epilogue has the shape and memory order of the results. An output that shares an input's
-    memory is bound once, as the output, READ_WRITE.
+    memory is bound once, as the output, READ_WRITE. `view`: a storage of the results' order whose last permuted axis
+    is what the kernel calls columns; that of an output if None. Storages of one order may differ in it, where an axis
+    of extent 1 stands last.
     """
     anchor = next(iter(results))
-    view = next((storage[value] for value in group.outputs if value.type.shape == anchor.type.shape), None)
+    view = view or next((storage[value] for value in group.outputs if value.type.shape == anchor.type.shape), None)
     if view is None:
         return None
     known: dict[Value, Reference] = dict(results)

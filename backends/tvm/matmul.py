@@ -24,7 +24,7 @@ def lower_matmul(request: Request) -> Lowering | None:
 def _product(request: Request, op: MatMul) -> Lowering | None:
     a, b = request.group.anchor.inputs
     shape = request.group.anchor.output.type.shape
-    bound = request.epilogue()
+    bound = request.epilogue(Storage.row_major(shape))
     *leading, rows, columns = shape
     depth = a.type.shape[-2 if op.transpose_a else -1]
     batch = math.prod(leading)

@@ -30,12 +30,12 @@ class Request:
     calls: list[KernelCall] = field(default_factory=list)
     workspaces: list[Workspace] = field(default_factory=list)
 
-    def epilogue(self) -> BoundEpilogue | None:
-        """The group's epilogue, or None if it has no simple pattern or not everything is f32."""
+    def epilogue(self, view: Storage | None = None) -> BoundEpilogue | None:
+        """The group's epilogue, or None if it has no simple pattern or not everything is f32; `view` as it takes it."""
         values = [*self.group.inputs, *self.group.outputs]
         if any(value.type.dtype is not DType.F32 for value in values):
             return None
-        return bind_epilogue(self.group, {self.group.anchor.output: Accumulator()}, self.storage, self.alias)
+        return bind_epilogue(self.group, {self.group.anchor.output: Accumulator()}, self.storage, self.alias, view)
 
     def workspace(self, elements: int) -> Workspace:
         made = Workspace(len(self.workspaces), 4 * elements)
