@@ -83,6 +83,7 @@ ELEMENTWISE = {
     "casts_of_constants": (lambda x: x * torch.arange(3) + torch.tensor([1, 2, 3], dtype=torch.int32), (t(2, 3),)),
     "mask": (lambda x: x + torch.full((3, 3), -5.0).triu(1) + torch.eye(3), (t(3, 3),)),
     "detached": (lambda x: x.detach().contiguous() + x.to(torch.float32), (t(3, 3),)),
+    "alias": (lambda x: torch.ops.aten.alias(x) + 1.0, (t(3),)),
     "filled": (
         lambda x: (
             x + torch.full_like(x, 2.0) + x.new_zeros(3) + torch.ones_like(x) * torch.zeros_like(x) + x.new_ones(3)
