@@ -20,6 +20,7 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.cumulative import Cumulative
@@ -41,6 +42,7 @@ from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.top_k import TopK
 from edgec.graph.ops.transpose import Transpose
+from edgec.graph.ops.where import Where
 
 Shape = tuple[int, ...]
 
@@ -344,7 +346,9 @@ def _rows(op: LayerNorm | RmsNorm, operands: tuple[_Operand, ...], sizes: _Batch
 # By class, base classes included; what is not here cannot occur before differentiation.
 RULES: dict[type[Op], Callable[..., tuple[Op, int | None]]] = {
     Unary: _same_axis,
+    Cast: _same_axis,
     Binary: _binary,
+    Where: _binary,
     Conv2d: _conv,
     MatMul: _matmul,
     MaxPool2d: _pool,

@@ -1,6 +1,7 @@
-"""exp, log and rsqrt against float64 over the range of f32, with and without FMA, and at the ends of the range."""
+"""Vector math against float64 over the range of f32, with and without FMA, and at the ends of the range."""
 
 import ctypes
+import math
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,29 @@ TARGETS = {
     "scalar_without_fma": replace(find_target("x86-64-v3"), attributes=(), lanes=1),
 }
 REFERENCE = {"exp": np.exp, "log": np.log, "rsqrt": lambda x: 1 / np.sqrt(x)}
+
+
+# function: float64 counterpart, interval, ulp
+INTERVALS = {
+    "sqrt": (np.sqrt, 0.0, 3.4e38, 1.0),
+    "erf": (np.vectorize(math.erf), -6.0, 6.0, 1.5),
+    "log1p": (np.log1p, -0.999, 1e10, 3.0),
+    "tan": (np.tan, -100.0, 100.0, 4.0),
+    "atan": (np.arctan, -1e9, 1e9, 3.0),
+    "asin": (np.arcsin, -1.0, 1.0, 3.0),
+    "acos": (np.arccos, -1.0, 1.0, 3.0),
+    "sinh": (np.sinh, -89.0, 89.0, 4.0),
+    "cosh": (np.cosh, -89.0, 89.0, 4.0),
+    "tanh": (np.tanh, -20.0, 20.0, 2.0),
+    "asinh": (np.arcsinh, -1e30, 1e30, 4.0),
+    "acosh": (np.arccosh, 1.0, 1e30, 4.0),
+    "atanh": (np.arctanh, -0.9999, 0.9999, 4.0),
+    "floor": (np.floor, -1e9, 1e9, 0.0),
+    "ceil": (np.ceil, -1e9, 1e9, 0.0),
+    "nearest": (np.rint, -1e9, 1e9, 0.0),
+    "truncate": (np.trunc, -1e9, 1e9, 0.0),
+}
+SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -0.3], np.float32)
 
 
 def run(name: str, target: Target, x: np.ndarray, folder: Path) -> np.ndarray:
@@ -68,3 +92,36 @@ def test_ends_of_the_range(target: str, tmp_path: Path):
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0, 1.0, tiny], np.float32)
     expected = np.array([np.nan, np.inf, np.nan, -np.inf, -np.inf, np.nan, 0, -103.27893], np.float32)
     np.testing.assert_allclose(run("log", TARGETS[target], x, tmp_path), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", ("avx512", "scalar_without_fma"))
+@pytest.mark.parametrize("name", INTERVALS)
+def test_error_in_an_interval(name: str, target: str, tmp_path: Path):
+    function, low, high, limit = INTERVALS[name]
+    x = every_f32()[::7]
+    near = np.random.default_rng(0).uniform(max(low, -1000), min(high, 1000), 20_000).astype(np.float32)
+    x = np.concatenate([x[(x >= low) & (x <= high)], near])
+    exact = function(x.astype(np.float64))
+    with np.errstate(over="ignore"):
+        rounded = exact.astype(np.float32)
+    fits = np.isfinite(rounded)
+    ulp = np.spacing(np.maximum(np.abs(rounded[fits]), np.float32(2.0**-126))).astype(np.float64)
+    error = np.abs(run(name, TARGETS[target], x, tmp_path)[fits] - exact[fits]) / ulp
+    assert np.max(error) <= limit, x[fits][np.argmax(error)]
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_special_values(name: str, tmp_path: Path):
+    with np.errstate(all="ignore"):
+        expected = INTERVALS[name][0](SPECIAL.astype(np.float64)).astype(np.float32)
+    actual = run(name, TARGETS["avx512"], SPECIAL, tmp_path)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_circular_functions_in_absolute_error(name: str, tmp_path: Path):
+    """Near their zeros the error stays that of the reduced argument."""
+    x = np.random.default_rng(0).uniform(-8000, 8000, 50_000).astype(np.float32)
+    actual = run(name, TARGETS["scalar_without_fma"], x, tmp_path)
+    np.testing.assert_allclose(actual, getattr(np, name)(x.astype(np.float64)), rtol=2e-7, atol=1e-7)
+    assert np.isnan(run(name, TARGETS["avx512"], np.array([np.inf, -np.inf, np.nan], np.float32), tmp_path)).all()

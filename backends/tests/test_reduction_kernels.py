@@ -10,13 +10,14 @@ from edgec.backends.tvm.reductions import lower_reduction
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reduce_sum import ReduceSum
-from edgec.graph.ops.reduction import Reduction
+from edgec.graph.types import DType
 from edgec.runtime.abi import Storage
 from edgec.tools.testing.kernel_call import run_lowering
 from edgec.tools.testing.op_group import memory_of, op_group, some_storage
 
+COVERED = (ReduceSum, ReduceMean, ReduceMax)  # in f32; the rest is left to the generic kernel
 CASES = [
-    *(c for c in movement.CASES if isinstance(c.op, Reduction) and c.op.axes),
+    *(c for c in movement.CASES if type(c.op) in COVERED and c.op.axes and c.types[0].dtype is DType.F32),
     case("partials_along", ReduceSum((0, 1)), Normal((300, 301))),
     case("partials_mean", ReduceMean((0, 2, 3)), Normal((4, 40, 48, 32))),
     case("partials_max", ReduceMax((0,)), Normal((4096, 20))),
@@ -43,9 +44,7 @@ def test_reduction_agrees_with_the_reference(case: OpCase, layout: str, target: 
     memory = memory_of(group, arrays, storage)
     lowering = lower_reduction(Request(group, storage, {}, TARGETS[target]))
     if lowering is None:
-        # Integers, one element, or results kept in another order than the operand's: the generic kernel's.
-        (operand,) = case.types
-        assert layout == "other" or operand.size == 1 or not operand.dtype.is_float
+        assert layout == "other", "results that are kept in another order than the operand's"
         return
     run_lowering(lowering, memory, TARGETS[target])
     for value, expected in zip(group.outputs, case.op.reference(*arrays), strict=True):

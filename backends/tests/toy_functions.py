@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgec.backends.base import Argument, Target
-from edgec.backends.tvm import functions
+from edgec.backends.tvm import functions, trigonometry
 from edgec.backends.tvm._tvm import PrimFunc
 from edgec.backends.tvm.builder import build_kernel, serial
 from edgec.graph.types import DType
@@ -27,7 +27,7 @@ class FunctionSpec:
 
 
 def emit(spec: FunctionSpec, target: Target, symbol: str) -> PrimFunc:
-    function = getattr(functions, spec.function)
+    function = getattr(functions, spec.function, None) or getattr(trigonometry, spec.function)
 
     def body(x, y, lo, hi) -> None:
         with serial(lo, hi) as i:

@@ -20,7 +20,8 @@ from edgec.graph.types import DType
 from edgec.runtime.abi import Storage
 
 _PRODUCTS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)
-_DTYPES = (DType.F32, DType.I32, DType.I64)  # what the generic kernels compute with
+# What kernels know. Half floats are computed in f32 and rounded once per op.
+_DTYPES = (DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I32, DType.I64, DType.BOOL)
 
 
 class TvmBackend:

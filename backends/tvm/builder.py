@@ -16,6 +16,7 @@ Vectors have any number of lanes that is a power of two and at most the target's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,17 +26,20 @@ from edgec.backends.base import Argument
 from edgec.backends.tvm._tvm import Expr, IRBuilder, PrimFunc, T, tirx
 from edgec.graph.types import DType
 
-TVM_DTYPE = {
-    DType.F16: "float16",
-    DType.BF16: "bfloat16",
+# What lies in memory. Half floats are their bits, a bool is a byte of 0 or 1.
+MEMORY_DTYPE = {
+    DType.F16: "uint16",
+    DType.BF16: "uint16",
     DType.F32: "float32",
     DType.F64: "float64",
     DType.I8: "int8",
     DType.U8: "uint8",
     DType.I32: "int32",
     DType.I64: "int64",
-    DType.BOOL: "bool",
+    DType.BOOL: "uint8",
 }
+# What kernels compute with: half floats in f32 (see `conversions`).
+VALUE_DTYPE = MEMORY_DTYPE | {DType.F16: "float32", DType.BF16: "float32"}
 
 Index = Expr | int
 
@@ -67,7 +71,7 @@ def build_kernel(arguments: Sequence[Argument], body: Callable[..., None], name:
         with T.prim_func():
             T.func_name(name)
             T.func_attr({"tirx.noalias": True, "global_symbol": name})
-            dtypes = [TVM_DTYPE[argument.dtype] for argument in arguments]
+            dtypes = [MEMORY_DTYPE[argument.dtype] for argument in arguments]
             handles = [T.arg(f"p{i}", T.handle(dtype)) for i, dtype in enumerate(dtypes)]
             lo, hi = T.arg("lo", T.int32()), T.arg("hi", T.int32())
             # An empty buffer is legal as an argument but not as a declaration.
@@ -119,12 +123,40 @@ def lanes_of(value: Expr) -> int:
     return value.ty.dtype.lanes
 
 
+def scalar_type(value: Expr) -> str:
+    """TVM's name of the type of one lane."""
+    return str(value.ty.dtype).partition("x")[0]
+
+
+def cast(value: Expr, kind: str) -> Expr:
+    """Converted lane by lane to TVM type `kind`: integers wrap, floats must lie in its range."""
+    lanes = lanes_of(value)
+    return tirx.Cast(kind if lanes == 1 else f"{kind}x{lanes}", value)
+
+
 def constant(value: float, lanes: int = 1) -> Expr:
     """The f32 nearest to `value` in every lane."""
     # As bits: TVM prints float literals of C with seven digits, which is not enough to name every f32.
     bits = int(np.float32(value).view(np.int32))
     # LLVM code generation takes a reinterpreted 0 for a null pointer.
     return broadcast(tirx.reinterpret("float32", T.int32(bits)) if bits else T.float32(0.0), lanes)
+
+
+def number(value: float, dtype: DType, lanes: int = 1) -> Expr:
+    """A constant of any dtype, as kernels compute with it. An infinity is the end of the range of an integer."""
+    kind = VALUE_DTYPE[dtype]
+    if kind == "float32":
+        return constant(value, lanes)
+    if math.isinf(value):
+        limits = np.iinfo(dtype.numpy)
+        value = limits.max if value > 0 else limits.min
+    return broadcast(tirx.const(int(value), kind), lanes)
+
+
+def like(x: Expr, value: float) -> Expr:
+    """A constant in the type and lanes of `x`; of an integer type, the value must be one of its numbers."""
+    kind = scalar_type(x)
+    return constant(value, lanes_of(x)) if kind == "float32" else broadcast(tirx.const(int(value), kind), lanes_of(x))
 
 
 def fill_value(lo: Expr, lanes: int = 1) -> Expr:
@@ -148,7 +180,16 @@ def bind(value: Expr) -> Expr:
 def local(elements: int, dtype: DType = DType.F32) -> Pointer:
     """An array of the kernel itself, uninitialised. With constant indices LLVM keeps all of it in registers."""
     # "global" is the only scope that TVM's C generator knows; to LLVM all scopes are the stack.
-    return Pointer(T.alloc_buffer((elements,), TVM_DTYPE[dtype], scope="global"))
+    return Pointer(T.alloc_buffer((elements,), VALUE_DTYPE[dtype], scope="global"))
+
+
+def detach(value: Expr) -> Expr:
+    """The same value, through a cell that LLVM removes. TVM's analyses see through `bind`, in time that doubles with
+    each value that is read twice; here they stop.
+    """
+    cell = Pointer(T.alloc_buffer((lanes_of(value),), scalar_type(value), scope="global"))
+    cell.store(0, value)
+    return cell.load(0, lanes_of(value))
 
 
 def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:

@@ -1,58 +1,86 @@
 """Every elementwise op of the graph as a vector expression: one table, used by epilogues and by elementwise kernels.
 
-An entry maps (op, operands) to results, one per output of the op; operands are f32 expressions with equal lanes.
-The formulas are those of the ops' numpy references; NaN passes through every one of them.
+An entry maps (op, operands) to results, one per output of the op; operands have equal lanes and the types that kernels
+compute with (`builder.VALUE_DTYPE`). The formulas are those of the ops' numpy references; NaN passes through every one
+of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import bind, constant, lanes_of, maximum, minimum, select
-from edgec.backends.tvm.functions import exp
+from edgec.backends.tvm import integers, trigonometry
+from edgec.backends.tvm._tvm import Expr, tirx
+from edgec.backends.tvm.builder import bind, like, maximum, minimum, scalar_type, select
+from edgec.backends.tvm.conversions import convert, truth
+from edgec.backends.tvm.functions import ceil, erf, exp, floor, log, magnitude, nearest, power, remainder, sqrt
 from edgec.graph.ops.base import Op
 
 Formula = Callable[..., Expr]
 
 
-def _like(x: Expr, value: float) -> Expr:
-    return constant(value, lanes_of(x))
+def _is_float(x: Expr) -> bool:
+    return scalar_type(x) == "float32"
 
 
 def _clip(x: Expr, low: float, high: float) -> Expr:
-    return minimum(_like(x, high), maximum(_like(x, low), x))
+    if not _is_float(x):
+        low, high = integers.within(x, low), integers.within(x, high)
+    return minimum(like(x, high), maximum(like(x, low), x))
 
 
 def _sigmoid(x: Expr) -> Expr:
-    one = _like(x, 1.0)
-    return one / (one + exp(_like(x, 0.0) - x))
+    one = like(x, 1.0)
+    return one / (one + exp(like(x, 0.0) - x))
 
 
 def _pass_where(condition: Expr, dy: Expr) -> Expr:
-    return select(condition, dy, _like(dy, 0.0))
+    return select(condition, dy, like(dy, 0.0))
 
 
 def _inside(y: Expr, low: float, high: float, dy: Expr) -> Expr:
     """`dy` where low < y < high, else 0."""
-    return _pass_where(y > _like(y, low), _pass_where(y < _like(y, high), dy))
+    return _pass_where(y > like(y, low), _pass_where(y < like(y, high), dy))
 
 
 def _hard_swish_grad(dy: Expr, x: Expr) -> Expr:
     """d/dx of x * clip(x / 6 + 1/2, 0, 1): 0 below -3, 1 above 3, x / 3 + 1/2 between (and at the ends, 0 and 1)."""
-    slope = x * _like(x, 1.0 / 3.0) + _like(x, 0.5)
-    slope = select(x <= _like(x, -3.0), _like(x, 0.0), select(x >= _like(x, 3.0), _like(x, 1.0), slope))
+    slope = x * like(x, 1.0 / 3.0) + like(x, 0.5)
+    slope = select(x <= like(x, -3.0), like(x, 0.0), select(x >= like(x, 3.0), like(x, 1.0), slope))
     return dy * slope
+
+
+def _negate(x: Expr) -> Expr:
+    """Not 0 - x: that loses the sign of 0."""
+    return x * like(x, -1.0) if _is_float(x) else like(x, 0) - x
+
+
+def _sign(x: Expr) -> Expr:
+    if not _is_float(x):
+        return integers.sign(x)
+    return select(x > like(x, 0), like(x, 1), select(x < like(x, 0), like(x, -1), x))
+
+
+def _extremum(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
+    """`minimum` and `maximum` let a NaN in b through; here one in a passes as well."""
+    return select(a == a, function(a, b), a) if _is_float(a) else function(a, b)
+
+
+def _floor_mod(a: Expr, b: Expr) -> Expr:
+    rest = remainder(a, b)
+    zero = like(a, 0.0)
+    wrong = select(b < zero, truth(rest > zero), truth(rest < zero))
+    return select(wrong != like(wrong, 0), rest + b, rest)
 
 
 def _sgd_update(op: Op, param: Expr, grad: Expr, lr: Expr, velocity: Expr | None = None) -> tuple[Expr, ...]:
     """torch.optim.SGD: g = grad + wd * param; v = momentum * v + g; step = g + momentum * v (nesterov), v or g."""
     if op.weight_decay:
-        grad = bind(grad + _like(param, op.weight_decay) * param)
+        grad = bind(grad + like(param, op.weight_decay) * param)
     if velocity is None:
         return (param - lr * grad,)
-    velocity = bind(_like(param, op.momentum) * velocity + grad)
-    step = grad + _like(param, op.momentum) * velocity if op.nesterov else velocity
+    velocity = bind(like(param, op.momentum) * velocity + grad)
+    step = grad + like(param, op.momentum) * velocity if op.nesterov else velocity
     return (param - lr * step, velocity)
 
 
@@ -62,17 +90,53 @@ _FORMULAS: Mapping[str, Formula] = {
     "add": lambda op, a, b: a + b,
     "sub": lambda op, a, b: a - b,
     "mul": lambda op, a, b: a * b,
-    "div": lambda op, a, b: a / b,
-    "relu": lambda op, x: maximum(_like(x, 0.0), x),
+    "div": lambda op, a, b: a / b if _is_float(a) else integers.divide(a, b),
+    "neg": lambda op, x: _negate(x),
+    "abs": lambda op, x: magnitude(x) if _is_float(x) else integers.magnitude(x),
+    "sign": lambda op, x: _sign(x),
+    "minimum": lambda op, a, b: _extremum(minimum, a, b),
+    "maximum": lambda op, a, b: _extremum(maximum, a, b),
+    "mod": lambda op, a, b: _floor_mod(a, b) if _is_float(a) else integers.floor_mod(a, b),
+    "fmod": lambda op, a, b: remainder(a, b) if _is_float(a) else integers.remainder(a, b),
+    "pow": lambda op, a, b: power(a, b) if _is_float(a) else integers.power(a, b),
+    "equal": lambda op, a, b: truth(tirx.EQ(a, b)),  # `==` is no expression yet
+    "less": lambda op, a, b: truth(a < b),
+    "less_equal": lambda op, a, b: truth(a <= b),
+    "bit_and": lambda op, a, b: a & b,
+    "bit_or": lambda op, a, b: a | b,
+    "bit_xor": lambda op, a, b: a ^ b,
+    "shift_left": lambda op, a, b: integers.shift_left(a, b),
+    "shift_right": lambda op, a, b: integers.shift_right(a, b),
+    "where": lambda op, condition, a, b: select(condition != like(condition, 0), a, b),
+    "cast": lambda op, x: convert(x, op.dtype),
+    "sqrt": lambda op, x: sqrt(x),
+    "log": lambda op, x: log(x),
+    "erf": lambda op, x: erf(x),
+    "floor": lambda op, x: floor(x),
+    "ceil": lambda op, x: ceil(x),
+    "round": lambda op, x: nearest(x),
+    "sin": lambda op, x: trigonometry.sin(x),
+    "cos": lambda op, x: trigonometry.cos(x),
+    "tan": lambda op, x: trigonometry.tan(x),
+    "asin": lambda op, x: trigonometry.asin(x),
+    "acos": lambda op, x: trigonometry.acos(x),
+    "atan": lambda op, x: trigonometry.atan(x),
+    "sinh": lambda op, x: trigonometry.sinh(x),
+    "cosh": lambda op, x: trigonometry.cosh(x),
+    "tanh": lambda op, x: trigonometry.tanh(x),
+    "asinh": lambda op, x: trigonometry.asinh(x),
+    "acosh": lambda op, x: trigonometry.acosh(x),
+    "atanh": lambda op, x: trigonometry.atanh(x),
+    "relu": lambda op, x: maximum(like(x, 0.0), x),
     "sigmoid": lambda op, x: _sigmoid(x),
     "exp": lambda op, x: exp(x),
     "clip": lambda op, x: _clip(x, op.low, op.high),
-    "hard_sigmoid": lambda op, x: _clip(_like(x, op.alpha) * x + _like(x, op.beta), 0.0, 1.0),
-    "hard_swish": lambda op, x: x * _clip(x * _like(x, 1.0 / 6.0) + _like(x, 0.5), 0.0, 1.0),
-    "relu_grad": lambda op, dy, y: _pass_where(y > _like(y, 0.0), dy),
-    "sigmoid_grad": lambda op, dy, y: dy * y * (_like(y, 1.0) - y),
+    "hard_sigmoid": lambda op, x: _clip(like(x, op.alpha) * x + like(x, op.beta), 0.0, 1.0),
+    "hard_swish": lambda op, x: x * _clip(x * like(x, 1.0 / 6.0) + like(x, 0.5), 0.0, 1.0),
+    "relu_grad": lambda op, dy, y: _pass_where(y > like(y, 0.0), dy),
+    "sigmoid_grad": lambda op, dy, y: dy * y * (like(y, 1.0) - y),
     "clip_grad": lambda op, dy, y: _inside(y, op.low, op.high, dy),
-    "hard_sigmoid_grad": lambda op, dy, y: _inside(y, 0.0, 1.0, _like(dy, op.alpha) * dy),
+    "hard_sigmoid_grad": lambda op, dy, y: _inside(y, 0.0, 1.0, like(dy, op.alpha) * dy),
     "hard_swish_grad": lambda op, dy, x: _hard_swish_grad(dy, x),
 }
 

@@ -64,7 +64,7 @@ class MapSpec:
 
 
 def lower_map(request: Request) -> Lowering | None:
-    """A group that is elementwise, or moves data and is elementwise behind that: f32, or any dtype that only moves."""
+    """A group that is elementwise, or moves data and is elementwise behind that, in any dtype."""
     bound = bind_computation(request.group, request.storage, request.alias)
     spec = map_spec(bound.computation, request.target)
     if spec is None:
@@ -77,7 +77,8 @@ def map_spec(computation: Computation, target: Target) -> MapSpec | None:
     """None for anchors and storages that are not covered."""
     moves = not computation.anchor.op.elementwise
     followers = computation.steps[1 if moves else 0 :]
-    if followers and any(argument.dtype is not DType.F32 for argument in computation.arguments):
+    halves = any(argument.dtype in (DType.F16, DType.BF16) for argument in computation.arguments)
+    if halves and len(computation.steps) > 1:  # between two steps, values would have to be rounded
         return None
     if any(argument.elements == 0 for argument in computation.arguments):
         return None

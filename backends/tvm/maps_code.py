@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T, tirx
 from edgec.backends.tvm.builder import (
-    TVM_DTYPE,
+    MEMORY_DTYPE,
     Index,
     Pointer,
     broadcast,
     build_kernel,
+    cast,
     constant,
     fill_value,
+    number,
     serial,
     split_width,
     transpose,
 )
 from edgec.backends.tvm.computation import Computed
+from edgec.backends.tvm.conversions import narrow, widen
 from edgec.backends.tvm.expressions import evaluate
-from edgec.backends.tvm.generic.loops_code import typed
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.maps import MapSpec, Region, Slot
 from edgec.graph.types import DType
@@ -141,19 +145,31 @@ class _Emitter:
             done.append(evaluate(step.op, [value(operand) for operand in step.operands]))
         # All reads come before the first store: a result may share the memory of an operand.
         for stored, slot in [(value(source), slot) for source, slot in self.spec.stores]:
-            self.pointers[slot.index].store(offsets[slot.index], broadcast(stored, lanes))
+            self.pointers[slot.index].store(offsets[slot.index], self._stored(broadcast(stored, lanes), slot.index))
 
     def _load(self, slot: int, offset: Index, lanes: int) -> Expr:
         if self.region.fill is not None and slot == self._source:
             return self._fill(self.dtypes[slot], lanes)
         moves = self.strides[slot][-1] == 1
-        return broadcast(self.pointers[slot].load(offset, lanes if moves else 1), lanes)
+        return broadcast(self._computable(self.pointers[slot].load(offset, lanes if moves else 1), slot), lanes)
+
+    def _computable(self, loaded: Expr, slot: int) -> Expr:
+        """What is only moved stays as memory holds it."""
+        return widen(loaded, self.dtypes[slot]) if self.spec.steps else loaded
+
+    def _stored(self, value: Expr, slot: int) -> Expr:
+        return narrow(value, self.dtypes[slot]) if self.spec.steps else value
 
     def _fill(self, dtype: DType, lanes: int) -> Expr:
         """The region's constant, so that LLVM cannot make a call of memset of it (see `fill_value`)."""
-        if dtype is DType.F32:
+        if dtype is DType.F32 or (self.spec.steps and dtype.is_float):
             return constant(self.region.fill, lanes) + fill_value(self.task, lanes)
-        return broadcast(typed(int(self.region.fill), dtype) + tirx.Cast(TVM_DTYPE[dtype], self.task >> 31), lanes)
+        kind = MEMORY_DTYPE[dtype]
+        if dtype.is_float:
+            value = tirx.const(int(np.array(self.region.fill, dtype.numpy).view(np.uint16)), kind)
+        else:
+            value = number(self.region.fill, dtype)
+        return broadcast(value + cast(self.task >> 31, kind), lanes)
 
     # -- transposing ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +206,10 @@ class _Emitter:
         source, along = self._source, self.strides[self._source][inner]
         with serial(0, tiles) as tile:
             corner = self._offsets(index | {across: start, inner: tile * side})
-            rows = [self.pointers[source].load(corner[source] + r * along, side) for r in range(side)]
+            rows = [
+                self._computable(self.pointers[source].load(corner[source] + r * along, side), source)
+                for r in range(side)
+            ]
             for column, vector in enumerate(transpose(rows)):
                 offsets = self._offsets(index | {across: start + column, inner: tile * side})
                 self._elements(offsets, side, {source: vector})

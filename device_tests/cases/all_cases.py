@@ -1,5 +1,13 @@
 """Every op case."""
 
-from cases import compute, elementwise, indexing, loss, movement, normalisation
+from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers
 
-OP_CASES = (*elementwise.CASES, *compute.CASES, *movement.CASES, *loss.CASES, *indexing.CASES, *normalisation.CASES)
+OP_CASES = (
+    *elementwise.CASES,
+    *compute.CASES,
+    *movement.CASES,
+    *loss.CASES,
+    *indexing.CASES,
+    *normalisation.CASES,
+    *numbers.CASES,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 from edgec.graph.ops.base import Op, Tolerance
@@ -68,6 +69,30 @@ class Integers:
 
 
 @dataclass(frozen=True)
+class Uniform:
+    """Floats of any type in [low, high)."""
+
+    shape: tuple[int, ...]
+    low: float = -3.0
+    high: float = 3.0
+    dtype: DType = DType.F32
+
+    def draw(self, rng: np.random.Generator, drawn: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(rng.uniform(self.low, self.high, self.shape)).astype(self.dtype.numpy)
+
+
+@dataclass(frozen=True)
+class Small:
+    """Whole numbers in 0..3 of any type, bool included: equal values are common."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    def draw(self, rng: np.random.Generator, drawn: Sequence[np.ndarray]) -> np.ndarray:
+        return np.asarray(rng.integers(0, 4, self.shape)).astype(self.dtype.numpy)
+
+
+@dataclass(frozen=True)
 class ResultOf:
     """Output `output` of `op` on earlier operands: what a gradient gets from the forward pass."""
 
@@ -79,7 +104,7 @@ class ResultOf:
         return self.op.reference(*(drawn[i] for i in self.operands))[self.output]
 
 
-Draw = Normal | Positive | Labels | Probabilities | Integers | ResultOf
+Draw = Normal | Positive | Labels | Probabilities | Integers | Uniform | Small | ResultOf
 
 
 @dataclass(frozen=True)
@@ -116,5 +141,9 @@ def assert_agrees(op: Op, actual: np.ndarray, expected: np.ndarray) -> None:
     if op.tolerance is Tolerance.EXACT:
         np.testing.assert_array_equal(actual, expected)
         return
+    # Half floats are rounded once more: another f32 may fall on the neighbour.
+    unit = float(ml_dtypes.finfo(expected.dtype).eps) if expected.dtype.itemsize == 2 else 0.0
+    actual, expected = (array.astype(np.float64) for array in (actual, expected))
     scale = max(1.0, float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))))
-    np.testing.assert_allclose(actual, expected, rtol=op.tolerance.value, atol=op.tolerance.value * scale)
+    tolerance = max(op.tolerance.value, unit)
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * scale)

@@ -1,4 +1,4 @@
-"""Division of floats."""
+"""Division."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
 from edgec.graph.ops.broadcasting import sum_to
-from edgec.graph.ops.checks import require_float
 from edgec.graph.ops.elementwise import Binary
 from edgec.graph.ops.mul import Mul
-from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
     from edgec.graph.ir import Value
@@ -20,18 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Div(Binary):
-    """y = a / b, broadcast; by IEEE 754 also where b is 0. Integers are refused: languages round them differently."""
+    """y = a / b, broadcast; floats by IEEE 754 also where b is 0, integers rounded to zero and 0 where b is 0."""
 
     name: ClassVar[str] = "div"
 
-    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        outputs = super().infer(*inputs)
-        require_float(self, *inputs)
-        return outputs
-
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         a, b = inputs
-        return (np.asarray(a / b),)
+        if a.dtype.kind not in "iu":
+            return (np.asarray(a / b),)
+        a, b = np.broadcast_arrays(a, b)
+        divisor = np.where(b == 0, 1, b)
+        quotient = np.floor_divide(a, divisor)
+        rounded = quotient + ((quotient < 0) & (np.fmod(a, divisor) != 0))
+        return (np.where(b == 0, 0, rounded).astype(a.dtype),)
 
     def vjp(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from edgec.graph.ops.base import ChannelRule, Op
+from edgec.graph.ops.base import ChannelRule, Op, type_error
 from edgec.graph.ops.broadcasting import broadcast_shape
 from edgec.graph.ops.checks import operands, require_float, require_number, require_same_dtype, require_same_type
-from edgec.graph.types import TensorType
+from edgec.graph.types import DType, TensorType
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,16 @@ class Unary(Op):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         (x,) = operands(self, inputs, 1)
         require_float(self, x)
+        return (x,)
+
+
+@dataclass(frozen=True)
+class NumberUnary(Unary):
+    """x -> y of the same number type."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        (x,) = operands(self, inputs, 1)
+        require_number(self, x)
         return (x,)
 
 
@@ -39,6 +49,47 @@ class Binary(Op):
 
 
 @dataclass(frozen=True)
+class Compare(Binary):
+    """a, b -> y[bool]: operands of one dtype, broadcast."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        a, b = operands(self, inputs, 2)
+        require_same_dtype(self, a, b)
+        return (TensorType(DType.BOOL, broadcast_shape(self, a, b)),)
+
+
+@dataclass(frozen=True)
+class NumberCompare(Compare):
+    """a, b -> y[bool]: operands of one number dtype, broadcast."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        outputs = super().infer(*inputs)
+        require_number(self, *inputs)
+        return outputs
+
+
+@dataclass(frozen=True)
+class BitsBinary(Binary):
+    """a, b -> y: operands of one dtype, bool or an integer, broadcast."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        a, b = operands(self, inputs, 2)
+        require_same_dtype(self, a, b)
+        _require_bits(self, a, b)
+        return (a.with_shape(broadcast_shape(self, a, b)),)
+
+
+@dataclass(frozen=True)
+class Shift(BitsBinary):
+    """a, b -> y: integers of one dtype, broadcast."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        outputs = super().infer(*inputs)
+        require_number(self, *inputs)
+        return outputs
+
+
+@dataclass(frozen=True)
 class UnaryGrad(Op):
     """dy, saved -> dx: the gradient of a `Unary`, from its input or its output; all three of one float type."""
 
@@ -51,3 +102,9 @@ class UnaryGrad(Op):
         require_same_type(self, dy, saved)
         require_float(self, dy, saved)
         return (dy,)
+
+
+def _require_bits(op: Op, *inputs: TensorType) -> None:
+    for kind in inputs:
+        if kind.dtype.is_float:
+            raise type_error(op, f"is defined on bool and integers, not on {kind.dtype.value}", *inputs)

@@ -45,6 +45,8 @@ class MatMul(Op):
         a, b = inputs
         left = np.swapaxes(a, -1, -2) if self.transpose_a else a
         right = np.swapaxes(b, -1, -2) if self.transpose_b else b
+        if a.dtype.itemsize == 2:  # half floats: summed in f32, rounded once
+            return ((left.astype(np.float32) @ right.astype(np.float32)).astype(a.dtype),)
         return (left @ right,)
 
     def vjp(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import TVM_DTYPE, Index, constant, local, serial, when
+from edgec.backends.tvm.builder import Index, local, number, serial, when
 from edgec.graph.types import DType
 
 
@@ -55,12 +55,7 @@ class Variable:
         return self._cell.load(0)
 
     def set(self, value: Expr | float) -> None:
-        self._cell.store(0, typed(value, self._dtype) if isinstance(value, int | float) else value)
+        self._cell.store(0, number(value, self._dtype) if isinstance(value, int | float) else value)
 
     def add(self, term: Expr) -> None:
         self.set(self.value + term)
-
-
-def typed(value: float, dtype: DType) -> Expr:
-    """A constant of any dtype."""
-    return constant(value) if dtype is DType.F32 else tirx.const(value, TVM_DTYPE[dtype])

@@ -16,7 +16,7 @@ def matmul(op: MatMul, inputs: Sequence[Tensor], index: Sequence[Index]) -> tupl
     a, b = inputs
     *batch, m, n = index
     depth = a.shape[-2] if op.transpose_a else a.shape[-1]
-    total = Variable(0.0)
+    total = Variable(0, a.dtype)
     with loops(depth) as (k,):
         left = a.load_broadcast([*batch, *((k, m) if op.transpose_a else (m, k))])
         right = b.load_broadcast([*batch, *((n, k) if op.transpose_b else (k, n))])

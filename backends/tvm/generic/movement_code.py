@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index
-from edgec.backends.tvm.generic.loops_code import Variable, inside, typed, where
+from edgec.backends.tvm.generic.loops_code import Variable, inside, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, ravel, unravel
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.pad import Pad
@@ -36,7 +36,7 @@ def slice_(op: Slice, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple
 def concat(op: Concat, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
     """From the operand within whose part of the axis the index falls."""
     total = sum(x.shape[op.axis] for x in inputs)
-    value = Variable(typed(0, inputs[0].dtype), inputs[0].dtype)
+    value = Variable(0, inputs[0].dtype)
     start = 0
     for x in inputs:
         own = index[op.axis] - start

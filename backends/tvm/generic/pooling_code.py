@@ -20,14 +20,14 @@ from edgec.graph.types import DType
 
 def larger(best: Expr, x: Expr) -> Expr:
     """The larger of two; NaN if one of them is, as in numpy."""
-    return select(tirx.any(x > best, x != x), x, best)
+    return select(x == x, select(x > best, x, best), x)  # TVM's `x != x` is never true
 
 
 def max_pool2d(op: MaxPool2d, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
     (x,) = inputs
     n, c, oy, ox = index
     window = Window(x.shape[2:], op.kernel_size, op.strides, op.pads, op.dilations)
-    best = Variable(-math.inf)
+    best = Variable(-math.inf, x.dtype)
     with loops(*window.kernel) as (ky, kx):
         iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
         with where(inside_input(window, iy, ix)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
 from edgec.backends.tvm.builder import Index, Pointer
+from edgec.backends.tvm.conversions import narrow, widen
 from edgec.graph.types import DType, TensorType
 from edgec.runtime.abi import Storage
 
@@ -29,7 +30,8 @@ class Tensor:
         return self.type.dtype
 
     def load(self, index: Sequence[Index]) -> Expr:
-        return self.pointer.load(offset(self.storage, self.shape, index))
+        """One element, as kernels compute with it."""
+        return widen(self.pointer.load(offset(self.storage, self.shape, index)), self.dtype)
 
     def load_broadcast(self, index: Sequence[Index]) -> Expr:
         """The element that numpy's broadcasting pairs with `index` of a tensor of equal or higher rank."""
@@ -37,7 +39,7 @@ class Tensor:
         return self.load([0 if n == 1 else i for i, n in zip(own, self.shape, strict=True)])
 
     def store(self, index: Sequence[Index], value: Expr) -> None:
-        self.pointer.store(offset(self.storage, self.shape, index), value)
+        self.pointer.store(offset(self.storage, self.shape, index), narrow(value, self.dtype))
 
 
 def offset(storage: Storage, shape: tuple[int, ...], index: Sequence[Index]) -> Index:

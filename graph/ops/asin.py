@@ -1,0 +1,22 @@
+"""Inverse sine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from edgec.graph.ops.elementwise import Unary
+
+
+@dataclass(frozen=True)
+class Asin(Unary):
+    """y in [-pi/2, pi/2] with sin(y) = x; NaN outside [-1, 1]."""
+
+    name: ClassVar[str] = "asin"
+    no_gradient: ClassVar[str | None] = "its gradient is not written yet"
+
+    def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        (x,) = inputs
+        return (np.asarray(np.arcsin(x)),)

@@ -1,0 +1,24 @@
+"""Equality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from edgec.graph.ops.base import Tolerance
+from edgec.graph.ops.elementwise import Compare
+
+
+@dataclass(frozen=True)
+class Equal(Compare):
+    """y = a == b, of any type; NaN equals nothing."""
+
+    name: ClassVar[str] = "equal"
+    tolerance: ClassVar[Tolerance] = Tolerance.EXACT
+    no_gradient: ClassVar[str | None] = "it is a decision"
+
+    def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        a, b = inputs
+        return (np.asarray(a == b),)
