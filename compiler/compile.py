@@ -145,6 +145,8 @@ def _manifest(
         "manifest_version": MANIFEST_VERSION,
         "provenance": dict(provenance),
         "train": None if options.train is None else vars(options.train),
+        "new_head": None if options.new_head is None else vars(options.new_head),
+        "images": {name: vars(image) for name, image in options.images.items()},
         "targets": figures["targets"],
         "param_bytes": figures["param_bytes"],
         "programs": figures["programs"],

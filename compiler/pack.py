@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgec.backends.base import CodeImage, KernelSpec, Workspace
 from edgec.compiler.memory.check import check_placements
 from edgec.compiler.memory.lifetimes import aligned
+from edgec.compiler.passes.mask_classes import class_limit
 from edgec.compiler.schedule import Schedule, TargetSchedules, may_be_view, same_order
 from edgec.graph.errors import InternalError
 from edgec.graph.ir import Module, Role, Value
@@ -202,10 +203,15 @@ class _Packer:
 
     def _bindings(self, schedule: Schedule) -> tuple[Binding, ...]:
         graph, ranges = schedule.graph, label_ranges(schedule)
-        bindings = []
+        limit, bindings = class_limit(graph), []
+        limited = set(ranges)
+        if limit is not None:
+            ranges[limit[0].name] = (1, limit[1])
         for leaf in (*graph.by_role(Role.INPUT), *graph.by_role(Role.SCALAR)):
             slot = Slot.INPUT if leaf.role is Role.INPUT else Slot.SCALAR
-            bindings.append(self._binding(schedule, leaf.name, slot, leaf, ranges.get(leaf.name, (0, -1))))
+            binding = self._binding(schedule, leaf.name, slot, leaf, ranges.get(leaf.name, (0, -1)))
+            below = limit[0].name if limit is not None and leaf.name in limited else None
+            bindings.append(replace(binding, below=below))
         for name, value in graph.outputs.items():
             bindings.append(self._binding(schedule, name, Slot.LOSS if name == graph.loss else Slot.OUTPUT, value))
         return tuple(bindings)

@@ -42,6 +42,7 @@ class Fact(enum.Enum):
 
     CONSTANTS_FOLDED = "no node has constant operands only"
     CANONICAL = "no node is an identity"
+    IMAGES_NORMALISED = "inputs that shall take images are u8[N,H,W,C]"
     HEAD_REPLACED = "where a new head is asked for, it is the only reader of what the old one read"
     CLASSES_MASKED = "where a new head is asked for, its scores from the scalar `classes` on are far below all others"
     TRAINABLE_MARKED = "`Value.trainable` is set on exactly the parameters that the update scheme trains"

@@ -15,6 +15,8 @@ from edgec.compiler.passes.fold_constants import fold_constants
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.passes.lower_groups import lower_groups
 from edgec.compiler.passes.mark_trainable import mark_trainable
+from edgec.compiler.passes.mask_classes import mask_classes
+from edgec.compiler.passes.normalise_input import normalise_input
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.passes.plan_memory import plan_memory
@@ -29,11 +31,25 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPECIALISE, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
     Pass("canonicalise", Phase.SPECIALISE, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass(
+        "normalise_input",
+        Phase.SPECIALISE,
+        normalise_input,
+        requires=frozenset({Fact.CANONICAL}),
+        ensures=frozenset({Fact.IMAGES_NORMALISED}),
+    ),
+    Pass(
         "replace_head",
         Phase.SPECIALISE,
         replace_head,
         requires=frozenset({Fact.CANONICAL}),
         ensures=frozenset({Fact.HEAD_REPLACED}),
+    ),
+    Pass(
+        "mask_classes",
+        Phase.SPECIALISE,
+        mask_classes,
+        requires=frozenset({Fact.HEAD_REPLACED}),
+        ensures=frozenset({Fact.CLASSES_MASKED}),
     ),
     Pass("mark_trainable", Phase.SPECIALISE, mark_trainable, ensures=frozenset({Fact.TRAINABLE_MARKED})),
     Pass(

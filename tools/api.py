@@ -14,6 +14,7 @@ from edgec.backends.base import Target
 from edgec.backends.targets import find_target
 from edgec.backends.toolchain import apt_command, toolchain
 from edgec.backends.tvm.backend import TvmBackend
+from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
 from edgec.compiler.passbase import Options, Phase, Trace, run_pipeline
 from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES, transform_module
@@ -44,6 +45,7 @@ class Request:
     shapes: of inputs by name, where the model leaves them open.
     batch: the leading extent that inputs of the `infer` program get where the model leaves it open.
     example_inputs: the arguments of a torch module's forward.
+    new_head, images: what is changed in the model, see `compiler/adapt.py`.
     """
 
     model: Model
@@ -52,10 +54,12 @@ class Request:
     batch: int | None = None
     train: Train | None = None
     example_inputs: ExampleInputs | None = None
+    new_head: NewHead | None = None
+    images: Mapping[str, ImageInput] = field(default_factory=dict)
 
     @property
     def options(self) -> Options:
-        return Options(train=self.train)
+        return Options(train=self.train, new_head=self.new_head, images=self.images)
 
     def backends(self) -> list[TvmBackend]:
         return [TvmBackend(target) for target in self.targets]
@@ -84,17 +88,24 @@ def compile(
     batch: int | None = None,
     train: Train | None = None,
     example_inputs: ExampleInputs | None = None,
+    new_head: int | NewHead | None = None,
+    images: Mapping[str, ImageInput] | None = None,
 ) -> Report:
     """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
 
     target: one name or several; `edgec targets` lists them. UserError with what is wrong and what to do.
     example_inputs: the arguments of a torch module's forward, in order or by name; they fix its shapes.
+    new_head: so many outputs of a fresh dense layer instead of the last one's, of which the scalar `classes` are live.
+    images: inputs by name that take u8 images [N,H,W,C], with their mean and standard deviation.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
         edgec.compile(torch_module, example_inputs=(x,), target="rpi4", out="m.edge")
     """
     _refuse_unknown(model, example_inputs)
-    result = build(Request(model, parse_targets(target), shapes or {}, batch, train, example_inputs), Path(out))
+    head = NewHead(new_head) if isinstance(new_head, int) else new_head
+    targets = parse_targets(target)
+    request = Request(model, targets, shapes or {}, batch, train, example_inputs, head, images or {})
+    result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early
     return result.report
 

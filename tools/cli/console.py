@@ -66,6 +66,7 @@ _ADVICE = {
     "E0101": "torch.onnx.export writes an ONNX model",
     "E0103": "export the model with other operators in place of these, or cut it before them",
     "E0106": "look at the path",
+    "E0111": "see `edgec compile --help` for --new-head and --input-image",
     "E0501": "`edgec compile` makes one from a model",
     "E0502": "copy or compile the file again",
     "E0505": "choose another place",

@@ -26,6 +26,10 @@ def command(artifact: Path, checkpoint: Path, output: Path, model: Path | None) 
     Example: edgec export model.edge --checkpoint tuned.edgeckpt -o tuned.onnx
     """
     source = find_source(artifact, model)
+    if read_artifact(artifact).manifest.get("new_head"):
+        message = "the artifact has a new head, which the model has no place for"
+        hint = "`parameters()` of the loaded artifact has the weights, by names that end in `.head`"
+        raise UserError("E0111", message, where=str(artifact), hint=hint)
     with load(artifact, threads=1) as opened:
         opened.load_checkpoint(checkpoint)
         values = opened.parameters()

@@ -38,6 +38,35 @@ class ShapeType(click.ParamType):
         return name, tuple(int(word) for word in words)
 
 
+class HeadType(click.ParamType):
+    """`10`, or `10:NODE`; becomes (classes, node or None)."""
+
+    name = "N[:NODE]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, str | None]:
+        count, _, node = value.partition(":")
+        if not count.isdecimal() or int(count) < 1:
+            self.fail(f"{value!r} is not of the form N or N:NODE", param, ctx)
+        return int(count), node or None
+
+
+class ImageType(click.ParamType):
+    """`x=0.5,0.5`; per channel `x=0.485:0.456:0.406,0.229:0.224:0.225`. Becomes (name, mean, std)."""
+
+    name = "NAME=MEAN,STD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, tuple, tuple]:
+        name, equals, numbers = value.rpartition("=")
+        parts = numbers.split(",")
+        try:
+            mean, std = (tuple(float(word) for word in part.split(":")) for part in parts)
+        except ValueError:
+            self.fail(f"{value!r} is not of the form NAME=MEAN,STD, each a number or R:G:B", param, ctx)
+        if not equals or not name:
+            self.fail(f"{value!r} names no input: NAME=MEAN,STD", param, ctx)
+        return name, mean, std
+
+
 def compilation(command: Callable) -> Callable:
     """The options that say what to compile: `compile` and `check` have the same."""
     for option in reversed(
@@ -62,6 +91,20 @@ def compilation(command: Callable) -> Callable:
             ),
             click.option("--update", metavar="SCHEME", help="What is trained: full, head, bias or last:K."),
             click.option("--guard", help="What stops a step: loss."),
+            click.option(
+                "--new-head",
+                type=HeadType(),
+                help="A fresh dense layer of N outputs instead of the last, or of NODE; `classes` of them are live.",
+            ),
+            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the new head."),
+            click.option(
+                "--input-image",
+                "images",
+                type=ImageType(),
+                multiple=True,
+                help="The input takes u8 images [N,H,W,C]; the model sees (pixel / 255 - MEAN) / STD. One number for "
+                "all channels or one for each, as in 0.485:0.456:0.406,0.229:0.224:0.225.",
+            ),
         )
     ):
         command = option(command)
@@ -75,15 +118,21 @@ def make_request(
     batch: int | None,
     specification: str | None,
     train_batch: int | None,
+    new_head: tuple[int, str | None] | None,
+    seed: int,
+    images: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...],
     **train_options: Any,
 ) -> Request:
-    """What the options of `compilation` ask for. UserError E0302, E0401, E0507."""
+    """What the options of `compilation` ask for. UserError E0111, E0302, E0401, E0507."""
+    from edgec.compiler.adapt import ImageInput, NewHead  # noqa: PLC0415  as below
     from edgec.tools.api import Request, parse_targets  # noqa: PLC0415  a wrong option is answered before onnx loads
 
     train = make_train(specification, batch=train_batch, **train_options)
     with located(f"--target {target}"):
         targets = parse_targets(target)
-    return Request(model, targets, dict(shapes), batch, train)
+    head = None if new_head is None else NewHead(*new_head, seed)
+    adapted = {name: ImageInput(mean, std) for name, mean, std in images}
+    return Request(model, targets, dict(shapes), batch, train, new_head=head, images=adapted)
 
 
 def make_train(specification: str | None, **options: Any) -> Train | None:

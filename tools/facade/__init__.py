@@ -13,6 +13,8 @@ _EXPORTS = {
     "compile": "edgec.tools.api",
     "load": "edgec.runtime",
     "Train": "edgec.compiler.train",
+    "NewHead": "edgec.compiler.adapt",
+    "ImageInput": "edgec.compiler.adapt",
     "UserError": "edgec.graph.errors",
 }
 __all__ = ["__version__", *_EXPORTS]

@@ -127,6 +127,10 @@ CASES = {
     "an unknown target, nearly right": "edgec compile tiny.onnx --batch 1 --target x68,rpi4",
     "an unknown target": "edgec compile tiny.onnx --batch 1 --target toaster",
     "an unknown loss": "edgec compile tiny.onnx --batch 1 --train --loss softmax",
+    "a head in place of no layer": "edgec check tiny.onnx --batch 1 --new-head 5:conv9",
+    "an image in place of no input": "edgec check tiny.onnx --batch 1 --input-image y=0.5,0.5",
+    "an image that is a vector": "edgec check tiny.onnx --batch 1 --input-image x=0.5,0.5",
+    "a deviation of nothing": "edgec check tiny.onnx --batch 1 --input-image x=0.5,0",
     "no folder for the artifact": "edgec compile tiny.onnx --batch 1 -o nowhere/tiny.edge",
     "a wrong input name": "edgec run infer.edge --input name.npz",
     "a wrong dtype": "edgec run infer.edge --input dtype.npz",
@@ -151,9 +155,11 @@ CASES = {
     "data with other names": _TRAIN + "data-name.npz",
     "fewer samples than a batch": _TRAIN + "data-few.npz",
     "a loss that is not finite": _TRAIN + "data-huge.npz",
+    "live classes of an old head": _TRAIN + "data.npz --classes 2",
     "a checkpoint of another model": _TRAIN + "data.npz --checkpoint wide.edgeckpt --resume",
     "not a checkpoint": _TRAIN + "data.npz --checkpoint data.npz --resume",
     "another model than the artifact's": "edgec verify wide.onnx infer.edge",
+    "comparing speed with a model that is gone": "edgec bench arm.edge --compare torch --model gone.onnx",
     "exporting into another model": "edgec export tiny.edge --model wide.onnx --checkpoint wide.edgeckpt -o new.onnx",
 }
 
