@@ -54,7 +54,9 @@ def _depends_on_trainable(graph: Graph, path: list[Node]) -> set[Value]:
 
 
 def _refuse_without_gradient(nodes: list[Node]) -> None:
-    missing = [node for node in nodes if node.op.no_gradient is not None]
+    # Decisions and positions end what is differentiated: they are constant around almost every point.
+    continuous = [node for node in nodes if any(value.type.dtype.is_float for value in node.outputs)]
+    missing = [node for node in continuous if node.op.no_gradient is not None]
     if missing:
         listed = "".join(f"\n  {describe(node)} ({node.op.name}): {node.op.no_gradient}" for node in missing)
         raise UserError(
@@ -118,7 +120,7 @@ class _Gradients(GradientBuilder):
         return values
 
     def constant(self, array: np.ndarray) -> Value:
-        if DType.of(array.dtype) is DType.F32:
+        if DType.of(array.dtype).is_float:
             array = array.astype(self._dtype.numpy)
         key = (str(array.dtype), array.shape, array.tobytes())
         if key not in self._constants:

@@ -57,7 +57,7 @@ class GradientBuilder(ABC):
 
     @abstractmethod
     def constant(self, array: np.ndarray) -> Value:
-        """A constant; f32 arrays take the dtype of the gradient."""
+        """A constant; arrays of floats take the dtype of the gradient."""
 
     @abstractmethod
     def wanted(self, value: Value) -> bool:

@@ -38,5 +38,5 @@ class Erf(Unary):
         (x,) = inputs
         (dy,) = gradients
         square = build.emit(Neg(), build.emit(Mul(), x, x))
-        slope = build.constant(np.array(2 / math.sqrt(math.pi), np.float32))
+        slope = build.constant(np.array(2 / math.sqrt(math.pi)))
         return (build.emit(Mul(), build.emit(Mul(), dy, slope), build.emit(Exp(), square)),)

@@ -28,7 +28,7 @@ class ScratchBuilder(GradientBuilder):
 
     def constant(self, array: np.ndarray) -> Value:
         array = np.asarray(array)
-        return self.graph.constant(array.astype(self._dtype.numpy) if array.dtype == np.float32 else array)
+        return self.graph.constant(array.astype(self._dtype.numpy) if array.dtype.kind == "f" else array)
 
     def wanted(self, value: Value) -> bool:
         return value in self._wanted

@@ -66,11 +66,12 @@ def check_group(
     for output in group.outputs:
         memory[output] = memory[alias[output]] if output in alias else np.full(output.type.size, np.nan, np.float32)
     exact = {leaf: array.astype(np.float64) for leaf, array in logical.items()}
-    for node in graph.nodes:
-        exact.update(zip(node.outputs, node.op.reference(*(exact[v] for v in node.inputs)), strict=True))
+    with np.errstate(invalid="ignore"):  # logarithms of negative numbers and the like are NaN here and there
+        for node in graph.nodes:
+            exact.update(zip(node.outputs, node.op.reference(*(exact[v] for v in node.inputs)), strict=True))
     run_lowering(lowering, memory, target)
     for output in group.outputs:
         got = storage[output].unpack(memory[output], output.type.shape)
-        scale = max(1.0, float(np.abs(exact[output]).max(initial=0.0)))
+        scale = max(1.0, float(np.nanmax(np.abs(exact[output]), initial=0.0)))
         np.testing.assert_allclose(got, exact[output], rtol=0, atol=tolerance * scale, err_msg=str(output))
     return [call.spec.stem for call in lowering.calls]

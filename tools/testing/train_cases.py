@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from edgec.graph.ir import Graph, Module, Role, Value
 from edgec.graph.ops import (
+    Abs,
     Add,
     AvgPool2d,
     BatchNorm,
@@ -22,12 +23,18 @@ from edgec.graph.ops import (
     Concat,
     Conv2d,
     Div,
+    Erf,
     Exp,
     HardSigmoid,
     HardSwish,
+    Less,
+    Log,
     MatMul,
+    Maximum,
     MaxPool2d,
+    Minimum,
     Mul,
+    Neg,
     Pad,
     ReduceMax,
     ReduceMean,
@@ -35,10 +42,14 @@ from edgec.graph.ops import (
     Relu,
     Reshape,
     Sigmoid,
+    Sin,
     Slice,
     Softmax,
+    Sqrt,
     Sub,
+    Tanh,
     Transpose,
+    Where,
 )
 from edgec.graph.types import DType, TensorType
 
@@ -210,4 +221,30 @@ def token_mixer(seed: int = 0) -> Twins:
     return Twins(module, forward, (5, 6), 4)
 
 
-CASES = {"small_cnn": small_cnn, "separable_net": separable_net, "token_mixer": token_mixer}
+def gated_mlp(seed: int = 0) -> Twins:
+    """Activations and gates of transformers, written in parts: exact gelu, softplus, tanh, sine, choices of two."""
+    b = _Build(np.random.default_rng(seed))
+
+    def number(value: float) -> Value:
+        return b.graph.constant(np.asarray(value), "number")
+
+    x = b.input(1, 7)
+    p, q = b.dense("p", x, 9), b.dense("q", x, 9)
+    gelu = b(Mul(), b(Mul(), p, number(0.5)), b(Add(), number(1.0), b(Erf(), b(Mul(), p, number(0.5**0.5)))))
+    soft = b(Log(), b(Add(), number(1.0), b(Exp(), b(Neg(), b(Abs(), q)))))
+    soft = b(Add(), b(Maximum(), q, number(0.0)), soft)
+    bounded = b(Minimum(), b(Tanh(), soft), b(Sin(), gelu))
+    chosen = b(Where(), b(Less(), p, q), b(Mul(), gelu, soft), b(Sqrt(), b(Add(), b(Abs(), bounded), number(0.1))))
+    module = b.finish(b.dense("fc", b(Concat(1), bounded, b(Maximum(), chosen, gelu)), 4))
+
+    def forward(w: Weights, x: torch.Tensor) -> torch.Tensor:
+        p, q = (F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"]) for name in "pq")
+        gelu, soft = F.gelu(p), F.softplus(q, threshold=1e9)
+        bounded = torch.minimum(torch.tanh(soft), torch.sin(gelu))
+        chosen = torch.where(p < q, gelu * soft, torch.sqrt(bounded.abs() + 0.1))
+        return F.linear(torch.cat([bounded, torch.maximum(chosen, gelu)], 1), w["fc.weight"], w["fc.bias"])
+
+    return Twins(module, forward, (7,), 4)
+
+
+CASES = {"small_cnn": small_cnn, "separable_net": separable_net, "token_mixer": token_mixer, "gated_mlp": gated_mlp}
