@@ -140,10 +140,11 @@ class Context:
         return value
 
     def number(self, node: Node, number: float, like: Value) -> Value:
-        """A scalar constant in the float dtype of `like`."""
-        if not like.type.dtype.is_float:
-            raise Unsupported(f"computes on {like.type.dtype.value} at run time")
-        array = np.array(number, like.type.dtype.numpy)
+        """A scalar constant in the dtype of `like`; Unsupported for a fraction of an integer."""
+        dtype = like.type.dtype
+        if not dtype.is_float and (not math.isfinite(number) or number != int(number)):
+            raise Unsupported(f"computes with {number:g} on {dtype.value} at run time")
+        array = np.array(number, dtype.numpy)
         return self.graph.constant(array, self._free_name(f"{node.outputs[0]}.c"))
 
     def constant(self, node: Node, array: np.ndarray) -> Value:

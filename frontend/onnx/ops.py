@@ -9,22 +9,40 @@ from edgec.frontend.onnx.expand import is_function
 from edgec.frontend.onnx.fold import FOLDS
 from edgec.frontend.onnx.model import Node
 from edgec.frontend.onnx.ops_control import CONTROL_FLOW
+from edgec.frontend.onnx.ops_einsum import EINSUM
 from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
+from edgec.frontend.onnx.ops_grid import GRIDS
 from edgec.frontend.onnx.ops_indexing import INDEXING
+from edgec.frontend.onnx.ops_logic import LOGIC
+from edgec.frontend.onnx.ops_math import MATH
 from edgec.frontend.onnx.ops_movement import MOVEMENTS
 from edgec.frontend.onnx.ops_nn import LAYERS
 from edgec.frontend.onnx.ops_norm import NORMS
+from edgec.frontend.onnx.ops_pool import POOLS
+from edgec.frontend.onnx.ops_quant import QUANTIZED
+from edgec.frontend.onnx.ops_recurrent import RECURRENT
 from edgec.frontend.onnx.ops_reduce import REDUCTIONS
 from edgec.frontend.onnx.ops_resize import RESIZES
+from edgec.frontend.onnx.ops_select import SELECTIONS
+from edgec.frontend.onnx.ops_signal import SIGNALS
 
 CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
     **ELEMENTWISE,
+    **LOGIC,
+    **MATH,
     **LAYERS,
     **REDUCTIONS,
     **MOVEMENTS,
     **INDEXING,
     **NORMS,
+    **POOLS,
+    **QUANTIZED,
     **RESIZES,
+    **GRIDS,
+    **SIGNALS,
+    **SELECTIONS,
+    **RECURRENT,
+    **EINSUM,
 }
 
 _DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")

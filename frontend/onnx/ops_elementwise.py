@@ -7,8 +7,7 @@ from functools import partial, reduce
 
 from edgec.frontend.onnx.arguments import broadcast
 from edgec.frontend.onnx.context import Context, Converted
-from edgec.frontend.onnx.model import Node, Opaque, Unsupported
-from edgec.frontend.onnx.tensors import numpy_dtype
+from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
@@ -17,25 +16,26 @@ from edgec.graph.ops.div import Div
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.hard_swish import HardSwish
+from edgec.graph.ops.maximum import Maximum
+from edgec.graph.ops.minimum import Minimum
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.sigmoid import Sigmoid
 from edgec.graph.ops.sub import Sub
 
 
-def _operands(ctx: Context, node: Node) -> list[Value]:
+def operands(ctx: Context, node: Node, count: int | None = None) -> list[Value]:
+    """All inputs as tensors that broadcast to one shape; `count` of them, where it is given."""
     if not node.inputs:
         raise Unsupported("has no inputs")
+    if count is not None and len(node.inputs) != count:
+        raise Unsupported(f"takes {count} inputs, not {len(node.inputs)}")
     shape = broadcast(*(ctx.type(node, index).shape for index in range(len(node.inputs))))
     return [ctx.factor(node, index, shape) for index in range(len(node.inputs))]
 
 
 def _binary(op: Op, ctx: Context, node: Node) -> Converted:
-    if len(node.inputs) != 2:
-        raise Unsupported(f"takes 2 inputs, not {len(node.inputs)}")
-    a, b = _operands(ctx, node)
-    if isinstance(op, Div) and not a.type.dtype.is_float:
-        raise Unsupported(f"divides {a.type.dtype.value} at run time")
+    a, b = operands(ctx, node, 2)
     return ctx.emit(node, op, a, b)
 
 
@@ -44,7 +44,7 @@ def _unary(op: Op, ctx: Context, node: Node) -> Converted:
 
 
 def _sum(ctx: Context, node: Node) -> Converted:
-    first, *rest = _operands(ctx, node)
+    first, *rest = operands(ctx, node)
     return reduce(partial(ctx.emit, node, Add()), rest, first)
 
 
@@ -53,52 +53,33 @@ def _mean(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, Mul(), total, ctx.number(node, 1 / len(node.inputs), total))
 
 
-def _neg(ctx: Context, node: Node) -> Converted:
-    x = ctx.value(node, 0)
-    return ctx.emit(node, Mul(), x, ctx.number(node, -1, x))
-
-
 def _reciprocal(ctx: Context, node: Node) -> Converted:
     x = ctx.value(node, 0)
     return ctx.emit(node, Div(), ctx.number(node, 1, x), x)
 
 
-def _pow(ctx: Context, node: Node) -> Converted:
-    exponent = ctx.known_scalar(node, 1, "the exponent")
-    if ctx.type(node, 1).rank > ctx.type(node, 0).rank:
-        raise Unsupported("the exponent is of higher rank than the base")
-    if exponent not in (1, 2, 3):
-        raise Unsupported(f"the exponent is {exponent:g}; 1, 2 and 3 are supported")
-    x = ctx.value(node, 0)
-    return reduce(partial(ctx.emit, node, Mul()), [x] * (int(exponent) - 1), x)
-
-
 def _clip(ctx: Context, node: Node) -> Converted:
-    low, high = -math.inf, math.inf
     if node.opset < 11:
-        low, high = node.get_float("min", low), node.get_float("max", high)
-    else:
-        low = ctx.known_scalar(node, 1, "the lower bound") if ctx.has(node, 1) else low
-        high = ctx.known_scalar(node, 2, "the upper bound") if ctx.has(node, 2) else high
+        return _clipped(ctx, node, node.get_float("min", -math.inf), node.get_float("max", math.inf))
+    bounds = [ctx.entry(node, index) if ctx.has(node, index) else None for index in (1, 2)]
+    if not any(isinstance(bound, Value) for bound in bounds):
+        low = ctx.known_scalar(node, 1, "the lower bound") if bounds[0] else -math.inf
+        high = ctx.known_scalar(node, 2, "the upper bound") if bounds[1] else math.inf
+        return _clipped(ctx, node, low, high)
+    y = ctx.value(node, 0)
+    y = ctx.emit(node, Maximum(), y, ctx.value(node, 1)) if bounds[0] else y
+    return ctx.emit(node, Minimum(), y, ctx.value(node, 2)) if bounds[1] else y
+
+
+def _clipped(ctx: Context, node: Node, low: float, high: float) -> Converted:
     if (low, high) == (-math.inf, math.inf):
         return ctx.entry(node, 0)
     return ctx.emit(node, Clip(min(low, high), high), ctx.value(node, 0))  # ONNX: the upper bound wins
 
 
-def _bound(side: str, ctx: Context, node: Node) -> Converted:
-    """`Min` or `Max` of one tensor and numbers."""
-    tensors = [index for index in range(len(node.inputs)) if isinstance(ctx.entry(node, index), Value)]
-    if len(tensors) != 1:
-        raise Unsupported(f"{node.op} of {len(tensors)} computed tensors; one and constants are supported")
-    y = ctx.value(node, tensors[0])
-    for index in range(len(node.inputs)):
-        if index in tensors:
-            continue
-        if ctx.type(node, index).rank > y.type.rank:
-            raise Unsupported("a constant of higher rank")
-        number = ctx.known_scalar(node, index, "the constant")
-        y = ctx.emit(node, Clip(-math.inf, number) if side == "high" else Clip(number, math.inf), y)
-    return y
+def _relu(ctx: Context, node: Node) -> Converted:
+    x = ctx.value(node, 0)
+    return ctx.emit(node, Relu() if x.type.dtype.is_float else Clip(0, math.inf), x)
 
 
 def _hard_sigmoid(ctx: Context, node: Node) -> Converted:
@@ -168,16 +149,6 @@ def _dropout(ctx: Context, node: Node) -> Converted:
     return ctx.entry(node, 0)
 
 
-def _cast(ctx: Context, node: Node) -> Converted:
-    dtype = numpy_dtype(node.get_int("to")) if node.op == "Cast" else ctx.type(node, 1).dtype.numpy
-    if isinstance(dtype, Opaque):
-        raise Unsupported(f"makes {dtype.what}")
-    have = ctx.type(node, 0).dtype
-    if have.numpy != dtype:
-        raise Unsupported(f"casts {have.numpy} to {dtype} at run time")
-    return ctx.entry(node, 0)
-
-
 ELEMENTWISE = {
     "Add": partial(_binary, Add()),
     "Sub": partial(_binary, Sub()),
@@ -185,18 +156,14 @@ ELEMENTWISE = {
     "Div": partial(_binary, Div()),
     "Sum": _sum,
     "Mean": _mean,
-    "Neg": _neg,
     "Reciprocal": _reciprocal,
-    "Pow": _pow,
-    "Relu": partial(_unary, Relu()),
+    "Relu": _relu,
     "Sigmoid": partial(_unary, Sigmoid()),
     "Exp": partial(_unary, Exp()),
     "HardSwish": partial(_unary, HardSwish()),
     "HardSigmoid": _hard_sigmoid,
     "Swish": _swish,
     "Clip": _clip,
-    "Min": partial(_bound, "high"),
-    "Max": partial(_bound, "low"),
     "LeakyRelu": _leaky_relu,
     "PRelu": _prelu,
     "Elu": _elu,
@@ -204,6 +171,4 @@ ELEMENTWISE = {
     "Selu": _selu,
     "Identity": _identity,
     "Dropout": _dropout,
-    "Cast": _cast,
-    "CastLike": _cast,
 }

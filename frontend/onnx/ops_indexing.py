@@ -7,22 +7,30 @@ from functools import partial
 
 import numpy as np
 
-from edgec.frontend.onnx.arguments import broadcast, normal_axis
+from edgec.frontend.onnx.arguments import normal_axis
 from edgec.frontend.onnx.context import MAX_FOLDED, Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Opaque, Unsupported
+from edgec.frontend.onnx.ops_logic import cast
 from edgec.frontend.onnx.tensors import numpy_dtype
 from edgec.graph.ir import Value
+from edgec.graph.ops.add import Add
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin
+from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.less import Less
+from edgec.graph.ops.mod import Mod
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
+from edgec.graph.ops.sub import Sub
 from edgec.graph.ops.top_k import TopK
+from edgec.graph.ops.where import Where
+from edgec.graph.types import DType
 
 
 def bounded(count: int) -> None:
@@ -63,22 +71,20 @@ def _tensor_scatter(ctx: Context, node: Node) -> Converted:
     """A cache [N, ..., S, ...] with updates [N, ..., T, ...] written from a position on that each row has."""
     x, updates = ctx.value(node, 0), ctx.value(node, 1)
     axis = normal_axis(node.get_int("axis", -2), x.type.rank)
-    steps, length = updates.type.shape[axis], x.type.shape[axis]
     if axis == 0 or updates.type.rank != x.type.rank:
         raise Unsupported(f"axis {axis}, and updates of rank {updates.type.rank} for rank {x.type.rank}")
-    bounded(updates.type.size)
-    given = ctx.known_ints(node, 2, "the list of write positions") if ctx.has(node, 2) else (0,) * x.type.shape[0]
-    positions = np.array(given, np.int64).reshape(-1, 1) + np.arange(steps)
+    length, tail = x.type.shape[axis], (1,) * (x.type.rank - 1 - axis)
+    steps = ctx.constant(node, np.arange(updates.type.shape[axis]).reshape(-1, *tail))
+    if ctx.has(node, 2):
+        starts = cast(ctx, node, ctx.value(node, 2), DType.I64)
+        if starts.type.shape != x.type.shape[:1]:
+            raise Unsupported(f"write positions of shape {list(starts.type.shape)} for {x.type.shape[0]} rows")
+        starts = ctx.emit(node, Reshape((x.type.shape[0], *(1,) * (x.type.rank - 1))), starts)
+        steps = ctx.emit(node, Add(), starts, steps)
     if node.get_str("mode", "linear") == "circular":
-        positions %= length
-    if positions.shape[0] != x.type.shape[0] or positions.min(initial=0) < 0 or positions.max(initial=0) >= length:
-        raise Unsupported(f"write positions lie outside of {length}")
-    shape = [1] * x.type.rank
-    shape[0], shape[axis] = positions.shape
-    if broadcast(tuple(shape), updates.type.shape) != updates.type.shape:
-        raise Unsupported(f"updates of shape {list(updates.type.shape)} do not fit the cache")
-    table = np.broadcast_to(positions.reshape(shape), updates.type.shape)
-    return ctx.emit(node, ScatterElements(axis), x, ctx.constant(node, np.array(table)), updates)
+        steps = ctx.emit(node, Mod(), steps, ctx.number(node, length, steps))
+    table = ctx.emit(node, BroadcastTo(updates.type.shape), steps)
+    return ctx.emit(node, ScatterElements(axis), x, table, updates)
 
 
 def _arg(op: type[ArgMax | ArgMin], ctx: Context, node: Node) -> Converted:
@@ -112,15 +118,21 @@ def _reverse_sequence(ctx: Context, node: Node) -> Converted:
     time, batch = node.get_int("time_axis", 0), node.get_int("batch_axis", 1)
     if {time, batch} != {0, 1} or x.type.rank < 2:
         raise Unsupported(f"time_axis {time} and batch_axis {batch}; 0 and 1 are supported")
-    bounded(x.type.size)
-    steps = np.arange(x.type.shape[time])
-    lengths = np.array(ctx.known_ints(node, 1, "the list of lengths"), np.int64).reshape(-1, 1)
-    if lengths.shape[0] != x.type.shape[batch] or lengths.max(initial=0) > x.type.shape[time]:
-        raise Unsupported(f"lengths {lengths.reshape(-1).tolist()} do not fit {list(x.type.shape)}")
-    positions = np.where(steps < lengths, lengths - 1 - steps, steps)  # [batch, time]
-    positions = positions if batch == 0 else positions.T
-    table = np.broadcast_to(positions.reshape(*positions.shape, *(1,) * (x.type.rank - 2)), x.type.shape)
-    return ctx.emit(node, GatherElements(time), x, ctx.constant(node, np.array(table, np.int64)))
+    given = ctx.entry(node, 1)
+    if isinstance(given, Known) and given.array.max(initial=0) > x.type.shape[time]:
+        raise Unsupported(f"lengths {given.array.reshape(-1).tolist()} do not fit {list(x.type.shape)}")
+    lengths = cast(ctx, node, ctx.value(node, 1), DType.I64)
+    if lengths.type.shape != (x.type.shape[batch],):
+        raise Unsupported(f"{list(lengths.type.shape)} lengths for {x.type.shape[batch]} rows")
+    tail = (1,) * (x.type.rank - 2)
+    shapes = ((1, -1, *tail), (-1, 1, *tail))
+    steps = ctx.constant(node, np.arange(x.type.shape[time]).reshape(shapes[1 - time]))
+    shape = (1, lengths.type.size, *tail) if batch else (lengths.type.size, 1, *tail)
+    lengths = ctx.emit(node, Reshape(shape), lengths)
+    last = ctx.emit(node, Sub(), lengths, ctx.number(node, 1, lengths))
+    mirrored = ctx.emit(node, Sub(), last, steps)
+    table = ctx.emit(node, Where(), ctx.emit(node, Less(), steps, lengths), mirrored, steps)
+    return ctx.emit(node, GatherElements(time), x, ctx.emit(node, BroadcastTo(x.type.shape), table))
 
 
 def _compress(ctx: Context, node: Node) -> Converted:

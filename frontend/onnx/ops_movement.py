@@ -28,6 +28,7 @@ from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
+from edgec.graph.ops.where import Where
 
 _MAX_RUNS = 16  # slices that a gather may become
 _MAX_JOINED = 16  # operands of one concatenation: a kernel's arguments are limited
@@ -170,6 +171,8 @@ def _pad(ctx: Context, node: Node) -> Converted:
         raise Unsupported("pads do not fit the rank of the input")
     if node.opset < 11:
         value = node.get_float("value", 0.0)
+    elif ctx.has(node, 2) and isinstance(ctx.entry(node, 2), Value):
+        value = 0.0  # set below, where everything else is in place
     else:
         value = ctx.known_scalar(node, 2, "the padding value") if ctx.has(node, 2) else 0.0
     if not x.type.dtype.is_float and not math.isfinite(value):
@@ -189,7 +192,19 @@ def _pad(ctx: Context, node: Node) -> Converted:
             x = pick(ctx, node, x, axis, _mirrored(mode, max(low[axis], 0), x.type.shape[axis], max(high[axis], 0)))
         return x
     op = Pad(tuple(max(n, 0) for n in low), tuple(max(n, 0) for n in high), value)
-    return ctx.emit(node, op, x) if any(op.low) or any(op.high) else x
+    if not any(op.low) and not any(op.high):
+        return x
+    y = ctx.emit(node, op, x)
+    if node.opset < 11 or not ctx.has(node, 2) or not isinstance(ctx.entry(node, 2), Value):
+        return y
+    bounded(y.type.size)
+    inside = np.zeros(y.type.shape, bool)
+    inside[tuple(slice(start, start + n) for start, n in zip(op.low, x.type.shape, strict=True))] = True
+    fill = ctx.value(node, 2)
+    if fill.type.size != 1:
+        raise Unsupported(f"the padding value has {fill.type.size} elements")
+    fill = fill if not fill.type.shape else ctx.emit(node, Reshape(()), fill)
+    return ctx.emit(node, Where(), ctx.constant(node, inside), y, fill)
 
 
 def _mirrored(mode: str, low: int, extent: int, high: int) -> np.ndarray:

@@ -1,19 +1,17 @@
-"""Pools, reductions over axes, and softmax."""
+"""Reductions over axes, and softmax."""
 
 from __future__ import annotations
 
 import math
 from functools import partial
 
-from edgec.frontend.onnx.arguments import normal_axes, normal_axis, read_windows
+from edgec.frontend.onnx.arguments import normal_axes, normal_axis
 from edgec.frontend.onnx.context import Context, Converted
-from edgec.frontend.onnx.model import Node, Unsupported
-from edgec.frontend.onnx.ops_nn import narrow, widen
+from edgec.frontend.onnx.model import Node
 from edgec.graph.ir import Value
-from edgec.graph.ops.avg_pool2d import AvgPool2d
-from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.log import Log
 from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reduce_min import ReduceMin
@@ -22,43 +20,7 @@ from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.softmax import Softmax
-
-
-def _max_pool(ctx: Context, node: Node) -> Converted:
-    x = ctx.value(node, 0)
-    windows = read_windows(node, x.type.shape[2:], node.get_ints("kernel_shape"))
-    pads = windows.with_ceil() if _ceil(node) else windows.pads
-    op = MaxPool2d(windows.kernel, windows.strides, pads, windows.dilations)
-    return narrow(ctx, node, ctx.emit(node, op, widen(ctx, node, x)), x.type.rank)
-
-
-def _average_pool(ctx: Context, node: Node) -> Converted:
-    x = ctx.value(node, 0)
-    windows = read_windows(node, x.type.shape[2:], node.get_ints("kernel_shape"))
-    if windows.dilations != (1, 1):
-        raise Unsupported("an average pool with dilations")
-    wide = widen(ctx, node, x)
-    pads = windows.with_ceil() if _ceil(node) else windows.pads
-    counts_pads = bool(node.get_int("count_include_pad", 0))
-    if counts_pads and pads != windows.pads:
-        # The given padding counts, the rest of a window that ceil_mode lets hang over does not.
-        top, left, bottom, right = windows.pads
-        wide = ctx.emit(node, Pad((0, 0, top, left), (0, 0, bottom, right)), wide)
-        pads = (0, 0, pads[2] - bottom, pads[3] - right)
-        counts_pads = False
-    op = AvgPool2d(windows.kernel, windows.strides, pads, counts_pads)
-    return narrow(ctx, node, ctx.emit(node, op, wide), x.type.rank)
-
-
-def _ceil(node: Node) -> bool:
-    return bool(node.get_int("ceil_mode", 0)) and not node.get_str("auto_pad", "NOTSET").startswith("SAME")
-
-
-def _global_pool(kind: type[Reduction], ctx: Context, node: Node) -> Converted:
-    x = ctx.value(node, 0)
-    if x.type.rank < 3:
-        raise Unsupported(f"an input of rank {x.type.rank} has no spatial axes")
-    return ctx.emit(node, kind(tuple(range(2, x.type.rank)), True), x)
+from edgec.graph.ops.sub import Sub
 
 
 def _reduce(kind: type[Reduction], ctx: Context, node: Node) -> Converted:
@@ -91,11 +53,20 @@ def _softmax(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, Reshape(shape), ctx.emit(node, Softmax(1), flat))
 
 
+def _log_softmax(ctx: Context, node: Node) -> Converted:
+    """x - max - log(sum(exp(x - max))): no probability is rounded to 0 before its logarithm."""
+    x = ctx.value(node, 0)
+    shape = x.type.shape
+    axis = normal_axis(node.get_int("axis", -1 if node.opset >= 13 else 1), x.type.rank)
+    if node.opset < 13:  # the axes from `axis` on are one
+        x, axis = ctx.emit(node, Reshape((math.prod(shape[:axis]), math.prod(shape[axis:]))), x), 1
+    shifted = ctx.emit(node, Sub(), x, ctx.emit(node, ReduceMax((axis,), True), x))
+    total = ctx.emit(node, ReduceSum((axis,), True), ctx.emit(node, Exp(), shifted))
+    y = ctx.emit(node, Sub(), shifted, ctx.emit(node, Log(), total))
+    return y if y.type.shape == shape else ctx.emit(node, Reshape(shape), y)
+
+
 REDUCTIONS = {
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
-    "GlobalAveragePool": partial(_global_pool, ReduceMean),
-    "GlobalMaxPool": partial(_global_pool, ReduceMax),
     "ReduceSum": partial(_reduce, ReduceSum),
     "ReduceMean": partial(_reduce, ReduceMean),
     "ReduceMax": partial(_reduce, ReduceMax),
@@ -103,4 +74,5 @@ REDUCTIONS = {
     "ReduceProd": partial(_reduce, ReduceProd),
     "ReduceSumSquare": _reduce_sum_square,
     "Softmax": _softmax,
+    "LogSoftmax": _log_softmax,
 }

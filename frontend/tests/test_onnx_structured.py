@@ -5,6 +5,7 @@ import pytest
 from test_onnx_ops import X2, X3, X4, Case, check, f32, i64
 
 from edgec.frontend.onnx import read_onnx
+from edgec.frontend.onnx.ops_einsum import EINSUM
 from edgec.frontend.onnx.ops_indexing import INDEXING
 from edgec.frontend.onnx.ops_norm import NORMS
 from edgec.frontend.onnx.ops_resize import RESIZES
@@ -98,6 +99,19 @@ CONVOLVED = [
     Case("ConvTranspose", X4, {"w": f32(4, 3, 3, 3)}, {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
     Case("ConvTranspose", X4, {"w": f32(4, 3, 3, 3)}, {"strides": [2, 2], "output_shape": [14, 12]}),
     Case("ConvTranspose", X3, {"w": f32(4, 3, 4)}, {"strides": [2], "auto_pad": "SAME_LOWER"}),
+    *(
+        Case("Einsum", feeds, attributes={"equation": equation})
+        for equation, feeds in (
+            ("ij,jk->ik", {"a": f32(3, 4), "b": f32(4, 5)}),
+            ("bhid,bhjd->bhij", {"a": f32(2, 3, 4, 5), "b": f32(2, 3, 6, 5)}),
+            ("...ij,...jk", {"a": f32(2, 3, 4), "b": f32(2, 4, 5)}),
+            ("ij,kl->jl", {"a": f32(3, 4), "b": f32(2, 5)}),
+            ("ijk->ki", {"a": f32(3, 4, 5)}),
+            ("ii->i", {"a": f32(4, 4)}),
+            ("i,ij,j->", {"a": f32(3), "b": f32(3, 4), "c": f32(4)}),
+            ("abc,cd,abe->de", {"a": f32(2, 3, 4), "b": f32(4, 5), "c": f32(2, 3, 6)}),
+        )
+    ),
 ]
 CASES = [*INDEXED, *NORMALISED, *RESIZED, *CONVOLVED]
 
@@ -110,10 +124,12 @@ def test_operator(case: Case):
 def test_every_converter_has_a_case():
     """All but those that onnxruntime does not know; the node tests of onnx have them."""
     unknown = {"CumProd", "TensorScatter", "RMSNormalization"}
-    assert {*INDEXING, *NORMS, *RESIZES} - unknown <= {case.op for case in CASES}
+    assert {*INDEXING, *NORMS, *RESIZES, *EINSUM} - unknown <= {case.op for case in CASES}
 
 
 REFUSED = [
+    (Case("Einsum", {"a": f32(3, 4)}, attributes={"equation": "ij,jk"}), "does not fit 1 operands"),
+    (Case("Einsum", {"a": f32(3, 4)}, attributes={"equation": "ij->ik"}), "an axis that no operand has"),
     (Case("TopK", {"x": f32(5), "k": i64(2)}, outputs=2), "k is computed from the model's inputs"),
     (Case("Compress", X2, {"c": np.zeros(3, bool)}, {"axis": 0}), "the condition chooses nothing"),
     (Case("ReverseSequence", {"x": f32(5, 3)}, {"n": i64(1, 9, 3)}), "lengths [1, 9, 3] do not fit"),

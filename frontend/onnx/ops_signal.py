@@ -1,0 +1,102 @@
+"""Fourier transforms as products with constant matrices, and `Col2Im`, the adjoint of cutting an image into patches."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edgec.frontend.onnx.arguments import normal_axis
+from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.model import Node, Unsupported
+from edgec.frontend.onnx.ops_indexing import bounded
+from edgec.graph.ir import Value
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.pad import Pad
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.transpose import Transpose
+
+
+def _dft(ctx: Context, node: Node) -> Converted:
+    """x[..., n, ..., 1 or 2] -> y[..., m, ..., 2]: real and imaginary parts stand along the last axis.
+
+    A one-sided inverse takes the first half of a conjugate-symmetric spectrum and gives m real numbers.
+    """
+    x = ctx.value(node, 0)
+    rank, parts = x.type.rank, x.type.shape[-1] if x.type.rank else 0
+    if node.opset >= 20:
+        axis = int(ctx.known_scalar(node, 2, "the axis")) if ctx.has(node, 2) else -2
+    else:
+        axis = node.get_int("axis", 1)
+    if rank < 2 or parts not in (1, 2) or normal_axis(axis, rank) == rank - 1:
+        raise Unsupported(f"axis {axis} of {x.type}")
+    axis = normal_axis(axis, rank)
+    inverse, one_sided = bool(node.get_int("inverse", 0)), bool(node.get_int("onesided", 0))
+    given = x.type.shape[axis]
+    whole = 2 * (given - 1) if inverse and one_sided else given
+    length = int(ctx.known_scalar(node, 1, "the length")) if ctx.has(node, 1) else whole
+    if length < 1:
+        raise Unsupported(f"a transform of length {length}")
+    read = length // 2 + 1 if inverse and one_sided else length
+    matrix = _matrix(read, length, parts, inverse=inverse, one_sided=one_sided)
+    x = _resized(ctx, node, x, axis, read)
+    perm = (*(a for a in range(rank - 1) if a != axis), axis, rank - 1)
+    rows = ctx.emit(node, Transpose(perm), x)
+    outer = rows.type.shape[:-2]
+    rows = ctx.emit(node, Reshape((math.prod(outer), read * parts)), rows)
+    table = ctx.constant(node, matrix.reshape(read * parts, -1).astype(x.type.dtype.numpy))
+    y = ctx.emit(node, Reshape((*outer, *matrix.shape[2:])), ctx.emit(node, MatMul(), rows, table))
+    return ctx.emit(node, Transpose(tuple(perm.index(a) for a in range(rank))), y)
+
+
+def _matrix(read: int, length: int, parts: int, *, inverse: bool, one_sided: bool) -> np.ndarray:
+    """[read, parts, made, parts of the result]: real and imaginary parts in and out."""
+    made = length if inverse or not one_sided else length // 2 + 1
+    bounded(4 * read * made)
+    turns = np.outer(np.arange(read), np.arange(made)) % length
+    factor = np.exp((2j if inverse else -2j) * np.pi * turns / length) / (length if inverse else 1)
+    if inverse and one_sided:
+        # Every frequency but the first, and the middle one of an even length, stands for its mirror image, too.
+        twice = np.where((np.arange(read) == 0) | (2 * np.arange(read) == length), 1, 2)[:, None] * factor
+        return np.stack([twice.real, -twice.imag][:parts], 1)[..., None]
+    columns = [np.stack([factor.real, factor.imag], -1), np.stack([-factor.imag, factor.real], -1)]
+    return np.stack(columns[:parts], 1)
+
+
+def _resized(ctx: Context, node: Node, x: Value, axis: int, extent: int) -> Value:
+    """Cut, or filled up with zeros."""
+    have = x.type.shape[axis]
+    if have > extent:
+        return ctx.emit(node, Slice.along(axis, 0, extent, x.type), x)
+    if have == extent:
+        return x
+    high = [0] * x.type.rank
+    high[axis] = extent - have
+    return ctx.emit(node, Pad((0,) * x.type.rank, tuple(high)), x)
+
+
+def _col2im(ctx: Context, node: Node) -> Converted:
+    """Patches x[N, C * k, L] added up where they come from: the input gradient of a convolution that cuts them out."""
+    x = ctx.value(node, 0)
+    image, block = ctx.known_ints(node, 1, "the image's shape"), ctx.known_ints(node, 2, "the block's shape")
+    if len(image) != 2 or len(block) != 2 or x.type.rank != 3 or min(*image, *block) < 1:
+        raise Unsupported(f"patches of rank {x.type.rank}, over {len(image)} axes; 3 and 2 are supported")
+    strides, dilations = node.get_ints("strides", (1, 1)), node.get_ints("dilations", (1, 1))
+    pads = node.get_ints("pads", (0, 0, 0, 0))
+    if len(strides) != 2 or len(dilations) != 2 or len(pads) != 4:
+        raise Unsupported("strides, dilations or pads do not fit two axes")
+    n, rows, count = x.type.shape
+    taps = math.prod(block)
+    channels = rows // taps
+    op = Conv2dInputGrad(strides, pads, dilations, channels, input_size=image)
+    output = op.window(image, block).output if channels * taps == rows and channels else ()
+    if math.prod(output) != count or len(output) != 2:
+        raise Unsupported(f"{x.type} does not fit an image of {list(image)} in blocks of {list(block)}")
+    ones = np.tile(np.eye(taps, dtype=x.type.dtype.numpy).reshape(taps, 1, *block), (channels, 1, 1, 1))
+    dy = ctx.emit(node, Reshape((n, rows, *output)), x)
+    return ctx.emit(node, op, dy, ctx.constant(node, ones))
+
+
+SIGNALS = {"DFT": _dft, "Col2Im": _col2im}
