@@ -208,6 +208,7 @@ def test_everything_that_cannot_be_imported_is_listed_at_once() -> None:
         (Function(lambda x: F.dropout(x, 0.5, True)), "random numbers|dropout in training mode"),
         (Function(lambda x: x + torch.rand(3, 8, 8)), "random numbers at run time"),
         (nn.BatchNorm2d(3, track_running_stats=False), "statistics of the batch"),
+        (Function(lambda x: F.interpolate(x.reshape(1, 1, 1, -1).repeat(1, 1, 1, 2**17), (1, 5))), "a table of"),
         (Function(lambda x: torch.fft.fft(x).real), "complex|no equivalent"),
     ],
 )

@@ -11,6 +11,7 @@ from edgec.graph.ops.base import Op
 from edgec.graph.types import DType, TensorType
 
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
+MAX_TABLE = 2**26  # elements of a table that a converter makes
 
 Entry = Value | Known
 Entries = Entry | tuple[Entry | None, ...]  # None: a result that edgec does not compute
@@ -185,6 +186,12 @@ def normal_axis(axis: object, rank: int) -> int:
     if type(axis) is not int or not -rank <= axis < rank:
         raise Unsupported(f"axis {axis} is out of range for rank {rank}")
     return axis % rank
+
+
+def check_table(rows: int, columns: int) -> None:
+    """Unsupported if a table of so many elements shall not be made."""
+    if rows * columns > MAX_TABLE:
+        raise Unsupported(f"it would need a table of {rows} by {columns} elements")
 
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -8,6 +8,8 @@ from edgec.frontend.torch.call import Call
 from edgec.frontend.torch.context import Context, Converted
 from edgec.frontend.torch.ops_elementwise import ELEMENTWISE
 from edgec.frontend.torch.ops_index import INDEXING
+from edgec.frontend.torch.ops_logic import LOGIC
+from edgec.frontend.torch.ops_math import MATH
 from edgec.frontend.torch.ops_movement import MOVEMENTS
 from edgec.frontend.torch.ops_nn import LAYERS
 from edgec.frontend.torch.ops_norm import NORMALISATIONS
@@ -16,6 +18,8 @@ from edgec.frontend.torch.ops_resample import RESAMPLING
 
 CONVERTERS: dict[str, Callable[[Context, Call], Converted]] = {
     **ELEMENTWISE,
+    **MATH,
+    **LOGIC,
     **MOVEMENTS,
     **LAYERS,
     **NORMALISATIONS,

@@ -14,6 +14,7 @@ from edgec.frontend.torch.ops_movement import expand, reshape
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.exp import Exp
@@ -35,9 +36,7 @@ def operand(ctx: Context, call: Call, name: str, dtype: DType | None = None) -> 
     entry = ctx.resolve(argument)
     if isinstance(entry, Known):
         return ctx.as_value(to_dtype(entry, dtype))
-    if entry.type.dtype is not dtype:
-        raise Unsupported(f"casts {entry.type.dtype.value} to {dtype.value} at run time")
-    return entry
+    return entry if entry.type.dtype is dtype else ctx.emit(call, Cast(dtype.value), entry)
 
 
 def _binary(op: Op, ctx: Context, call: Call, left: str = "self", right: str = "other") -> Converted:
@@ -58,35 +57,9 @@ def _unary(op: Op, ctx: Context, call: Call) -> Converted:
     return ctx.emit(call, op, operand(ctx, call, "self"))
 
 
-def _scaled(factor: float, ctx: Context, call: Call) -> Converted:
-    x = operand(ctx, call, "self")
-    return ctx.emit(call, Mul(), x, ctx.scalar(call, factor, x))
-
-
 def _reciprocal(ctx: Context, call: Call) -> Converted:
     x = operand(ctx, call, "self")
     return ctx.emit(call, Div(), ctx.scalar(call, 1, x), x)
-
-
-def _pow(ctx: Context, call: Call) -> Converted:
-    exponent = ctx.number(call, "exponent")
-    x = operand(ctx, call, "self")
-    if exponent in (-1, -2):
-        y = x if exponent == -1 else ctx.emit(call, Mul(), x, x)
-        return ctx.emit(call, Div(), ctx.scalar(call, 1, x), y)
-    if exponent not in (1, 2, 3):
-        raise Unsupported(f"the exponent is {exponent:g}; -2, -1, 1, 2 and 3 are supported")
-    y = x
-    for _ in range(int(exponent) - 1):
-        y = ctx.emit(call, Mul(), y, x)
-    return y
-
-
-def _abs(ctx: Context, call: Call) -> Converted:
-    """relu(x) + relu(-x)."""
-    x = operand(ctx, call, "self")
-    minus = ctx.emit(call, Mul(), x, ctx.scalar(call, -1, x))
-    return ctx.emit(call, Add(), ctx.emit(call, Relu(), x), ctx.emit(call, Relu(), minus))
 
 
 def _clamp(low: str, high: str, ctx: Context, call: Call) -> Converted:
@@ -99,41 +72,9 @@ def _clamp(low: str, high: str, ctx: Context, call: Call) -> Converted:
     return ctx.emit(call, Clip(float(min(bounds)), float(bounds[1])), x)
 
 
-def _bound(side: str, ctx: Context, call: Call) -> Converted:
-    """`maximum` or `minimum` of a tensor and a known number."""
-    x, number = ("other", "self") if isinstance(ctx.entry(call, "self"), Known) else ("self", "other")
-    if isinstance(ctx.entry(call, number), Value):
-        raise Unsupported("of two computed tensors; one and a constant are supported")
-    bound = float(ctx.number(call, number))
-    op = Clip(-math.inf, bound) if side == "high" else Clip(bound, math.inf)
-    return ctx.emit(call, op, operand(ctx, call, x))
-
-
 def _silu(ctx: Context, call: Call) -> Converted:
     x = operand(ctx, call, "self")
     return ctx.emit(call, Mul(), x, ctx.emit(call, Sigmoid(), x))
-
-
-def tanh(ctx: Context, call: Call, x: Value) -> Value:
-    """2 * sigmoid(2 x) - 1."""
-    doubled = ctx.emit(call, Mul(), x, ctx.scalar(call, 2, x))
-    y = ctx.emit(call, Mul(), ctx.emit(call, Sigmoid(), doubled), ctx.scalar(call, 2, x))
-    return ctx.emit(call, Sub(), y, ctx.scalar(call, 1, x))
-
-
-def _tanh(ctx: Context, call: Call) -> Converted:
-    return tanh(ctx, call, operand(ctx, call, "self"))
-
-
-def _gelu(ctx: Context, call: Call) -> Converted:
-    """x * Phi(x); the approximation x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)) where torch's call says `tanh`."""
-    if call.arguments.get("approximate") != "tanh":
-        raise Unsupported("the exact gelu; gelu(approximate='tanh') is supported")
-    x = operand(ctx, call, "self")
-    cube = ctx.emit(call, Mul(), ctx.emit(call, Mul(), x, x), x)
-    inner = ctx.emit(call, Add(), x, ctx.emit(call, Mul(), cube, ctx.scalar(call, 0.044715, x)))
-    gate = ctx.emit(call, Sigmoid(), ctx.emit(call, Mul(), inner, ctx.scalar(call, 2 * math.sqrt(2 / math.pi), x)))
-    return ctx.emit(call, Mul(), x, gate)
 
 
 def _hard_tanh(ctx: Context, call: Call) -> Converted:
@@ -209,13 +150,6 @@ def _filled(number: float | None, ctx: Context, call: Call) -> Converted:
     return Known(torch.full(call.shape, number, dtype=TORCH_DTYPES[call.type.dtype]))
 
 
-def _cast(ctx: Context, call: Call) -> Converted:
-    entry, dtype = ctx.entry(call, "self"), call.type.dtype
-    if isinstance(entry, Known):
-        return entry if entry.tensor.dtype == TORCH_DTYPES[dtype] else to_dtype(entry, dtype)
-    return operand(ctx, call, "self")
-
-
 ELEMENTWISE = {
     "aten.add.Tensor": partial(_binary, Add()),
     "aten.sub.Tensor": partial(_binary, Sub()),
@@ -224,26 +158,19 @@ ELEMENTWISE = {
     "aten.mul.Tensor": partial(_binary, Mul()),
     "aten.mul.Scalar": partial(_binary, Mul()),
     "aten.div.Tensor": partial(_binary, Div()),
-    "aten.neg.default": partial(_scaled, -1.0),
     "aten.reciprocal.default": _reciprocal,
     "aten.square.default": lambda ctx, call: ctx.emit(call, Mul(), *(operand(ctx, call, "self"),) * 2),
-    "aten.pow.Tensor_Scalar": _pow,
-    "aten.abs.default": _abs,
     "aten.exp.default": partial(_unary, Exp()),
     "aten.relu.default": partial(_unary, Relu()),
     "aten.relu6.default": partial(_unary, Clip(0.0, 6.0)),
     "aten.sigmoid.default": partial(_unary, Sigmoid()),
-    "aten.tanh.default": _tanh,
     "aten.silu.default": _silu,
-    "aten.gelu.default": _gelu,
     "aten.hardswish.default": partial(_unary, HardSwish()),
     "aten.hardsigmoid.default": partial(_unary, HardSigmoid(alpha=1 / 6, beta=0.5)),
     "aten.hardtanh.default": _hard_tanh,
     "aten.clamp.default": partial(_clamp, "min", "max"),
     "aten.clamp_min.default": partial(_clamp, "min", ""),
     "aten.clamp_max.default": partial(_clamp, "", "max"),
-    "aten.maximum.default": partial(_bound, "low"),
-    "aten.minimum.default": partial(_bound, "high"),
     "aten.leaky_relu.default": _leaky_relu,
     "aten.prelu.default": _prelu,
     "aten.elu.default": _elu,
@@ -260,5 +187,4 @@ ELEMENTWISE = {
     "aten.new_zeros.default": partial(_filled, 0.0),
     "aten.new_ones.default": partial(_filled, 1.0),
     "aten.copy.default": _copy,
-    "aten._to_copy.default": _cast,
 }

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from edgec.frontend.torch.call import Call, Known, Unsupported
-from edgec.frontend.torch.context import Context, Converted, to_numpy
+from edgec.frontend.torch.context import Context, Converted, check_table, to_numpy
 from edgec.frontend.torch.ops_elementwise import per_channel
 from edgec.frontend.torch.ops_movement import expand, reshape
 from edgec.graph.ir import Value
@@ -20,6 +20,7 @@ from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.softmax import Softmax
+from edgec.graph.ops.where import Where
 from edgec.graph.types import DType
 
 _MASKED = -1e30  # added to a score: its weight is 0, and no infinity meets another
@@ -151,6 +152,7 @@ def _attention(ctx: Context, call: Call) -> Converted:
     scores = ctx.emit(call, MatMul(transpose_b=True), ctx.emit(call, Mul(), q, ctx.scalar(call, scale, q)), k)
     rows, columns = scores.type.shape[-2:]
     if ctx.flag(call, "is_causal"):
+        check_table(rows, columns)
         scores = ctx.emit(call, Add(), scores, _masked(ctx, call, torch.ones(rows, columns).tril().bool(), scores))
     if ctx.has(call, "attn_mask"):
         scores = ctx.emit(call, Add(), scores, _mask(ctx, call, scores))
@@ -176,9 +178,9 @@ def _mask(ctx: Context, call: Call, scores: Value) -> Value:
     if isinstance(entry, Known) and entry.tensor.dtype == torch.bool:
         return _masked(ctx, call, entry.tensor, scores)
     mask = ctx.as_value(entry)
-    if mask.type.dtype is DType.BOOL:
-        raise Unsupported("a mask of truth values that is computed at run time")
-    return mask
+    if mask.type.dtype is not DType.BOOL:
+        return mask
+    return ctx.emit(call, Where(), mask, ctx.scalar(call, 0.0, scores), ctx.scalar(call, _MASKED, scores))
 
 
 def _masked(ctx: Context, call: Call, allowed: torch.Tensor, scores: Value) -> Value:

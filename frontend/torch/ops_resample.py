@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from edgec.frontend.torch.call import Call, Unsupported
-from edgec.frontend.torch.context import Context, Converted, to_numpy
+from edgec.frontend.torch.context import Context, Converted, check_table, to_numpy
 from edgec.frontend.torch.ops_movement import expand, reshape
 from edgec.frontend.torch.ops_nn import over_width, widen
 from edgec.graph.ir import Value
@@ -23,6 +23,7 @@ from edgec.graph.types import DType
 
 def _matrix(call: Call, axis: int, extent: int) -> torch.Tensor:
     """[out, extent]: the weights of the elements along one of the last two axes."""
+    check_table(max(extent, call.shape[len(call.shape) - 2 + axis]), extent)
     arguments = dict(call.arguments)
     source = next(iter(arguments))
     # Not [1,extent,extent,1] and the like: torch 2.13 resizes some of those wrongly with antialiasing.

@@ -1,0 +1,246 @@
+"""Functions of numbers: roots, powers, logarithms, circular functions, rounding, and activations made of them."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from edgec.frontend.torch.call import Call, Unsupported
+from edgec.frontend.torch.context import Context, Converted
+from edgec.frontend.torch.ops_elementwise import operand
+from edgec.frontend.torch.ops_movement import reshape
+from edgec.graph.ir import Value
+from edgec.graph.ops.abs import Abs
+from edgec.graph.ops.acos import Acos
+from edgec.graph.ops.acosh import Acosh
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.asin import Asin
+from edgec.graph.ops.asinh import Asinh
+from edgec.graph.ops.atan import Atan
+from edgec.graph.ops.atanh import Atanh
+from edgec.graph.ops.base import Op
+from edgec.graph.ops.ceil import Ceil
+from edgec.graph.ops.cos import Cos
+from edgec.graph.ops.cosh import Cosh
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.erf import Erf
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.floor import Floor
+from edgec.graph.ops.fmod import Fmod
+from edgec.graph.ops.log import Log
+from edgec.graph.ops.maximum import Maximum
+from edgec.graph.ops.minimum import Minimum
+from edgec.graph.ops.mod import Mod
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.neg import Neg
+from edgec.graph.ops.pow import Pow
+from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.relu import Relu
+from edgec.graph.ops.round import Round
+from edgec.graph.ops.sign import Sign
+from edgec.graph.ops.sin import Sin
+from edgec.graph.ops.sinh import Sinh
+from edgec.graph.ops.sqrt import Sqrt
+from edgec.graph.ops.sub import Sub
+from edgec.graph.ops.tan import Tan
+from edgec.graph.ops.tanh import Tanh
+
+
+def _unary(op: Op, ctx: Context, call: Call) -> Converted:
+    return ctx.emit(call, op, operand(ctx, call, "self"))
+
+
+def _binary(op: Op, ctx: Context, call: Call) -> Converted:
+    return ctx.emit(call, op, operand(ctx, call, "self"), operand(ctx, call, "other"))
+
+
+def _inverse(ctx: Context, call: Call, x: Value) -> Value:
+    return ctx.emit(call, Div(), ctx.scalar(call, 1, x), x)
+
+
+def _rsqrt(ctx: Context, call: Call) -> Converted:
+    return _inverse(ctx, call, ctx.emit(call, Sqrt(), operand(ctx, call, "self")))
+
+
+def _power(ctx: Context, call: Call) -> Converted:
+    """By products and roots where the exponent is a number that has them."""
+    exponent = ctx.number(call, "exponent")
+    x = operand(ctx, call, "self")
+    if abs(exponent) == 0.5:
+        y = ctx.emit(call, Sqrt(), x)
+    elif abs(exponent) in (1, 2, 3):
+        y = x
+        for _ in range(int(abs(exponent)) - 1):
+            y = ctx.emit(call, Mul(), y, x)
+    else:
+        return ctx.emit(call, Pow(), x, ctx.scalar(call, exponent, x))
+    return y if exponent > 0 else _inverse(ctx, call, y)
+
+
+def _general_power(ctx: Context, call: Call) -> Converted:
+    return ctx.emit(call, Pow(), operand(ctx, call, "self"), operand(ctx, call, "exponent"))
+
+
+def _logarithm(base: float, ctx: Context, call: Call) -> Converted:
+    y = ctx.emit(call, Log(), operand(ctx, call, "self"))
+    return ctx.emit(call, Mul(), y, ctx.scalar(call, 1 / math.log(base), y))
+
+
+def _log1p(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Log(), ctx.emit(call, Add(), x, ctx.scalar(call, 1, x)))
+
+
+def _expm1(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Sub(), ctx.emit(call, Exp(), x), ctx.scalar(call, 1, x))
+
+
+def _trunc(ctx: Context, call: Call) -> Converted:
+    return _toward_zero(ctx, call, operand(ctx, call, "self"))
+
+
+def _toward_zero(ctx: Context, call: Call, x: Value) -> Value:
+    return ctx.emit(call, Mul(), ctx.emit(call, Floor(), ctx.emit(call, Abs(), x)), ctx.emit(call, Sign(), x))
+
+
+def _divided(ctx: Context, call: Call) -> Converted:
+    """A quotient that is rounded, of floats."""
+    a, b = operand(ctx, call, "self"), operand(ctx, call, "other")
+    mode = call.arguments["rounding_mode"]
+    if mode is not None and not a.type.dtype.is_float:
+        raise Unsupported(f"divides {a.type.dtype.value} at run time")
+    y = ctx.emit(call, Div(), a, b)
+    if mode is None:
+        return y
+    return ctx.emit(call, Floor(), y) if mode == "floor" else _toward_zero(ctx, call, y)
+
+
+def _gelu(ctx: Context, call: Call) -> Converted:
+    """x * Phi(x), or its approximation by tanh (Hendrycks and Gimpel, 2016)."""
+    x = operand(ctx, call, "self")
+    half = ctx.emit(call, Mul(), x, ctx.scalar(call, 0.5, x))
+    if call.arguments.get("approximate") == "tanh":
+        cube = ctx.emit(call, Mul(), ctx.emit(call, Mul(), x, x), x)
+        inner = ctx.emit(call, Add(), x, ctx.emit(call, Mul(), cube, ctx.scalar(call, 0.044715, x)))
+        op, scaled = Tanh(), ctx.emit(call, Mul(), inner, ctx.scalar(call, math.sqrt(2 / math.pi), x))
+    else:
+        op, scaled = Erf(), ctx.emit(call, Mul(), x, ctx.scalar(call, math.sqrt(0.5), x))
+    return ctx.emit(call, Mul(), half, ctx.emit(call, Add(), ctx.emit(call, op, scaled), ctx.scalar(call, 1, x)))
+
+
+def _soft_plus(ctx: Context, call: Call, x: Value) -> Value:
+    """log(1 + exp(x)) = relu(x) + log(1 + exp(-|x|)), which cannot overflow."""
+    small = ctx.emit(call, Exp(), ctx.emit(call, Neg(), ctx.emit(call, Abs(), x)))
+    rest = ctx.emit(call, Log(), ctx.emit(call, Add(), small, ctx.scalar(call, 1, x)))
+    return ctx.emit(call, Add(), ctx.emit(call, Relu(), x), rest)
+
+
+def _softplus(ctx: Context, call: Call) -> Converted:
+    """Above its threshold torch takes x itself, which is what this rounds to there."""
+    x, beta = operand(ctx, call, "self"), ctx.number(call, "beta")
+    if beta == 1:
+        return _soft_plus(ctx, call, x)
+    y = _soft_plus(ctx, call, ctx.emit(call, Mul(), x, ctx.scalar(call, beta, x)))
+    return ctx.emit(call, Mul(), y, ctx.scalar(call, 1 / beta, x))
+
+
+def _mish(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Mul(), x, ctx.emit(call, Tanh(), _soft_plus(ctx, call, x)))
+
+
+def _log_sigmoid(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Neg(), _soft_plus(ctx, call, ctx.emit(call, Neg(), x)))
+
+
+def _log_sum(ctx: Context, call: Call, x: Value, axes: tuple[int, ...]) -> tuple[Value, Value]:
+    """x - max, and the logarithm of the sum of its powers; both with `axes` as extents of 1 where reduced."""
+    shifted = ctx.emit(call, Sub(), x, ctx.emit(call, ReduceMax(axes, True), x))
+    total = ctx.emit(call, ReduceSum(axes, True), ctx.emit(call, Exp(), shifted))
+    return shifted, ctx.emit(call, Log(), total)
+
+
+def _log_softmax(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Sub(), *_log_sum(ctx, call, x, (ctx.axis(call, "dim", x.type.rank),)))
+
+
+def _log_sum_exp(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    axes = ctx.axes(call, "dim", x.type.rank)
+    _, total = _log_sum(ctx, call, x, axes)
+    return reshape(ctx, call, ctx.emit(call, Add(), total, ctx.emit(call, ReduceMax(axes, True), x)), call.shape)
+
+
+def _vector_norm(ctx: Context, call: Call) -> Converted:
+    x, order = operand(ctx, call, "self"), ctx.number(call, "ord")
+    axes, keep = ctx.axes(call, "dim", x.type.rank), ctx.flag(call, "keepdim")
+    if order == 2:
+        return ctx.emit(call, Sqrt(), ctx.emit(call, ReduceSum(axes, keep), ctx.emit(call, Mul(), x, x)))
+    if order not in (1, math.inf):
+        raise Unsupported(f"a norm of order {order:g}; 1, 2 and inf are supported")
+    return ctx.emit(call, (ReduceSum if order == 1 else ReduceMax)(axes, keep), ctx.emit(call, Abs(), x))
+
+
+def _clamp_tensors(ctx: Context, call: Call) -> Converted:
+    y = operand(ctx, call, "self")
+    for name, op in (("min", Maximum()), ("max", Minimum())):
+        y = ctx.emit(call, op, y, operand(ctx, call, name)) if ctx.has(call, name) else y
+    return y
+
+
+_FUNCTIONS = {
+    "sqrt": Sqrt(),
+    "log": Log(),
+    "erf": Erf(),
+    "tanh": Tanh(),
+    "floor": Floor(),
+    "ceil": Ceil(),
+    "round": Round(),
+    "sign": Sign(),
+    "abs": Abs(),
+    "neg": Neg(),
+    "sin": Sin(),
+    "cos": Cos(),
+    "tan": Tan(),
+    "asin": Asin(),
+    "acos": Acos(),
+    "atan": Atan(),
+    "sinh": Sinh(),
+    "cosh": Cosh(),
+    "asinh": Asinh(),
+    "acosh": Acosh(),
+    "atanh": Atanh(),
+}
+
+MATH = {
+    **{f"aten.{name}.default": partial(_unary, op) for name, op in _FUNCTIONS.items()},
+    "aten.maximum.default": partial(_binary, Maximum()),
+    "aten.minimum.default": partial(_binary, Minimum()),
+    "aten.remainder.Scalar": partial(_binary, Mod()),
+    "aten.remainder.Tensor": partial(_binary, Mod()),
+    "aten.fmod.Scalar": partial(_binary, Fmod()),
+    "aten.fmod.Tensor": partial(_binary, Fmod()),
+    "aten.rsqrt.default": _rsqrt,
+    "aten.pow.Tensor_Scalar": _power,
+    "aten.pow.Tensor_Tensor": _general_power,
+    "aten.pow.Scalar": _general_power,
+    "aten.log2.default": partial(_logarithm, 2.0),
+    "aten.log10.default": partial(_logarithm, 10.0),
+    "aten.log1p.default": _log1p,
+    "aten.expm1.default": _expm1,
+    "aten.trunc.default": _trunc,
+    "aten.div.Tensor_mode": _divided,
+    "aten.gelu.default": _gelu,
+    "aten.softplus.default": _softplus,
+    "aten.mish.default": _mish,
+    "aten.log_sigmoid.default": _log_sigmoid,
+    "aten.log_softmax.int": _log_softmax,
+    "aten._log_softmax.default": _log_softmax,
+    "aten.logsumexp.default": _log_sum_exp,
+    "aten.linalg_vector_norm.default": _vector_norm,
+    "aten.clamp.Tensor": _clamp_tensors,
+}
