@@ -1,0 +1,103 @@
+"""`tools.onnx_backend`: conformance cases of the onnx wheel in compiled kernels, and fresh data on one artifact."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.backend.test.loader as loader
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from edgec.graph.errors import UserError
+from edgec.tools import onnx_backend
+from edgec.tools.testing.onnx_cases import passes
+
+FLOOR = Path(__file__).with_name("onnx_conformance.json")
+# One of each family; every one of them must pass.
+SAMPLE = (
+    "test_add_bcast",
+    "test_add_int8",
+    "test_and_bcast4v2d",
+    "test_bitshift_left_uint8",
+    "test_bitwise_xor_i32_2d",
+    "test_ceil",
+    "test_clip_default_int8_max",
+    "test_equal_bcast",
+    "test_erf",
+    "test_gelu_tanh_1",
+    "test_isinf",
+    "test_isnan_float16",
+    "test_less_equal_bcast",
+    "test_max_float16",
+    "test_mod_mixed_sign_int32",
+    "test_mod_mixed_sign_float32",
+    "test_pow_types_int32_float32",
+    "test_reduce_sum_keepdims_example",
+    "test_reshape_negative_dim",
+    "test_round",
+    "test_slice",
+    "test_softplus",
+    "test_tanh",
+    "test_where_long_example",
+)
+
+
+@pytest.fixture(scope="module")
+def node_cases() -> dict:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {case.name: case for case in loader.load_model_tests(kind="node")}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_sample_of_conformance(node_cases: dict, name: str):
+    assert passes(node_cases[name])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_number_of_conformance_cases():
+    """The count may only grow: raise the floor with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kinds = ("node", "simple", "pytorch-operator", "pytorch-converted")
+        cases = [case for kind in kinds for case in loader.load_model_tests(kind=kind)]
+        passed = sum(passes(case) for case in cases)
+    assert passed >= json.loads(FLOOR.read_text())["passed"]
+
+
+def one_node(op: str, inputs: list, output: tuple[int, tuple], **attributes: object) -> onnx.ModelProto:
+    infos = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs]
+    outputs = [helper.make_tensor_value_info("y", *output)]
+    node = helper.make_node(op, [name for name, _, _ in inputs], ["y"], **attributes)
+    return helper.make_model(
+        helper.make_graph([node], "g", infos, outputs), opset_imports=[helper.make_opsetid("", 21)]
+    )
+
+
+def test_what_decides_shapes_is_bound_and_nothing_else():
+    inputs = [("x", TensorProto.FLOAT, [None, None]), ("axes", TensorProto.INT64, [1])]
+    model = one_node("ReduceSum", inputs, (TensorProto.FLOAT, None), keepdims=0)
+    assert onnx_backend.structural_names(model) == {"axes"}
+    clip = [("x", TensorProto.FLOAT, [2]), ("low", TensorProto.FLOAT, []), ("high", TensorProto.FLOAT, [])]
+    assert not onnx_backend.structural_names(one_node("Clip", clip, (TensorProto.FLOAT, [2])))
+
+
+def test_one_model_on_several_data():
+    clip = [("x", TensorProto.FLOAT, [5]), ("low", TensorProto.FLOAT, []), ("high", TensorProto.FLOAT, [])]
+    model = one_node("Clip", clip, (TensorProto.FLOAT, [5]))
+    for low, high in ((-1, 1), (-0.2, 5)):
+        feeds = [np.linspace(-2, 2, 5, dtype=np.float32), np.float32(low), np.float32(high)]
+        expected = ReferenceEvaluator(model).run(None, dict(zip(("x", "low", "high"), feeds, strict=True)))
+        np.testing.assert_array_equal(onnx_backend.run(model, feeds)[0], expected[0])
+
+
+def test_values_that_are_no_tensors_are_refused():
+    model = one_node("Identity", [("x", TensorProto.FLOAT, [1])], (TensorProto.FLOAT, [1]))
+    with pytest.raises(UserError, match="tensors are supported"):
+        onnx_backend.run(model, [[np.zeros(1, np.float32)]])
