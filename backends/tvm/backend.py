@@ -12,10 +12,12 @@ from edgec.backends.tvm.layouts import activation_storage, weight_storage
 from edgec.backends.tvm.strategies import lower_group
 from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops import ALL_OPS
+from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import DType
 from edgec.runtime.abi import Storage
 
@@ -39,6 +41,9 @@ class TvmBackend:
         return None
 
     def can_fuse(self, anchor: Node, follower: Node) -> bool:
+        if isinstance(anchor.op, Transpose) and isinstance(follower.op, Cast):
+            # An image on its way to floats: pixels are read once. What is rounded between steps stays apart.
+            return follower.inputs[0].type.dtype is DType.U8 and follower.op.dtype is DType.F32
         if not follower.op.elementwise or any(
             v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
         ):
