@@ -51,6 +51,7 @@ class Fact(enum.Enum):
     GRADIENTS = "each trainable parameter of `train` that the loss depends on has its gradient among the outputs"
     UPDATES = "each such gradient is consumed by an update; the outputs of `train` are the loss alone"
     NO_DEAD = "every node and leaf contributes to a result; inputs always stay"
+    SAVED_SHRUNK = "nothing is kept for the backward part that cheap ops can compute again from what is kept"
     CONSTANTS_SHARED = "a constant's name stands for the same data in every program"
     COMMITTED = "the node that makes a new parameter value can run behind the guard and all readers of the old one"
     FUSED = "every node belongs to exactly one group"

@@ -22,6 +22,7 @@ from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.passes.plan_memory import plan_memory
 from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
+from edgec.compiler.passes.shrink_saved import shrink_saved
 from edgec.compiler.schedule import TargetSchedules, print_schedule, verify_schedule
 from edgec.graph import verify
 from edgec.graph.ir import Module
@@ -85,6 +86,14 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPARSIFY, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
     Pass("canonicalise", Phase.SPARSIFY, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass("eliminate_dead", Phase.SPARSIFY, eliminate_dead, ensures=frozenset({Fact.NO_DEAD})),
+    Pass(
+        "shrink_saved",
+        Phase.SPARSIFY,
+        shrink_saved,
+        requires=frozenset({Fact.UPDATES, Fact.NO_DEAD}),
+        ensures=frozenset({Fact.SAVED_SHRUNK}),
+        optional=True,
+    ),
     Pass("share_constants", Phase.SPARSIFY, share_constants, ensures=frozenset({Fact.CONSTANTS_SHARED})),
 )
 

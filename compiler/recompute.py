@@ -1,0 +1,47 @@
+"""Computing values of the forward part a second time, behind the guard, so that they need not be kept until then.
+
+The copies are the same ops on the same values, hence the same bits. Each stands right before its first reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from edgec.graph.ir import Graph, Node, Value
+
+
+def forward_nodes(graph: Graph) -> set[Node]:
+    """What runs before the guard of a train program: all that the loss depends on."""
+    return graph.ancestors([graph.outputs[graph.loss]])
+
+
+def kept_values(graph: Graph, forward: set[Node]) -> list[Value]:
+    """What the forward part computes and a node behind it reads, in the order of computation."""
+    values = (value for node in graph.nodes if node in forward for value in node.outputs)
+    return [value for value in values if any(reader not in forward for reader, _ in value.uses)]
+
+
+def recompute(graph: Graph, again: Collection[Value]) -> bool:
+    """Let nodes behind the guard read copies of the values in `again`, which the forward part computes.
+
+    A copy reads copies of those operands that are in `again` too, and keeps the others alive. Values that nobody behind
+    the guard needs get no copy. Says whether there is one now.
+    """
+    forward = forward_nodes(graph)
+    chosen = set(again)
+    made: dict[Value, Value] = {}
+
+    def copy(value: Value, reader: Node) -> Value:
+        if value not in made:
+            node = value.producer
+            operands = [copy(v, reader) if v in chosen else v for v in node.inputs]
+            names = [f"{v.name}.again" for v in node.outputs]
+            copies = graph.emit(node.op, *operands, names=names, source=node.source, before=reader)
+            made.update(zip(node.outputs, copies, strict=True))
+        return made[value]
+
+    for node in [node for node in graph.nodes if node not in forward]:
+        for slot, value in enumerate(node.inputs):
+            if value in chosen:
+                graph.set_input(node, slot, copy(value, node))
+    return bool(made)
