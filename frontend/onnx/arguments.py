@@ -10,6 +10,8 @@ import numpy as np
 
 from edgec.frontend.onnx.model import Node, Unsupported
 
+MAX_AXES = 32
+
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
 
@@ -62,6 +64,8 @@ def squeezed(shape: Shape, axes: Sequence[int] | None) -> Shape:
 
 def unsqueezed(shape: Shape, axes: Sequence[int]) -> Shape:
     """`shape` with extents of 1 at `axes` of the result."""
+    if len(axes) > MAX_AXES:
+        raise Unsupported(f"adds {len(axes)} axes; up to {MAX_AXES} are supported")
     added = normal_axes(axes, len(shape) + len(axes))
     rest = iter(shape)
     return tuple(1 if axis in added else next(rest) for axis in range(len(shape) + len(axes)))

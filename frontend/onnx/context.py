@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.frontend.onnx.fold import FOLDS
-from edgec.frontend.onnx.model import Node, Opaque, Unsupported
+from edgec.frontend.onnx.model import Node, Opaque, Sparse, Unsupported
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.base import Op
 from edgec.graph.types import DType, TensorType
 
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
+MAX_RANK = 32  # of what converters put in between; numpy has 64
 MAX_FOLDED = 2**25  # elements that folding may make for one model
 MAX_EXPANDED = 50_000  # nodes that bodies of functions, branches and loops may add to one model
 
@@ -34,9 +35,27 @@ class Known:
         return not self.parameter or self.array.size == 1
 
 
-Entry = Value | Known | Opaque  # opaque: reading it is refused, with the reason
-Results = tuple[Value | Known, ...]
-Converted = Value | Known | Results  # what a converter returns
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """A sequence of tensors, whose length is always known; it exists at compile time only."""
+
+    items: tuple[Value | Known, ...]
+
+
+NOTHING = Opaque("an optional value that is empty")  # an optional value that is not empty is its element
+LOST = Opaque("the result of a node that could not be imported")
+
+Entry = Value | Known | Listed | Opaque  # opaque: reading it is refused, with the reason
+Results = tuple[Entry, ...]
+Converted = Entry | Results  # what a converter returns
+
+
+class LostError(Exception):
+    """A node reads what was lost with another one, which has been reported."""
+
+
+class ExhaustedError(Exception):
+    """The model grows beyond a bound; the text says which. Nothing behind it is looked at."""
 
 
 class Context:
@@ -59,24 +78,38 @@ class Context:
     @contextmanager
     def scope(self, names: Mapping[str, Entry]) -> Iterator[None]:
         """A scope for the names of a body: it sees those around it, and they vanish behind it."""
-        outer = self.entries
-        self.entries = outer.new_child(dict(names))
+        with self._entries(self.entries.new_child(dict(names))):
+            yield
+
+    @contextmanager
+    def call(self, names: Mapping[str, Entry]) -> Iterator[None]:
+        """A scope for the names of a function, which sees nothing else."""
+        with self._entries(ChainMap(dict(names))):
+            yield
+
+    @contextmanager
+    def _entries(self, entries: ChainMap[str, Entry]) -> Iterator[None]:
+        outer, self.entries = self.entries, entries
         try:
             yield
         finally:
             self.entries = outer
 
+    @contextmanager
+    def aside(self) -> Iterator[Graph]:
+        """A graph for what is not to become part of the program: converters emit to it meanwhile."""
+        outer = self.graph, self._leaves
+        self.graph, self._leaves = Graph("aside"), {}
+        try:
+            yield self.graph
+        finally:
+            self.graph, self._leaves = outer
+
     def count_node(self) -> None:
-        """One more node out of a body; Unsupported where unrolling does not end within reason."""
+        """One more node out of a body; ExhaustedError where unrolling does not end within reason."""
         self._expanded += 1
         if self._expanded > MAX_EXPANDED:
-            raise Unsupported(f"unrolled bodies have more than {MAX_EXPANDED} nodes")
-
-    def read(self, name: str) -> Value | Known:
-        """What a name stands for, if it can be read."""
-        if name not in self.entries:
-            raise Unsupported(f"`{name}` is not defined")
-        return self._readable(self.entries[name])
+            raise ExhaustedError(f"functions and unrolled bodies have more than {MAX_EXPANDED} nodes")
 
     # -- operands ---------------------------------------------------------------------------------------------------
 
@@ -85,9 +118,20 @@ class Context:
         return index < len(node.inputs) and bool(node.inputs[index])
 
     def entry(self, node: Node, index: int) -> Value | Known:
+        return as_tensor(self.any_entry(node, index))
+
+    def any_entry(self, node: Node, index: int) -> Entry:
+        """An input of whatever kind, for those who only hand it on."""
         if not self.has(node, index):
             raise Unsupported(f"input {index} is missing")
-        return self._readable(self.entries[node.inputs[index]])
+        return self.entries[node.inputs[index]]
+
+    def listed(self, node: Node, index: int) -> tuple[Value | Known, ...]:
+        """The tensors of a sequence."""
+        entry = self.any_entry(node, index)
+        if not isinstance(entry, Listed):
+            raise Unsupported(f"input {index} is not a sequence")
+        return entry.items
 
     def type(self, node: Node, index: int) -> TensorType:
         """The type of an input, without making a leaf of it."""
@@ -98,8 +142,11 @@ class Context:
 
     def value(self, node: Node, index: int) -> Value:
         """An input as a tensor of the graph: a known one becomes a parameter or a constant."""
-        entry = self.entry(node, index)
-        return entry if isinstance(entry, Value) else self._leaf(entry, node.inputs[index], entry.parameter)
+        return self.tensor(self.entry(node, index), node.inputs[index])
+
+    def tensor(self, entry: Value | Known, name: str) -> Value:
+        """An entry as a tensor of the graph; a constant is called `name`."""
+        return entry if isinstance(entry, Value) else self._leaf(entry, name, entry.parameter)
 
     def factor(self, node: Node, index: int, shape: tuple[int, ...]) -> Value:
         """An operand of an elementwise op with a result of `shape`; one element for a whole sample is a constant."""
@@ -137,6 +184,8 @@ class Context:
         value = self.graph.emit1(op, *inputs, name=self._free_name(f"{node.outputs[0]}.{op.name}"), source=node.label)
         if value.type.size > MAX_ELEMENTS:
             raise Unsupported(f"the result {value.type} has more than {MAX_ELEMENTS} elements")
+        if value.type.rank > MAX_RANK:
+            raise Unsupported(f"the result has {value.type.rank} axes; up to {MAX_RANK} are supported")
         return value
 
     def number(self, node: Node, number: float, like: Value) -> Value:
@@ -158,25 +207,39 @@ class Context:
 
     def fold(self, node: Node) -> tuple[Known, ...] | None:
         """The results of a node that can be evaluated at compile time; None if it cannot."""
-        given = [self._readable(self.entries[name]) if name else None for name in node.inputs]
-        if node.op not in FOLDS or not all(e is None or isinstance(e, Known) and e.foldable for e in given):
+        if node.op not in FOLDS or not self.all_known(node):
             return None
-        arrays = [None if entry is None else entry.array for entry in given]
-        results, cost = FOLDS[node.op].run(node, arrays, MAX_FOLDED - self._folded)
-        self._folded += cost
+        arrays = [self.entries[name].array if name else None for name in node.inputs]
+        results, cost = FOLDS[node.op].run(node, arrays, self.foldable_elements)
+        self.count_folded(cost)
         return tuple(Known(array) for array in results)
+
+    def all_known(self, node: Node) -> bool:
+        """Whether a constant may stand for what the node computes."""
+        entries = [self.entries[name] for name in node.inputs if name]
+        return all(isinstance(entry, Known) and entry.foldable for entry in entries)
+
+    @property
+    def foldable_elements(self) -> int:
+        """How many more may be made at compile time."""
+        return MAX_FOLDED - self._folded
+
+    def count_folded(self, elements: int) -> None:
+        self._folded += elements
+
+    def dense(self, sparse: Sparse) -> Known:
+        """A sparse tensor as a constant; training would fill its gaps."""
+        size = math.prod(sparse.shape)
+        if size > self.foldable_elements:
+            raise Unsupported(f"a sparse tensor of {size} elements is too large")
+        self.count_folded(size)
+        return Known(sparse.dense())
 
     def result(self, name: str) -> Value:
         """The value of a model output."""
-        entry = self._readable(self.entries[name])
-        return entry if isinstance(entry, Value) else self._leaf(entry, name, entry.parameter)
+        return self.tensor(as_tensor(self.entries[name]), name)
 
     # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _readable(self, entry: Entry) -> Value | Known:
-        if isinstance(entry, Opaque):
-            raise Unsupported(f"reads {entry.what}")
-        return entry
 
     def _leaf(self, known: Known, name: str, parameter: str) -> Value:
         if known in self._leaves:
@@ -201,12 +264,21 @@ class Context:
                 return name
 
 
-def initializer(name: str, array: np.ndarray | Opaque) -> Known | Opaque:
-    """The entry of a model's initializer."""
-    if isinstance(array, Opaque):
-        return array
+def initializer(name: str, array: np.ndarray) -> Known:
+    """The entry of a dense initializer of the model."""
     is_float = array.dtype.kind == "f" or array.dtype == DType.BF16.numpy
     return Known(array, name if is_float else "")
+
+
+def as_tensor(entry: Entry) -> Value | Known:
+    """The entry if it can be read as a tensor; LostError, Unsupported."""
+    if entry is LOST:
+        raise LostError
+    if isinstance(entry, Listed):
+        raise Unsupported("reads a sequence where a tensor is needed")
+    if isinstance(entry, Opaque):
+        raise Unsupported(f"reads {entry.what}")
+    return entry
 
 
 def _dtype(array: np.ndarray) -> DType:

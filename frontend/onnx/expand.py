@@ -19,8 +19,7 @@ from edgec.graph.types import TensorType
 
 def is_function(node: Node) -> bool:
     """Whether the standard defines the node's operator by others."""
-    # A damaged name comes out of protobuf as bytes.
-    if not isinstance(node.op, str) or not defs.has(node.op, node.domain):
+    if not defs.has(node.op, node.domain):
         return False
     try:
         schema = defs.get_schema(node.op, node.opset, node.domain)

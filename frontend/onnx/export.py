@@ -14,7 +14,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
 from edgec.frontend.onnx.model import Opaque
-from edgec.frontend.onnx.reader import MAX_PROTOBUF, Source, folder_of, label_of, model_tensors, read_proto
+from edgec.frontend.onnx.reader import MAX_PROTOBUF, Source, label_of, model_tensors, path_of, read_proto
 from edgec.frontend.onnx.tensors import (
     ExternalData,
     numpy_dtype,
@@ -46,7 +46,7 @@ def export_onnx(source: Source, values: Mapping[str, np.ndarray], path: str | Pa
         _check(name, value, tensors, where)
     new = {id(tensors[name]): value for name, value in values.items()}  # one message, one object while `tensors` lives
     side = _SideFile(path.with_name(f"{path.name}.data"))
-    external = ExternalData(folder_of(source))
+    external = ExternalData(path_of(source))
     for tensor in _tensors(model.graph):
         value = new.get(id(tensor))
         if tensor.data_location == TensorProto.EXTERNAL:

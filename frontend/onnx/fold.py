@@ -22,7 +22,7 @@ from edgec.frontend.onnx.arguments import (
     squeezed,
     unsqueezed,
 )
-from edgec.frontend.onnx.model import Node, Opaque, Unsupported
+from edgec.frontend.onnx.model import Node, Opaque, Sparse, Unsupported
 from edgec.frontend.onnx.tensors import numpy_dtype
 
 Arrays = Sequence[np.ndarray | None]  # None: an optional input that is absent
@@ -72,6 +72,11 @@ def _axes(node: Node, arrays: Arrays, index: int = 1) -> tuple[int, ...] | None:
 
 def _inputs(node: Node, arrays: Arrays) -> int:
     return sum(array.size for array in arrays if array is not None)
+
+
+def _constant_elements(node: Node, arrays: Arrays) -> int:
+    sparse = node.attributes.get("sparse_value")
+    return math.prod(sparse.shape) if isinstance(sparse, Sparse) else 0
 
 
 def _stretched(node: Node, arrays: Arrays) -> int:
@@ -132,6 +137,9 @@ def _constant(node: Node, arrays: Arrays) -> Result:
             if isinstance(value, Opaque):
                 raise Unsupported(f"the constant is {value.what}")
             return np.asarray(value, dtype)
+    sparse = node.attributes.get("sparse_value")
+    if isinstance(sparse, Sparse):
+        return sparse.dense()
     raise Unsupported("the constant is not a dense tensor of numbers")
 
 
@@ -263,6 +271,21 @@ def _nonzero(node: Node, arrays: Arrays) -> Result:
     return np.array(np.nonzero(arrays[0]), np.int64)
 
 
+def _unique(node: Node, arrays: Arrays) -> Result:
+    x, axis = arrays[0], node.get_int("axis") if "axis" in node.attributes else None
+    values, first, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
+    if not node.get_int("sorted", 1):
+        order = np.argsort(first)
+        values = np.take(values, order, axis=axis or 0)
+        inverse, first, counts = np.argsort(order)[inverse], first[order], counts[order]
+    return values, *(np.asarray(array, np.int64).reshape(-1) for array in (first, inverse, counts))
+
+
+def _compress(node: Node, arrays: Arrays) -> Result:
+    axis = node.get_int("axis") if "axis" in node.attributes else None
+    return np.compress(arrays[1], arrays[0], axis=axis)
+
+
 def _identity(node: Node, arrays: Arrays) -> Result:
     return arrays[0]
 
@@ -276,7 +299,6 @@ def _table(
 FOLDS: dict[str, Fold] = {
     **_table(
         {
-            "Constant": _constant,
             "Identity": _identity,
             "Cast": _cast,
             "CastLike": _cast_like,
@@ -335,6 +357,9 @@ FOLDS: dict[str, Fold] = {
         },
         _reduced_elements,
     ),
+    "Constant": Fold(_constant, _constant_elements),
+    "Unique": Fold(_unique, _inputs),
+    "Compress": Fold(_compress, _inputs),
     "NonZero": Fold(_nonzero, _nonzero_elements),
     "ConstantOfShape": Fold(_constant_of_shape, _shape_input),
     "Range": Fold(_range, _range_elements),

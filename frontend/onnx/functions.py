@@ -1,54 +1,48 @@
-"""What a model would grow to if its functions were inlined: known before anything is inlined.
-
-A file of a kilobyte can hold functions that call one another twice each, or themselves; the inliner would run until the
-memory or the stack is gone.
-"""
+"""Calls of functions that a model defines itself: their bodies, with the attributes and absent inputs of a call."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from itertools import zip_longest
 
-from onnx import FunctionProto, ModelProto, NodeProto
-
-from edgec.graph.errors import UserError
-
-MAX_NODES = 1_000_000
-MAX_DEPTH = 50
-
-_Key = tuple[str, str, str]
+from edgec.frontend.onnx.model import Attribute, Body, Function, Node, Reference, Unsupported
 
 
-def check_functions(model: ModelProto, where: str) -> bool:
-    """Whether the model calls functions of its own; UserError E0103 if they are recursive, too deep or too large."""
-    bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
-    sizes: dict[_Key, int] = {}
+def called(function: Function, node: Node) -> Body:
+    """What a call of `function` stands for. Its inputs are the formal ones; those that the call leaves out are gone.
 
-    def size(key: _Key, callers: tuple[_Key, ...]) -> int:
-        if key in callers or len(callers) > MAX_DEPTH:
-            kind = "recursive" if key in callers else "nested too deeply"
-            raise UserError("E0103", f"function `{key[1]}` is {kind}", where=where)
-        if key not in sizes:
-            sizes[key] = total(bodies[key], (*callers, key))
-        return sizes[key]
-
-    def total(graph: FunctionProto | Iterable[NodeProto], callers: tuple[_Key, ...]) -> int:
-        nodes = graph.node if isinstance(graph, FunctionProto) else graph
-        count = 0
-        for node in _all_nodes(nodes):
-            key = (node.domain, node.op_type, node.overload)
-            count += size(key, callers) if key in bodies else 1
-            if count > MAX_NODES:
-                raise UserError("E0103", f"the model has more than {MAX_NODES} nodes", where=where)
-        return count
-
-    total(model.graph.node, ())
-    return bool(sizes)
+    onnx's own inliner forgets the defaults of attributes and functions with an operator set of their own.
+    """
+    formal = function.body.inputs
+    if len(node.inputs) > len(formal) or len(node.outputs) > len(function.body.outputs):
+        counts, taken = (len(node.inputs), len(node.outputs)), (len(formal), len(function.body.outputs))
+        raise Unsupported("{} inputs and {} outputs are given; the function has {} and {}".format(*counts, *taken))
+    given = {name: value for name, value in function.defaults.items() if value is not None}
+    given |= {name: value for name, value in node.attributes.items() if name in function.defaults}
+    absent = {name for name, actual in zip_longest(formal, node.inputs) if not actual}
+    return _bound(function.body, given, absent)
 
 
-def _all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes, and those of the subgraphs in their attributes."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _all_nodes(graph.node)
+def _bound(body: Body, given: Mapping[str, Attribute], absent: Collection[str]) -> Body:
+    nodes = tuple(
+        replace(
+            node,
+            inputs=tuple("" if name in absent else name for name in node.inputs),
+            attributes={
+                name: _bound(value, given, absent) if isinstance(value, Body) else value
+                for name, value in _attributes(node, given).items()
+            },
+        )
+        for node in body.nodes
+    )
+    return replace(body, inputs=tuple(name for name in body.inputs if name not in absent), nodes=nodes)
+
+
+def _attributes(node: Node, given: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    """With the references filled in; one to an attribute that has no value is as if it were not there."""
+    return {
+        name: given[value.name] if isinstance(value, Reference) else value
+        for name, value in node.attributes.items()
+        if not isinstance(value, Reference) or value.name in given
+    }

@@ -6,15 +6,32 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgec.frontend.onnx.context import MAX_ELEMENTS, Context, Entry, Known, Results, initializer
+import numpy as np
+
+from edgec.frontend.onnx.context import (
+    LOST,
+    MAX_ELEMENTS,
+    Context,
+    Entry,
+    ExhaustedError,
+    Known,
+    LostError,
+    Results,
+    initializer,
+)
+from edgec.frontend.onnx.evaluate import evaluated
 from edgec.frontend.onnx.expand import function_body, is_function
-from edgec.frontend.onnx.model import Body, Model, Node, Opaque, Unsupported
+from edgec.frontend.onnx.functions import called
+from edgec.frontend.onnx.model import Body, Function, Model, Node, Opaque, Sparse, Unsupported
 from edgec.frontend.onnx.ops import CONTROL_FLOW, CONVERTERS, data_dependent, refusal
-from edgec.frontend.onnx.reader import Source, read_model
+from edgec.frontend.onnx.reader import NEWEST_OPSET, Source, read_model
 from edgec.frontend.onnx.shapes import Shape, bind_shapes
+from edgec.frontend.onnx.upgrade import OLDEST_OPSET
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Role, Value
 from edgec.graph.types import TensorType
+
+MAX_DEPTH = 50  # of functions and bodies inside one another
 
 
 def read_onnx(source: Source, *, shapes: Mapping[str, Shape] | None = None, batch: int | None = None) -> Module:
@@ -34,11 +51,13 @@ def read_onnx(source: Source, *, shapes: Mapping[str, Shape] | None = None, batc
 @dataclass(frozen=True)
 class _Problem:
     node: Node
+    outer: tuple[Node, ...]  # those whose bodies it stands in
     code: str
     reason: str
 
     def __str__(self) -> str:
-        return f"  `{self.node.label}` ({self.node.op}, opset {self.node.opset}): {self.reason}"
+        inside = f" in `{self.outer[-1].label}` ({self.outer[-1].op})" if self.outer else ""
+        return f"  `{self.node.label}` ({self.node.op}, opset {self.node.opset}){inside}: {self.reason}"
 
 
 class _Importer:
@@ -48,8 +67,8 @@ class _Importer:
         self.graph = Graph("infer")
         names = {name for node in model.nodes for name in (*node.inputs, *node.outputs)}
         self.ctx = Context(self.graph, names.union(model.initializers, shapes))
-        self.problems: list[_Problem] = []
-        self.lost: set[str] = set()  # outputs of nodes that failed: what reads them is not judged
+        self.path: list[Node] = []  # the nodes being imported, each inside a body of the one before it
+        self.problems: dict[str, _Problem] = {}  # by their text: a loop meets each of its own many times
         for item in model.inputs:
             if math.prod(shapes[item.name]) > MAX_ELEMENTS:
                 message = f"input {item} would have more than {MAX_ELEMENTS} elements"
@@ -58,11 +77,15 @@ class _Importer:
             self.ctx.entries[item.name] = leaf
 
     def run(self) -> Graph:
-        for node in self.nodes:
-            self._load_inputs(node)
-            self._import(node)
+        try:
+            for node in self.nodes:
+                for name in sorted(node.reads):
+                    self._load(name, f"node `{node.label}`")
+                self._import(node)
+        except ExhaustedError as error:
+            self._note(_Problem(self.path[0], (), "E0103", str(error)))
         if self.problems:
-            raise _listed(self.problems, self.model.label)
+            raise _listed(list(self.problems.values()), self.model.label)
         for name in self.model.outputs:
             self._load(name, f"output `{name}`")
             try:
@@ -72,11 +95,6 @@ class _Importer:
         _remove_dead(self.graph)
         return self.graph
 
-    def _load_inputs(self, node: Node) -> None:
-        for name in sorted(node.reads, key=str):  # damaged names are bytes
-            if name not in self.lost:
-                self._load(name, f"node `{node.label}`")
-
     def _load(self, name: str, reader: str) -> None:
         """Make sure that `name` has an entry: initializers get theirs when they are first read."""
         if name in self.ctx.entries:
@@ -84,33 +102,58 @@ class _Importer:
         if name not in self.model.initializers:
             message = f"{reader} reads `{name}`, which nothing before it defines"
             raise UserError("E0102", message, where=self.model.label)
-        self.ctx.entries[name] = initializer(name, self.model.initializers[name])
+        self.ctx.entries[name] = self._initializer(name, self.model.initializers[name])
+
+    def _initializer(self, name: str, array: np.ndarray | Sparse | Opaque) -> Entry:
+        if isinstance(array, Sparse):
+            try:
+                return self.ctx.dense(array)
+            except Unsupported as error:
+                return Opaque(str(error))
+        return array if isinstance(array, Opaque) else initializer(name, array)
 
     def _import(self, node: Node) -> None:
+        """Give the node's results their entries, LOST ones where it cannot be imported."""
         for name in node.outputs:
-            if name in self.ctx.entries or name in self.lost:
-                raise UserError("E0102", f"`{name}` is defined twice", where=f"{self.model.label}: node `{node.label}`")
-        if refusal(node) is None and not self.lost.isdisjoint(node.reads):
-            self.lost.update(node.outputs)
-            return
+            if name and name in self.ctx.entries.maps[0]:
+                where = f"{self.model.label}: node `{node.label}`"
+                raise UserError("E0102", f"`{name}` is defined twice", where=where)
+        outer = tuple(self.path)
+        self.path.append(node)
         try:
             self._convert_and_bind(node)
-            return
+        except LostError:
+            self._lose(node)
         except Unsupported as error:
-            self.problems.append(_Problem(node, "E0103", str(error)))
+            self._note(_Problem(node, outer, "E0103", str(error)))
+            self._lose(node)
         except UserError as error:
+            if error.code == "E0102":
+                raise
             reason = error.message if error.hint is None else f"{error.message} ({error.hint})"
-            self.problems.append(_Problem(node, error.code, reason))
-        self.lost.update(node.outputs)
+            self._note(_Problem(node, outer, error.code, reason))
+            self._lose(node)
+        self.path.pop()
+
+    def _note(self, problem: _Problem) -> None:
+        self.problems.setdefault(str(problem), problem)
+
+    def _lose(self, node: Node) -> None:
+        self.ctx.entries.update((name, LOST) for name in node.outputs if name)
 
     def _convert_and_bind(self, node: Node) -> None:
         made = len(self.graph.nodes)
         self._bind(node, self._convert(node), {v for n in self.graph.nodes[made:] for v in n.outputs})
 
     def _convert(self, node: Node) -> Results:
-        reason = refusal(node)
+        function = self.model.functions.get(node.function)
+        reason = None if function is not None else refusal(node)
         if reason is not None:
             raise Unsupported(reason)
+        if any(self.ctx.entries[name] is LOST for name in node.reads):
+            raise LostError
+        if function is not None:
+            return self._call(node, function)
         if not node.domain:
             folded = self.ctx.fold(node)
             if folded is not None:
@@ -118,28 +161,51 @@ class _Importer:
             if node.op in CONTROL_FLOW:
                 return CONTROL_FLOW[node.op](self.ctx, node, self._run_body)
             if node.op in CONVERTERS:
-                converted = CONVERTERS[node.op](self.ctx, node)
-                return converted if isinstance(converted, tuple) else (converted,)
+                return evaluated(self.ctx, node, CONVERTERS[node.op])
         if is_function(node):
             types = [self.ctx.type(node, i) if name else None for i, name in enumerate(node.inputs)]
             return self._run_body(function_body(node, types), {})
+        for index, name in enumerate(node.inputs):
+            if name:
+                self.ctx.entry(node, index)
         raise Unsupported(data_dependent(node) or "supported only on values that are known at compile time")
+
+    def _call(self, node: Node, function: Function) -> Results:
+        """The results of a function of the model's own."""
+        if any(outer.function == node.function for outer in self.path[:-1]):
+            raise Unsupported("the function calls itself")
+        if not OLDEST_OPSET <= function.opset <= NEWEST_OPSET:
+            known = f"{OLDEST_OPSET} to {NEWEST_OPSET}"
+            raise Unsupported(f"the function has opset {function.opset}; in functions edgec imports {known}")
+        body = called(function, node)
+        given = [self.ctx.entries[name] for name in node.inputs if name]
+        with self.ctx.call(dict(zip(body.inputs, given, strict=True))):
+            return self._results(body)
 
     def _run_body(self, body: Body, given: Mapping[str, Entry]) -> Results:
         """Import the nodes of a body in a scope of its own, its inputs standing for `given`; its outputs."""
         with self.ctx.scope(given):
             for name, array in body.initializers.items():
-                self.ctx.entries[name] = array if isinstance(array, Opaque) else Known(array)
-            for node in needed(body.nodes, body.outputs):
-                self.ctx.count_node()
-                for name in node.reads:
-                    if name not in self.ctx.entries:
-                        raise Unsupported(f"`{node.label}` inside it reads `{name}`, which nothing before it defines")
-                try:
-                    self._convert_and_bind(node)
-                except Unsupported as error:
-                    raise Unsupported(f"`{node.op}` inside it: {error}") from None
-            return tuple(self.ctx.read(name) for name in body.outputs)
+                known = isinstance(array, np.ndarray)
+                self.ctx.entries[name] = Known(array) if known else self._initializer(name, array)
+            return self._results(body)
+
+    def _results(self, body: Body) -> Results:
+        if len(self.path) > MAX_DEPTH:
+            raise Unsupported(f"functions and bodies are nested more than {MAX_DEPTH} deep")
+        for node in needed(body.nodes, body.outputs):
+            self.ctx.count_node()
+            for name in sorted(node.reads):
+                self._check_defined(name, f"node `{node.label}`")
+            self._import(node)
+        for name in body.outputs:
+            self._check_defined(name, f"output `{name}`")
+        return tuple(self.ctx.entries[name] for name in body.outputs)
+
+    def _check_defined(self, name: str, reader: str) -> None:
+        if name not in self.ctx.entries:
+            where = f"{self.model.label}: inside node `{self.path[-1].label}`"
+            raise UserError("E0102", f"{reader} reads `{name}`, which nothing before it defines", where=where)
 
     def _bind(self, node: Node, results: Results, made: set[Value]) -> None:
         """Give the results their names. Values `made` for this node take them, an alias keeps the one it has."""

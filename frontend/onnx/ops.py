@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from onnx import defs
+
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.expand import is_function
 from edgec.frontend.onnx.fold import FOLDS
@@ -24,6 +26,7 @@ from edgec.frontend.onnx.ops_recurrent import RECURRENT
 from edgec.frontend.onnx.ops_reduce import REDUCTIONS
 from edgec.frontend.onnx.ops_resize import RESIZES
 from edgec.frontend.onnx.ops_select import SELECTIONS
+from edgec.frontend.onnx.ops_sequence import SEQUENCES
 from edgec.frontend.onnx.ops_signal import SIGNALS
 
 CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
@@ -43,6 +46,7 @@ CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
     **SELECTIONS,
     **RECURRENT,
     **EINSUM,
+    **SEQUENCES,
 }
 
 _DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
@@ -53,11 +57,31 @@ def refusal(node: Node) -> str | None:
     """Why no node of this kind can be imported, whatever its inputs are; None if it depends on them."""
     if node.domain and not is_function(node):
         return f"the operator belongs to the domain `{node.domain}`"
+    reason = _too_many(node)
+    if reason is not None:
+        return reason
     if node.op in CONVERTERS or node.op in FOLDS or node.op in CONTROL_FLOW or is_function(node):
         return None
     if node.op in _RANDOM:
         return "random numbers at run time"
     return data_dependent(node) or "the operator has no equivalent"
+
+
+def _too_many(node: Node) -> str | None:
+    """What is given beyond the operands and results that the standard knows; converters ask for those they need."""
+    if not defs.has(node.op, node.domain):
+        return None
+    try:
+        schema = defs.get_schema(node.op, node.opset, node.domain)
+    except defs.SchemaError:  # newer than the model's opset
+        return None
+    for what, count, limit in (
+        ("inputs", len(node.inputs), schema.max_input),
+        ("outputs", len(node.outputs), schema.max_output),
+    ):
+        if count > limit:
+            return f"has {count} {what}; the standard gives it at most {limit}"
+    return None
 
 
 def data_dependent(node: Node) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axis
-from edgec.frontend.onnx.context import Context, Entry, Known, Results
+from edgec.frontend.onnx.context import Context, Entry, Known, Listed, Results, as_tensor
 from edgec.frontend.onnx.model import Body, Node, Unsupported
 from edgec.frontend.onnx.ops_movement import joined
 from edgec.graph.ir import Value
@@ -31,7 +31,7 @@ def _loop(ctx: Context, node: Node, run: RunBody) -> Results:
     body = node.get_body("body")
     trips = _trips(ctx.known(node, 0, "the trip count")) if ctx.has(node, 0) else None
     going = ctx.entry(node, 1) if ctx.has(node, 1) else Known(np.array(True))
-    carried = [ctx.entry(node, index) for index in range(2, len(node.inputs))]
+    carried = [ctx.any_entry(node, index) for index in range(2, len(node.inputs))]
     if len(body.inputs) != 2 + len(carried) or len(body.outputs) < 1 + len(carried):
         raise Unsupported("the body does not fit the carried values")
     rows: list[Results] = []
@@ -91,6 +91,7 @@ def _trips(count: np.ndarray) -> int:
 
 
 def _is_true(condition: Entry) -> bool:
+    condition = as_tensor(condition)
     if not isinstance(condition, Known) or condition.array.size != 1:
         raise Unsupported("the condition is computed from the model's inputs; it must be known at compile time")
     return bool(condition.array.reshape(()))
@@ -109,18 +110,39 @@ def _taken(ctx: Context, node: Node, x: Value, axis: int, position: int) -> Valu
     return ctx.emit(node, Reshape(x.type.shape[:axis] + x.type.shape[axis + 1 :]), part)
 
 
-def _joined(ctx: Context, node: Node, parts: tuple[Value | Known, ...], axis: int, *, reverse: bool) -> Value | Known:
+def _sequence_map(ctx: Context, node: Node, run: RunBody) -> Results:
+    """The body for every item of a sequence; other inputs are sequences of the same length, or tensors for all."""
+    body, items = node.get_body("body"), ctx.listed(node, 0)
+    others = [ctx.any_entry(node, index) for index in range(1, len(node.inputs))]
+    if len(body.inputs) != len(node.inputs):
+        raise Unsupported("the body does not fit the inputs")
+    if any(isinstance(other, Listed) and len(other.items) != len(items) for other in others):
+        raise Unsupported("the sequences have different lengths")
+    rows = []
+    for step, item in enumerate(items):
+        given = [other.items[step] if isinstance(other, Listed) else other for other in others]
+        rows.append(run(body, dict(zip(body.inputs, (item, *given), strict=True))))
+    columns = zip(*rows, strict=True) if rows else [()] * len(body.outputs)
+    return tuple(Listed(tuple(map(as_tensor, column))) for column in columns)
+
+
+def _joined(ctx: Context, node: Node, given: tuple[Entry, ...], axis: int, *, reverse: bool) -> Value | Known:
     """What the steps gave, one after the other along a new axis."""
-    parts = parts[::-1] if reverse else parts
+    parts = [as_tensor(entry) for entry in (given[::-1] if reverse else given)]
     if all(isinstance(part, Known) for part in parts):
         if len({part.array.shape for part in parts}) != 1:
             raise Unsupported("the steps give different shapes")
         return Known(np.stack([part.array for part in parts], normal_axis(axis, parts[0].array.ndim + 1)))
-    values = [ctx.constant(node, part.array) if isinstance(part, Known) else part for part in parts]
+    values = [ctx.tensor(part, f"{node.outputs[0]}.{step}") for step, part in enumerate(parts)]
     shape = values[0].type.shape
     axis = normal_axis(axis, len(shape) + 1)
     rows = [ctx.emit(node, Reshape((*shape[:axis], 1, *shape[axis:])), value) for value in values]
     return joined(ctx, node, rows, axis)
 
 
-CONTROL_FLOW: dict[str, Callable[[Context, Node, RunBody], Results]] = {"If": _if, "Loop": _loop, "Scan": _scan}
+CONTROL_FLOW: dict[str, Callable[[Context, Node, RunBody], Results]] = {
+    "If": _if,
+    "Loop": _loop,
+    "Scan": _scan,
+    "SequenceMap": _sequence_map,
+}

@@ -140,7 +140,7 @@ def _selu(ctx: Context, node: Node) -> Converted:
 
 
 def _identity(ctx: Context, node: Node) -> Converted:
-    return ctx.entry(node, 0)
+    return ctx.any_entry(node, 0)
 
 
 def _dropout(ctx: Context, node: Node) -> Converted:

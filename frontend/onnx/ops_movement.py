@@ -20,6 +20,7 @@ from edgec.frontend.onnx.arguments import (
 from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded, pick
+from edgec.frontend.onnx.upgrade import ALIGN
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
@@ -34,11 +35,11 @@ _MAX_RUNS = 16  # slices that a gather may become
 _MAX_JOINED = 16  # operands of one concatenation: a kernel's arguments are limited
 
 
-def _to_shape(ctx: Context, node: Node, shape: tuple[int, ...]) -> Converted:
-    """Input 0 under another shape; itself if it has that shape already."""
-    if ctx.type(node, 0).shape == shape:
-        return ctx.entry(node, 0)
-    return ctx.emit(node, Reshape(shape), ctx.value(node, 0))
+def _to_shape(ctx: Context, node: Node, shape: tuple[int, ...], index: int = 0) -> Converted:
+    """An input under another shape; itself if it has that shape already."""
+    if ctx.type(node, index).shape == shape:
+        return ctx.entry(node, index)
+    return ctx.emit(node, Reshape(shape), ctx.value(node, index))
 
 
 def _optional_ints(ctx: Context, node: Node, index: int, name: str) -> tuple[int, ...] | None:
@@ -67,6 +68,15 @@ def _squeeze(ctx: Context, node: Node) -> Converted:
 
 def _unsqueeze(ctx: Context, node: Node) -> Converted:
     return _to_shape(ctx, node, unsqueezed(ctx.type(node, 0).shape, _optional_ints(ctx, node, 1, "axes") or ()))
+
+
+def _align(ctx: Context, node: Node) -> Converted:
+    """Input 1 with as many extents of 1 behind its own that its first axis meets `axis` of input 0."""
+    rank, shape = ctx.type(node, 0).rank, ctx.type(node, 1).shape
+    axis = normal_axis(node.get_int("axis"), rank)
+    if axis + len(shape) > rank:
+        raise Unsupported(f"aligns {list(shape)} with axis {axis} of {rank}")
+    return _to_shape(ctx, node, (*shape, *(1,) * (rank - axis - len(shape))), 1)
 
 
 def _transpose(ctx: Context, node: Node) -> Converted:
@@ -117,13 +127,18 @@ def _split(ctx: Context, node: Node) -> Converted:
     x = ctx.value(node, 0)
     axis = normal_axis(node.get_int("axis", 0), x.type.rank)
     sizes = split_sizes(x.type.shape[axis], len(node.outputs), _optional_ints(ctx, node, 1, "split"))
+    return tuple(pieces(ctx, node, x, axis, sizes))
+
+
+def pieces(ctx: Context, node: Node, x: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
+    """`x` cut along `axis` into parts of `sizes`, whose sum is its extent."""
     parts, start = [], 0
     for size in sizes:
         ranges = [range(extent) for extent in x.type.shape]
         ranges[axis] = range(start, start + size)
         parts.append(_taken(ctx, node, x, ranges))
         start += size
-    return tuple(parts)
+    return parts
 
 
 def _gather(ctx: Context, node: Node) -> Converted:
@@ -289,6 +304,7 @@ MOVEMENTS = {
     "Flatten": _flatten,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
+    ALIGN: _align,
     "Transpose": _transpose,
     "Concat": _concat,
     "Slice": _slice,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edgec.frontend.onnx.arguments import Pair, Windows, read_sliding, read_windows
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
@@ -168,10 +170,17 @@ def _matmul(ctx: Context, node: Node) -> Converted:
 def _batch_norm(ctx: Context, node: Node) -> Converted:
     # Up to opset 13 the extra outputs meant training; from 14 on an attribute says so.
     training = node.get_int("training_mode", 0) if node.opset >= 14 else any(node.outputs[1:])
-    if training or node.get_int("spatial", 1) != 1:
+    if training:
         raise Unsupported("batch normalisation in training mode; export the model for inference")
     op = BatchNorm(node.get_float("epsilon", 1e-5))
-    return ctx.emit(node, op, *(ctx.value(node, index) for index in range(5)))
+    x, *statistics = (ctx.value(node, index) for index in range(5))
+    if node.opset >= 9 or node.get_int("spatial", 1):
+        return ctx.emit(node, op, x, *statistics)
+    # Up to opset 8 each place could have statistics of its own: a channel for each.
+    places = math.prod(x.type.shape[1:])
+    flat = [ctx.emit(node, Reshape((places,)), value) for value in statistics]
+    y = ctx.emit(node, op, ctx.emit(node, Reshape((*x.type.shape[:1], places)), x), *flat)
+    return ctx.emit(node, Reshape(x.type.shape), y)
 
 
 LAYERS = {

@@ -57,7 +57,10 @@ def _resize(ctx: Context, node: Node) -> Converted:
 def _upsample(ctx: Context, node: Node) -> Converted:
     """The same with coordinates that start at 0 and nearest ones that are rounded down."""
     x = ctx.value(node, 0)
-    scales = ctx.known(node, 1, "the list of scales").reshape(-1)
+    if node.opset < 9:
+        scales = np.array(node.get_floats("scales"))
+    else:
+        scales = ctx.known(node, 1, "the list of scales").reshape(-1)
     mode = node.get_str("mode", "nearest")
     if len(scales) != x.type.rank or min(scales, default=1) < 1 or not np.isfinite(scales).all():
         raise Unsupported(f"scales {scales.tolist()} do not fit rank {x.type.rank}")

@@ -6,37 +6,58 @@ With `tensors.py` and `functions.py` the only code of edgec that knows the proto
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
-from onnx.inliner import inline_local_functions
-from onnx.version_converter import convert_version
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    defs,
+)
 
-from edgec.frontend.onnx.functions import check_functions
-from edgec.frontend.onnx.model import Attribute, Body, Dim, Input, Model, Node, Opaque
-from edgec.frontend.onnx.tensors import FLOATS, ExternalData, numpy_dtype, read_tensor
+from edgec.frontend.onnx.model import (
+    Attribute,
+    Body,
+    Dim,
+    Function,
+    FunctionKey,
+    Input,
+    Model,
+    Node,
+    Opaque,
+    Reference,
+    in_order,
+)
+from edgec.frontend.onnx.tensors import FLOATS, ExternalData, numpy_dtype, read_sparse, read_tensor
+from edgec.frontend.onnx.upgrade import OLDEST_OPSET, upgraded
 from edgec.graph.errors import UserError
 from edgec.graph.types import DType
 
 Source = str | Path | bytes | ModelProto
 
-OLDEST_OPSET = 7  # numpy broadcasting came with it; onnx itself brings older models there
 NEWEST_OPSET = defs.onnx_opset_version()
 _NO_SYMBOLS = ("", "?", "*", "-1", "None")  # how exporters write that they do not know
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 MAX_PROTOBUF = 2**31 - 1  # bytes: the limit of the format
 
 
 def read_model(source: Source) -> Model:
     """The model as plain data.
 
-    UserError: E0101 not ONNX, E0102 truncated or damaged, E0106 unreadable, E0107 above 2 GiB, E0103 where the opset or
-    the functions are out of range.
+    UserError: E0101 not ONNX, E0102 truncated or damaged, E0106 unreadable, E0107 above 2 GiB, E0103 where the opset is
+    out of range.
     """
     label = label_of(source)
     proto = read_proto(source)
     try:
-        return _to_model(_upgraded(_inlined(proto, label), label), ExternalData(folder_of(source)), label)
+        return _to_model(upgraded(proto, label), ExternalData(path_of(source)), label)
     except UnicodeDecodeError:
         raise UserError("E0102", "a name in the model is not text", where=label) from None
     except UserError as error:
@@ -76,9 +97,9 @@ def label_of(source: Source) -> str:
     return str(source) if isinstance(source, str | Path) else "the given model"
 
 
-def folder_of(source: Source) -> Path | None:
-    """Where a model's external data lies; None if nobody knows."""
-    return Path(source).parent if isinstance(source, str | Path) else None
+def path_of(source: Source) -> Path | None:
+    """The model's file, beside which its external data lies; None if nobody knows."""
+    return Path(source) if isinstance(source, str | Path) else None
 
 
 def model_tensors(graph: GraphProto) -> dict[str, TensorProto]:
@@ -123,29 +144,8 @@ def _read_file(path: Path) -> bytes:
         raise UserError("E0106", f"the model cannot be read: {reason}", where=str(path)) from None
 
 
-def _inlined(proto: ModelProto, label: str) -> ModelProto:
-    if not proto.functions or not check_functions(proto, label):
-        return proto
-    try:
-        return inline_local_functions(proto)
-    except Exception as error:  # whatever its C++ throws: there is no common type
-        raise UserError("E0103", f"the model's functions cannot be inlined: {error}", where=label) from None
-
-
-def _upgraded(proto: ModelProto, label: str) -> ModelProto:
-    """A model of an opset before the oldest one, converted to it."""
-    opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if not 1 <= opset < OLDEST_OPSET:
-        return proto
-    try:
-        return convert_version(proto, OLDEST_OPSET)
-    except Exception as error:  # whatever its C++ throws: there is no common type
-        reason = f"the model has opset {opset}, and cannot be converted to {OLDEST_OPSET}: {error}"
-        raise UserError("E0103", reason, where=label) from None
-
-
 def _to_model(proto: ModelProto, external: ExternalData, label: str) -> Model:
-    opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
+    opsets = _opsets(proto)
     opset = opsets.get("", 0)
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise UserError(
@@ -157,20 +157,67 @@ def _to_model(proto: ModelProto, external: ExternalData, label: str) -> Model:
     graph = proto.graph
     initializers = {name: read_tensor(tensor, external) for name, tensor in model_tensors(graph).items()}
     for sparse in graph.sparse_initializer:
-        initializers[sparse.values.name] = Opaque("a sparse tensor")
+        if sparse.values.name in initializers:
+            raise UserError("E0102", f"two initializers have the name `{sparse.values.name}`")
+        initializers[sparse.values.name] = read_sparse(sparse, external)
     # Old models list initializers as inputs too: those are defaults, which nobody overrides here.
+    _names((*initializers, *(info.name for info in graph.input)))
     inputs = tuple(_to_input(info) for info in graph.input if info.name not in initializers)
     if len({item.name for item in inputs}) < len(inputs):
         raise UserError("E0102", "two inputs have the same name")
-    outputs = tuple(info.name for info in graph.output)
+    outputs = _names(info.name for info in graph.output)
     if not outputs or len(set(outputs)) < len(outputs):
         raise UserError("E0102", "two outputs have the same name" if outputs else "the model has no outputs")
-    nodes = tuple(
-        _to_node(node, opsets, external)
-        for node in graph.node
-        if not (node.op_type == "Constant" and initializers.keys() & set(node.output))
+    nodes = in_order(
+        [
+            _to_node(node, opsets, external)
+            for node in graph.node
+            if not (node.op_type == "Constant" and initializers.keys() & set(node.output))
+        ],
+        {*initializers, *(item.name for item in inputs)},
     )
-    return Model(label, opset, inputs, outputs, initializers, nodes)
+    functions = dict(_to_function(function, opsets, external) for function in proto.functions)
+    if len(functions) < len(proto.functions):
+        raise UserError("E0102", "two functions have the same name")
+    return Model(label, opset, inputs, outputs, initializers, nodes, functions)
+
+
+def _names(names: Iterable[str | bytes]) -> tuple[str, ...]:
+    """Names of values, which people will read on a terminal; UserError E0102 where that would not be good for them."""
+    checked = tuple(names)
+    for name in checked:
+        if not isinstance(name, str):  # as protobuf gives what is no UTF-8
+            raise UserError("E0102", f"the name {name[:80]!r} in the model is not text")
+        if _CONTROL.search(name):
+            raise UserError("E0102", f"the name {name[:80]!r} in the model has control characters")
+    return checked
+
+
+def _label(name: str | bytes) -> str:
+    """A name that only stands in messages."""
+    return _CONTROL.sub("?", name if isinstance(name, str) else name.decode(errors="replace"))
+
+
+def _opsets(proto: ModelProto | FunctionProto) -> dict[str, int]:
+    return {_domain(entry.domain): entry.version for entry in proto.opset_import}
+
+
+def _domain(name: str) -> str:
+    """The standard's operators have two spellings."""
+    return "" if name == "ai.onnx" else name
+
+
+def _to_function(proto: FunctionProto, opsets: dict[str, int], external: ExternalData) -> tuple[FunctionKey, Function]:
+    opsets = opsets | _opsets(proto)
+    body = Body(
+        inputs=_names(proto.input),
+        outputs=_names(proto.output),
+        initializers={},
+        nodes=in_order([_to_node(node, opsets, external) for node in proto.node], proto.input),
+    )
+    defaults: dict[str, Attribute | None] = dict.fromkeys(proto.attribute)
+    defaults |= {item.name: _to_attribute(item, opsets, external) for item in proto.attribute_proto}
+    return (_domain(proto.domain), proto.name, proto.overload), Function(opsets.get("", 0), body, defaults)
 
 
 def _to_input(info: ValueInfoProto) -> Input:
@@ -195,31 +242,35 @@ def _to_input(info: ValueInfoProto) -> Input:
 
 def to_body(graph: GraphProto, opsets: dict[str, int], external: ExternalData) -> Body:
     """A graph in an attribute, or one that only wraps nodes."""
-    return Body(
-        inputs=tuple(info.name for info in graph.input),
-        outputs=tuple(info.name for info in graph.output),
-        initializers={tensor.name: read_tensor(tensor, external) for tensor in graph.initializer},
-        nodes=tuple(_to_node(node, opsets, external) for node in graph.node),
-    )
+    inputs = _names(info.name for info in graph.input)
+    initializers = {
+        **{tensor.name: read_tensor(tensor, external) for tensor in graph.initializer},
+        **{sparse.values.name: read_sparse(sparse, external) for sparse in graph.sparse_initializer},
+    }
+    nodes = in_order([_to_node(node, opsets, external) for node in graph.node], {*inputs, *initializers})
+    return Body(inputs, _names(info.name for info in graph.output), initializers, nodes)
 
 
 def _to_node(node: NodeProto, opsets: dict[str, int], external: ExternalData) -> Node:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    inputs = list(node.input)
+    domain = _domain(node.domain)
+    inputs = list(_names(node.input))
     while inputs and not inputs[-1]:
         inputs.pop()
     return Node(
-        op=node.op_type,
+        op=_label(node.op_type),
         domain=domain,
         opset=opsets.get(domain, 0),
-        name=node.name,
+        name=_label(node.name),
         inputs=tuple(inputs),
-        outputs=tuple(node.output),
+        outputs=_names(node.output),
         attributes={attribute.name: _to_attribute(attribute, opsets, external) for attribute in node.attribute},
+        overload=node.overload,
     )
 
 
 def _to_attribute(attribute: AttributeProto, opsets: dict[str, int], external: ExternalData) -> Attribute:
+    if attribute.ref_attr_name:
+        return Reference(attribute.ref_attr_name)
     match attribute.type:
         case AttributeProto.INT:
             return attribute.i
@@ -235,6 +286,8 @@ def _to_attribute(attribute: AttributeProto, opsets: dict[str, int], external: E
             return tuple(item.decode() for item in attribute.strings)
         case AttributeProto.TENSOR:
             return read_tensor(attribute.t, external)
+        case AttributeProto.SPARSE_TENSOR:
+            return read_sparse(attribute.sparse_tensor, external)
         case AttributeProto.GRAPH:
             return to_body(attribute.g, opsets, external)
         case _:

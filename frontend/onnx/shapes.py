@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from edgec.frontend.onnx.model import Dim, Input
 from edgec.graph.errors import UserError
@@ -15,11 +15,15 @@ def bind_shapes(
 ) -> dict[str, Shape]:
     """The static shape of every input.
 
-    A symbol has one value in the whole model. `batch` is for leading dimensions that nothing else sets. UserError E0105
-    for a shape that contradicts the model or another one; E0104 names every input that stays dynamic.
+    A symbol has one value in the whole model; `shapes` may also give it by its own name, as `{"seq": (128,)}`. `batch`
+    is for leading dimensions that nothing else sets. UserError E0105 for a shape that contradicts the model or another
+    one; E0104 names every input that stays dynamic.
     """
-    given = _check_given({item.name: item for item in inputs}, shapes, where)
-    symbols = _bind_symbols(inputs, given, where)
+    free = {dim for item in inputs for dim in item.dims or () if isinstance(dim, str)} - {item.name for item in inputs}
+    named = {name: size[0] for name, size in shapes.items() if name in free and len(size) == 1 and size[0] > 0}
+    whole = {name: shape for name, shape in shapes.items() if name not in named}
+    given = _check_given({item.name: item for item in inputs}, whole, free, where)
+    symbols = _bind_symbols(inputs, given, named, where)
     if batch is not None:
         _bind_batch(inputs, given, symbols, batch, where)
     bound, open_inputs = {}, []
@@ -34,12 +38,15 @@ def bind_shapes(
     return bound
 
 
-def _check_given(inputs: Mapping[str, Input], shapes: Mapping[str, Shape], where: str) -> dict[str, list[int | None]]:
+def _check_given(
+    inputs: Mapping[str, Input], shapes: Mapping[str, Shape], symbols: Collection[str], where: str
+) -> dict[str, list[int | None]]:
     """The shapes of the user, each checked against its own input."""
     for name, shape in shapes.items():
         if name not in inputs:
-            names = ", ".join(f"`{known}`" for known in inputs) or "none"
-            raise UserError("E0105", f"the model has no input `{name}`", where=where, hint=f"its inputs: {names}")
+            dimensions = f"; its dimensions: {_quoted(sorted(symbols))}" if symbols else ""
+            hint = f"its inputs: {_quoted(inputs)}{dimensions}"
+            raise UserError("E0105", f"the model has no input `{name}`", where=where, hint=hint)
         if any(not isinstance(size, int) or size < 1 for size in shape):
             raise UserError("E0105", f"the shape {_text(shape)} for `{name}` is not all positive integers", where=where)
         dims = inputs[name].dims
@@ -53,17 +60,20 @@ def _check_given(inputs: Mapping[str, Input], shapes: Mapping[str, Shape], where
     return {name: list(shape) for name, shape in shapes.items()}
 
 
-def _bind_symbols(inputs: Sequence[Input], given: Mapping[str, list[int | None]], where: str) -> dict[str, int]:
-    symbols: dict[str, int] = {}
+def _bind_symbols(
+    inputs: Sequence[Input], given: Mapping[str, list[int | None]], named: Mapping[str, int], where: str
+) -> dict[str, int]:
+    """What the shapes of the user say about symbols, after what the user says of them by name."""
+    symbols = {name: (size, "--shape") for name, size in named.items()}
     for item in inputs:
         for dim, size in zip(item.dims or (), given.get(item.name, ()), strict=False):
-            if isinstance(dim, str) and symbols.setdefault(dim, size) != size:
-                raise UserError(
-                    "E0105",
-                    f"`{dim}` would be {symbols[dim]} and {size}: one symbol has one value",
-                    where=f"{where}: input {item}",
-                )
-    return symbols
+            if not isinstance(dim, str):
+                continue
+            first, who = symbols.setdefault(dim, (size, f"input {item}"))
+            if first != size:
+                message = f"`{dim}` would be {first} by {who} and {size} by input {item}: one symbol has one value"
+                raise UserError("E0105", message, where=where)
+    return {name: size for name, (size, _) in symbols.items()}
 
 
 def _bind_batch(
@@ -126,6 +136,10 @@ def _dynamic(inputs: Sequence[Input], symbols: Mapping[str, int], where: str) ->
         hint += f" with numbers for {', '.join(dict.fromkeys(letters))}"
     lines = "".join(f"\n  {item}" for item in inputs)
     return UserError("E0104", f"no sizes were given for the dynamic shapes of:{lines}", where=where, hint=hint)
+
+
+def _quoted(names: Collection[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto
+from onnx import SparseTensorProto, TensorProto
 
-from edgec.frontend.onnx.model import Opaque
+from edgec.frontend.onnx.model import Opaque, Sparse
 from edgec.graph.errors import UserError
 
 # Element types that are read: the numpy dtype, and the field that holds the elements where `raw_data` does not.
@@ -44,10 +44,15 @@ def numpy_dtype(element_type: int) -> np.dtype | Opaque:
 
 
 class ExternalData:
-    """The side files of a model, mapped read-only on first use. `folder` is None for a model without a path."""
+    """The side files of a model, mapped read-only on first use. `path` is the model's, None for one without.
 
-    def __init__(self, folder: Path | None):
-        self._folder = folder
+    They lie in its folder. In caches of model hubs both are links: there, what a link leads to lies beside what the
+    model's own leads to.
+    """
+
+    def __init__(self, path: Path | None):
+        self._folder = None if path is None else path.parent
+        self._homes = () if path is None else (path.parent.resolve(), path.resolve().parent)
         self._files: dict[str, np.ndarray] = {}
 
     def read(self, location: str, offset: int, size: int) -> np.ndarray:
@@ -70,16 +75,21 @@ class ExternalData:
                 hint="give the path of the model instead of its bytes",
             )
         relative = PurePosixPath(location)
-        # Judged by its text: caches of model hubs are full of links, and what a link reads is only used as numbers.
+        outside = UserError("E0106", f"external data `{location}` lies outside the model's folder")
         if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
-            raise UserError("E0106", f"external data `{location}` lies outside the model's folder")
+            raise outside
         path = self._folder / relative
         try:
-            if not path.is_file():
+            if not path.exists():
                 raise UserError("E0106", f"the external data file `{path}` does not exist")
+            if not path.is_file():
+                raise UserError("E0106", f"external data `{path}` is not a file")
+            if not any(path.resolve().is_relative_to(home) for home in self._homes):
+                raise outside
             return np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
-        except OSError as error:
-            raise UserError("E0106", f"the external data file `{path}` cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError("E0106", f"the external data file `{path}` cannot be read: {reason}") from None
 
 
 def read_tensor(tensor: TensorProto, external: ExternalData) -> np.ndarray | Opaque:
@@ -103,6 +113,26 @@ def read_tensor(tensor: TensorProto, external: ExternalData) -> np.ndarray | Opa
     return array
 
 
+def read_sparse(sparse: SparseTensorProto, external: ExternalData) -> Sparse | Opaque:
+    """Not made dense: a few bytes of a file can name a tensor of any size."""
+    values, indices = read_tensor(sparse.values, external), read_tensor(sparse.indices, external)
+    if isinstance(values, Opaque):
+        return values
+    shape, name = tuple(sparse.dims), sparse.values.name
+    if min(shape, default=0) < 0 or values.ndim != 1 or isinstance(indices, Opaque) or indices.dtype != np.int64:
+        raise UserError("E0102", f"the sparse tensor `{name}` of shape {list(shape)} has no flat list of values")
+    by_axis = indices.reshape(len(indices), -1).T if indices.ndim == 2 else indices.reshape(1, -1)
+    extents = shape if indices.ndim == 2 else (math.prod(shape),)
+    fits = indices.ndim in (1, 2) and len(by_axis) == len(extents) and by_axis.shape[1] == len(values)
+    if not fits or any(len(at) and not 0 <= at.min() <= at.max() < n for at, n in zip(by_axis, extents, strict=True)):
+        raise UserError("E0102", f"the sparse tensor `{name}` of shape {list(shape)} has indices that do not fit it")
+    if math.prod(shape) >= 2**62:
+        raise UserError("E0102", f"the sparse tensor `{name}` has the shape {list(shape)}")
+    strides = [math.prod(extents[axis + 1 :]) for axis in range(len(extents))]
+    positions = sum(at * stride for at, stride in zip(by_axis, strides, strict=True))
+    return Sparse(values, np.asarray(positions, np.int64).reshape(-1), shape)
+
+
 def read_external(tensor: TensorProto, external: ExternalData) -> np.ndarray:
     """A read-only array over the mapped file that holds the tensor."""
     dtype = numpy_dtype(tensor.data_type)
@@ -113,7 +143,11 @@ def read_external(tensor: TensorProto, external: ExternalData) -> np.ndarray:
     offset = entries.get("offset", "0")
     if not offset.isascii() or not offset.isdigit() or len(offset) > 18:
         raise UserError("E0102", f"tensor `{tensor.name}` has the external offset `{offset}`")
-    data = external.read(entries.get("location", ""), int(offset), math.prod(shape) * dtype.itemsize)
+    size = math.prod(shape) * dtype.itemsize
+    length = entries.get("length", "")
+    if length.isascii() and length.isdigit() and int(length[:20]) != size:
+        raise _wrong_size(tensor, f"{size} bytes", f"{length}")
+    data = external.read(entries.get("location", ""), int(offset), size)
     return _of_bytes(data, dtype).reshape(shape)
 
 

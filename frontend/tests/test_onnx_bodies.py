@@ -134,7 +134,43 @@ def test_an_operator_without_converter_is_imported_by_its_definition():
     agree(model([helper.make_node("CenterCropPad", ["x", "shape"], ["y"])], {"shape": np.array([2, 7])}))
 
 
-def test_what_fails_inside_a_definition_is_named():
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("Det"), else_branch=branch("Mul"))
-    with pytest.raises(UserError, match=r"\(If, opset 20\): `Det` inside it: the operator has no equivalent"):
+def test_all_that_fails_inside_a_body_is_listed_once():
+    nodes = [
+        helper.make_node("Det", ["x"], ["d"], "determinant"),
+        helper.make_node("Neg", ["d"], ["n"]),
+        helper.make_node("MaxUnpool", ["n", "x"], ["u"], "unpool"),
+        helper.make_node("Identity", ["u"], ["row"]),
+        helper.make_node("Identity", ["going"], ["on"]),
+    ]
+    body = helper.make_graph(
+        nodes,
+        "b",
+        [typed("i", (), TensorProto.INT64), typed("going", (), TensorProto.BOOL)],
+        [typed("on", (), TensorProto.BOOL), typed("row")],
+    )
+    node = helper.make_node("Loop", ["trips", ""], ["y"], "rows", body=body)
+    with pytest.raises(UserError) as caught:
+        read_onnx(model([node], {"trips": np.array(3)}))
+    assert str(caught.value) == (
+        "error[E0103]: the model has 2 nodes that cannot be imported:\n"
+        "  `determinant` (Det, opset 20) in `rows` (Loop): the operator has no equivalent\n"
+        "  `unpool` (MaxUnpool, opset 20) in `rows` (Loop): the operator has no equivalent\n"
+        "  --> the given model"
+    )
+
+
+def test_a_body_that_reads_what_nothing_defines():
+    lost = helper.make_graph([helper.make_node("Neg", ["nowhere"], ["z"])], "t", [], [typed("z")])
+    node = helper.make_node("If", ["c"], ["y"], "pick", then_branch=branch("Add"), else_branch=lost)
+    with pytest.raises(UserError, match="E0102.*node `pick` reads `nowhere`, which nothing before it defines"):
         read_onnx(model([node], {"c": np.array(True)}))
+
+
+def test_bodies_are_sorted():
+    """onnxruntime takes nodes in any order, too."""
+    nodes = [helper.make_node("Exp", ["a"], ["z"]), helper.make_node("Neg", ["x"], ["a"])]
+    body = helper.make_graph(nodes, "t", [], [typed("z")])
+    node = helper.make_node("If", ["c"], ["b"], then_branch=body, else_branch=branch("Mul"))
+    proto = model([helper.make_node("Neg", ["b"], ["y"]), node], {"c": np.array(True)})
+    (y,) = run(read_onnx(proto).programs["infer"], {"x": X}).outputs.values()
+    np.testing.assert_allclose(y, -np.exp(-X), rtol=1e-6)

@@ -1,5 +1,6 @@
 """What users read when a model file is at fault: the exact text."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -149,12 +150,16 @@ def test_inputs_of_other_kinds():
     )
 
 
+CYCLE = "error[E0102]: the nodes read one another in a circle: `A` -> `B` -> `A`"
+
+
 @pytest.mark.parametrize(
     ("nodes", "text"),
     [
         ([("Relu", ["z"], ["y"])], "error[E0102]: node `Relu:y` reads `z`, which nothing before it defines"),
         ([("Relu", ["x"], ["z"])], "error[E0102]: output `y` reads `y`, which nothing before it defines"),
         ([("Relu", ["x"], ["y"]), ("Exp", ["x"], ["y"])], "error[E0102]: `y` is defined twice"),
+        ([("Relu", ["b"], ["a"], "A"), ("Exp", ["a"], ["b"], "B"), ("Neg", ["b"], ["y"])], CYCLE),
         ([("Relu", ["x"], ["x"]), ("Exp", ["x"], ["y"])], "error[E0102]: `x` is defined twice"),
     ],
 )
@@ -209,6 +214,37 @@ def external_model(tmp_path: Path) -> onnx.ModelProto:
     return onnx.load(path, load_external_data=False)
 
 
+@pytest.mark.parametrize("name", ["a\x1b[2J", "line\nbreak", "\x7f"])
+def test_names_that_do_things_to_terminals(name: str):
+    relu = helper.make_node("Relu", ["x"], [name])
+    assert "has control characters" in error_of(model_of([relu, helper.make_node("Exp", [name], ["y"])]))
+    assert "`no?de`" in error_of(model_of([helper.make_node("Foo", ["x"], ["y"], "no\x1bde")]))
+
+
+def test_more_operands_than_the_standard_knows():
+    model = model_of([helper.make_node("Relu", ["x", "x"], ["a"]), helper.make_node("Exp", ["a"], ["y", "z"])])
+    assert "(Relu, opset 13): has 2 inputs; the standard gives it at most 1" in error_of(model)
+    assert "(Exp, opset 13): has 2 outputs; the standard gives it at most 1" in error_of(model)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_initializers_are_constants(flat: bool):
+    places = np.array([1, 5]) if flat else np.array([[0, 1], [1, 2]])
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.float32([2, 3]), "w"), numpy_helper.from_array(places), [2, 3]
+    )
+    model = model_of([helper.make_node("Add", ["x", "w"], ["y"])])
+    model.graph.sparse_initializer.append(sparse)
+    graph = read_onnx(model).programs["infer"]
+    assert graph.leaves["w"].role is Role.CONSTANT
+    np.testing.assert_array_equal(graph.leaves["w"].data, [[0, 2, 0], [0, 0, 3]])
+    sparse = model.graph.sparse_initializer[0]
+    sparse.indices.CopyFrom(numpy_helper.from_array(places + 4))
+    assert error_of(model).startswith("error[E0102]: the sparse tensor `w` of shape [2, 3] has indices that do not fit")
+    sparse.dims[:] = [2**30, 2**30]
+    assert "a sparse tensor of 1152921504606846976 elements is too large" in error_of(model)
+
+
 def test_external_data_that_is_missing_or_short(tmp_path: Path):
     model = external_model(tmp_path)
     assert error_of(model.SerializeToString()) == (
@@ -232,6 +268,39 @@ def test_external_data_stays_in_the_folder(tmp_path: Path, location: str):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     text = f"error[E0106]: external data `{location}` lies outside the model's folder"
     assert error_of(tmp_path / "m.onnx").startswith(text)
+
+
+def test_links_of_external_data(tmp_path: Path):
+    """As caches of model hubs have them; a link to anywhere else is refused."""
+    external_model(tmp_path)
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    for name in ("m.onnx", "d"):
+        (tmp_path / name).rename(blobs / f"hash of {name}")
+        (snapshot / name).symlink_to(blobs / f"hash of {name}")
+    assert read_onnx(snapshot / "m.onnx", batch=1).programs["infer"].by_role(Role.PARAM)
+    (blobs / "hash of d").rename(tmp_path / "elsewhere")
+    (snapshot / "d").unlink()
+    (snapshot / "d").symlink_to(tmp_path / "elsewhere")
+    text = "error[E0106]: external data `d` lies outside the model's folder"
+    assert error_of(snapshot / "m.onnx").startswith(text)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_external_data_that_is_no_file(tmp_path: Path, make):
+    external_model(tmp_path)
+    (tmp_path / "d").unlink()
+    make(tmp_path / "d")
+    assert "is not a file" in error_of(tmp_path / "m.onnx")
+
+
+def test_external_data_of_another_length(tmp_path: Path):
+    model = external_model(tmp_path)
+    (entry,) = (e for e in model.graph.initializer[0].external_data if e.key == "length")
+    entry.value = "4"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert "bytes, the file has 4" in error_of(tmp_path / "m.onnx")
 
 
 def test_a_path_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

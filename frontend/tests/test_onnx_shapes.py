@@ -24,6 +24,8 @@ TEXT = inputs(ids=("batch", "seq"), mask=("batch", "seq"), scale=(1,))
         (IMAGE, {}, 2, {"x": (2, 3, 224, 224)}),
         (IMAGE, {"x": (4, 3, 224, 224)}, 4, {"x": (4, 3, 224, 224)}),
         (TEXT, {"ids": (2, 7)}, None, {"ids": (2, 7), "mask": (2, 7), "scale": (1,)}),
+        (TEXT, {"batch": (2,), "seq": (7,)}, None, {"ids": (2, 7), "mask": (2, 7), "scale": (1,)}),
+        (TEXT, {"seq": (7,)}, 2, {"ids": (2, 7), "mask": (2, 7), "scale": (1,)}),
         (inputs(a=("N", 2), b=("M", "N")), {}, 3, {"a": (3, 2), "b": (3, 3)}),
         (inputs(a=(None, 2), b=(None, "N"), c=("N", 2)), {}, 3, {"a": (3, 2), "b": (3, 3), "c": (3, 2)}),
         (inputs(a=(None, None), b=("N",)), {"a": (5, 6)}, 2, {"a": (5, 6), "b": (2,)}),
@@ -75,7 +77,7 @@ def test_bound(given: list[Input], shapes: dict, batch: int | None, bound: dict)
             IMAGE,
             {"y": (1,)},
             None,
-            "error[E0105]: the model has no input `y`\n  --> m.onnx\nhint: its inputs: `x`",
+            "error[E0105]: the model has no input `y`\n  --> m.onnx\nhint: its inputs: `x`; its dimensions: `N`",
         ),
         (
             IMAGE,
@@ -99,7 +101,22 @@ def test_bound(given: list[Input], shapes: dict, batch: int | None, bound: dict)
             TEXT,
             {"ids": (2, 7), "mask": (2, 8)},
             None,
-            "error[E0105]: `seq` would be 7 and 8: one symbol has one value\n  --> m.onnx: input `mask` [batch,seq]",
+            "error[E0105]: `seq` would be 7 by input `ids` [batch,seq] and 8 by input `mask` [batch,seq]: "
+            "one symbol has one value\n  --> m.onnx",
+        ),
+        (
+            TEXT,
+            {"seq": (7,), "mask": (2, 8)},
+            None,
+            "error[E0105]: `seq` would be 7 by --shape and 8 by input `mask` [batch,seq]: one symbol has one value\n"
+            "  --> m.onnx",
+        ),
+        (
+            TEXT,
+            {"seq": (7, 8)},
+            None,
+            "error[E0105]: the model has no input `seq`\n  --> m.onnx\n"
+            "hint: its inputs: `ids`, `mask`, `scale`; its dimensions: `batch`, `seq`",
         ),
         (IMAGE, {}, 0, "error[E0105]: the batch 0 is not a positive integer\n  --> m.onnx"),
         (
