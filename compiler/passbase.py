@@ -40,7 +40,7 @@ class Phase(enum.Enum):
 class Fact(enum.Enum):
     """What holds from the pass that ensures it until one that breaks it."""
 
-    CONSTANTS_FOLDED = "no node has constant operands only"
+    CONSTANTS_FOLDED = "no node has constant operands only, but for large fills"
     CANONICAL = "no node is an identity"
     IMAGES_NORMALISED = "inputs that shall take images are u8[N,H,W,C]"
     HEAD_REPLACED = "where a new head is asked for, it is the only reader of what the old one read"

@@ -23,6 +23,7 @@ from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.cumulative import Cumulative
 from edgec.graph.ops.elementwise import Binary, Unary
 from edgec.graph.ops.gather import Gather
@@ -350,6 +351,7 @@ RULES: dict[type[Op], Callable[..., tuple[Op, int | None]]] = {
     Binary: _binary,
     Where: _binary,
     Conv2d: _conv,
+    Conv2dInputGrad: _conv,
     MatMul: _matmul,
     MaxPool2d: _pool,
     AvgPool2d: _pool,

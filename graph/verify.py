@@ -40,6 +40,8 @@ _BACKWARD = frozenset(
         "avg_pool2d_grad",
         "clip_grad",
         "conv2d_weight_grad",
+        "cum_prod_grad",
+        "gather_nd_grad",
         "hard_sigmoid_grad",
         "hard_swish_grad",
         "max_pool2d_grad",

@@ -30,13 +30,12 @@ def derive_gradients(module: Module, options: Options) -> bool:
     forward = graph.ancestors([loss])
     path = [node for node in graph.nodes if node in forward]
     needed = _depends_on_trainable(graph, path)
-    _refuse_without_gradient([node for node in path if any(value in needed for value in node.inputs)])
     if loss not in needed:
-        raise UserError("E0303", "the loss does not depend on any parameter that the update scheme trains")
+        raise _unreachable(path, needed)
     gradients = _Gradients(graph, needed)
     gradients.add(loss, gradients.constant(np.ones((), np.float32)))
     for node in reversed(path):
-        if any(value in needed for value in node.inputs):
+        if any(value in needed for value in node.outputs):
             gradients.through(node)
     for leaf in list(graph.leaves.values()):
         if leaf.trainable and (gradient := gradients.of(leaf)) is not None:
@@ -45,25 +44,33 @@ def derive_gradients(module: Module, options: Options) -> bool:
 
 
 def _depends_on_trainable(graph: Graph, path: list[Node]) -> set[Value]:
-    """Values that change when a trainable parameter does: only their gradients can be of use."""
+    """Values that change smoothly with a trainable parameter: only their gradients can be of use.
+
+    Decisions, positions and rounding end what is differentiated: they are constant around almost every point.
+    """
     needed = {leaf for leaf in graph.leaves.values() if leaf.trainable}
     for node in path:
-        if any(value in needed for value in node.inputs):
+        if node.op.no_gradient is None and any(value in needed for value in node.inputs):
             needed.update(value for value in node.outputs if value.type.dtype.is_float)
     return needed
 
 
-def _refuse_without_gradient(nodes: list[Node]) -> None:
-    # Decisions and positions end what is differentiated: they are constant around almost every point.
-    continuous = [node for node in nodes if any(value.type.dtype.is_float for value in node.outputs)]
-    missing = [node for node in continuous if node.op.no_gradient is not None]
-    if missing:
-        listed = "".join(f"\n  {describe(node)} ({node.op.name}): {node.op.no_gradient}" for node in missing)
-        raise UserError(
-            "E0301",
-            f"{len(missing)} operators between trained parameters and the loss have no gradient:{listed}",
-            hint="train fewer layers, behind these, with `update`",
-        )
+def _unreachable(path: list[Node], needed: set[Value]) -> UserError:
+    """The error of a loss that no trained parameter changes smoothly, with every operator that stands between."""
+    ends = [n for n in path if n.op.no_gradient is not None and any(value in needed for value in n.inputs)]
+    if not ends:
+        return UserError("E0303", "the loss does not depend on any parameter that the update scheme trains")
+    listed = "".join(f"\n  {describe(node)} ({node.op.name}): {node.op.no_gradient}" for node in ends)
+    return UserError(
+        "E0301",
+        f"no gradient reaches a trained parameter: {len(ends)} operators between them and the loss have none:{listed}",
+        hint="train layers behind these, with `update`",
+    )
+
+
+def _float_type(node: Node) -> DType:
+    """The dtype in which a node computes: constants of its gradient take it."""
+    return next(value.type.dtype for value in node.outputs if value.type.dtype.is_float)
 
 
 class _Gradients(GradientBuilder):
@@ -96,7 +103,7 @@ class _Gradients(GradientBuilder):
 
     def through(self, node: Node) -> None:
         """From the gradients of a node's results to those of its operands: all readers of the results are done."""
-        self._source = node.source
+        self._source, self._dtype = node.source, _float_type(node)
         results = tuple(self.of(value) for value in node.outputs)
         if all(gradient is None for gradient in results):
             return

@@ -1,6 +1,7 @@
 """Pass `fold_constants`: a node whose operands are all constants is replaced by its result.
 
-Parameters are not constants, even frozen ones: they keep the names and values of the source model.
+Parameters are not constants, even frozen ones: they keep the names and values of the source model. Large tensors of
+repeated numbers stay nodes.
 
 Ensures CONSTANTS_FOLDED.
 """
@@ -11,16 +12,24 @@ import numpy as np
 
 from edgec.compiler.passbase import Options
 from edgec.graph.ir import Graph, Module, Node, Role
+from edgec.graph.ops.broadcast_to import BroadcastTo
+
+_LARGE = 4096  # bytes
 
 
 def fold_constants(module: Module, options: Options) -> bool:
     changed = False
     for graph in module.programs.values():
         for node in list(graph.nodes):
-            if node.inputs and all(value.role is Role.CONSTANT for value in node.inputs):
+            if node.inputs and all(value.role is Role.CONSTANT for value in node.inputs) and not _is_fill(node):
                 _fold(graph, node)
                 changed = True
     return changed
+
+
+def _is_fill(node: Node) -> bool:
+    """A large tensor of few numbers, repeated: made at run time rather than carried in the artifact."""
+    return isinstance(node.op, BroadcastTo) and node.output.type.bytes > max(_LARGE, 2 * node.inputs[0].type.bytes)
 
 
 def _fold(graph: Graph, node: Node) -> None:

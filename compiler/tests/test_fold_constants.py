@@ -56,3 +56,17 @@ def test_an_output_may_fold_to_a_constant() -> None:
         }
         """,
     )
+
+
+def test_large_fills_stay_nodes() -> None:
+    """The zeros that a gradient is added to would otherwise be carried in the artifact."""
+    text = """
+    graph infer {
+      input %x: f32[64,64]
+      constant %zero: f32[] = [0.0]
+      %zeros: f32[64,64] = broadcast_to(%zero) {shape=(64,64)}
+      %y: f32[128,64] = concat(%x, %zeros) {axis=0}
+      output "y" = %y
+    }
+    """
+    check_pass(fold_constants, text, text)

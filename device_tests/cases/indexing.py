@@ -4,10 +4,12 @@ from cases.op_case import Integers, Normal, OpCase, case
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin
 from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.resample import Resample
@@ -44,6 +46,12 @@ CASES = (
     case("slices", GatherNd(), Normal((101, 3)), _indices(5, 1)),
     case("batch", GatherNd(1), Normal((3, 90, 5)), _indices(3, 7, 1)),
     case("integers", GatherNd(), Integers(DType.I32, (50, 2)), _indices(2, 2)),
+    case("embedding", GatherNdGrad((201, 37)), Normal((29, 37)), _indices(29, 1)),
+    case("few_rows", GatherNdGrad((3, 5)), Normal((101, 5)), _indices(101, 1)),
+    case("one_element_rows", GatherNdGrad((97,)), Normal((7, 3)), _indices(7, 3, 1)),
+    case("wide_rows", GatherNdGrad((7, 3, 65)), Normal((5, 3, 65)), Integers(DType.I32, (5, 1))),
+    case("coordinates", GatherNdGrad((11, 13)), Normal((7, 5)), _indices(7, 5, 2)),
+    case("batch", GatherNdGrad((3, 90, 5), 1), Normal((3, 7, 5)), _indices(3, 7, 1)),
     *(found for reduction in ("none", "add", "mul", "min", "max") for found in _scatters(reduction)),
     case(
         "integers", ScatterElements(0, "max"), Integers(DType.I32, (9, 2)), _indices(4, 2), Integers(DType.I32, (4, 2))
@@ -70,6 +78,10 @@ CASES = (
     case("exclusive", CumProd(0, exclusive=True), Normal((13, 7))),
     case("reverse", CumProd(1, reverse=True), Normal((2, 5, 3, 4))),
     case("both", CumProd(0, True, True), Normal((11,))),
+    case("rows", CumProdGrad(1), Normal((13, 29)), Normal((13, 29))),
+    case("exclusive", CumProdGrad(0, exclusive=True), Normal((13, 7)), Normal((13, 7), ties=True)),
+    case("reverse", CumProdGrad(1, reverse=True), Normal((2, 5, 3, 4)), Normal((2, 5, 3, 4), ties=True)),
+    case("both", CumProdGrad(0, True, True), Normal((11,)), Normal((11,))),
     case("prime", ReduceMin((1,)), Normal((13, 29))),
     case("spatial", ReduceMin((2, 3), keepdims=True), Normal((2, 37, 5, 7))),
     case("integers", ReduceMin((1,)), Integers(DType.I32, (5, 7))),

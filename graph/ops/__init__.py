@@ -29,6 +29,7 @@ from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.cos import Cos
 from edgec.graph.ops.cosh import Cosh
 from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.equal import Equal
@@ -39,6 +40,7 @@ from edgec.graph.ops.fmod import Fmod
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
 from edgec.graph.ops.hard_swish import HardSwish
@@ -131,9 +133,11 @@ ALL_OPS: tuple[type[Op], ...] = (
     TopK,
     CumSum,
     CumProd,
+    CumProdGrad,
     Gather,
     GatherElements,
     GatherNd,
+    GatherNdGrad,
     ScatterElements,
     ScatterNd,
     Resample,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Tolerance
-from edgec.graph.ops.elementwise import NumberUnary
+from edgec.graph.ops.elementwise import SmoothNumberUnary
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.sign import Sign
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Abs(NumberUnary):
+class Abs(SmoothNumberUnary):
     """y = |x|, of any number; the least integer stays as it is."""
 
     name: ClassVar[str] = "abs"
@@ -27,13 +27,5 @@ class Abs(NumberUnary):
         (x,) = inputs
         return (np.asarray(np.abs(x)),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (x,) = inputs
-        (dy,) = gradients
-        return (build.emit(Mul(), dy, build.emit(Sign(), x)),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(Mul(), dy, build.emit(Sign(), x))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.ops.base import ChannelRule, Op, Tolerance, type_error
+from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op, Tolerance, type_error
 from edgec.graph.ops.checks import operands
 from edgec.graph.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,6 @@ class Cast(Op):
     tolerance: ClassVar[Tolerance] = Tolerance.EXACT
     elementwise: ClassVar[bool] = True
     channel_rule: ClassVar[ChannelRule] = ChannelRule.PASS
-    no_gradient: ClassVar[str | None] = "its gradient is not written yet"
 
     to: str
 
@@ -50,3 +52,16 @@ class Cast(Op):
         whole = np.where((x > limits.min) & (x < limits.max), x, 0).astype(wide)
         whole = np.where(x <= limits.min, limits.min, np.where(x >= limits.max, limits.max, whole))
         return (np.asarray(whole.astype(wide).astype(to.numpy)),)
+
+    def vjp(
+        self,
+        build: GradientBuilder,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        gradients: tuple[Value | None, ...],
+    ) -> tuple[Value | None, ...]:
+        """Between floats: rounding is not seen. An integer on either side ends the path."""
+        (x,), (dy,) = inputs, gradients
+        if not (x.type.dtype.is_float and self.dtype.is_float):
+            return (None,)
+        return (build.emit(Cast(x.type.dtype.value), dy),)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Tolerance, type_error
 from edgec.graph.ops.clip_grad import ClipGrad
-from edgec.graph.ops.elementwise import NumberUnary
+from edgec.graph.ops.elementwise import SmoothNumberUnary
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Clip(NumberUnary):
+class Clip(SmoothNumberUnary):
     """y = min(max(x, low), high) of any number; an infinite bound leaves its side open, NaN passes.
 
     The bounds of integers are whole, and one beyond the range of the type is open.
@@ -47,13 +47,5 @@ class Clip(NumberUnary):
             low, high = (int(min(max(n, limits.min), limits.max)) for n in (low, high))
         return (np.asarray(np.clip(x, low, high), dtype=x.dtype),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (y,) = outputs
-        (dy,) = gradients
-        return (build.emit(ClipGrad(self.low, self.high), dy, y),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(ClipGrad(self.low, self.high), dy, y)

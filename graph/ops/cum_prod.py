@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.ops.base import Tolerance
+from edgec.graph.ops.base import GradientBuilder, Tolerance
+from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cumulative import Cumulative
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,16 @@ class CumProd(Cumulative):
 
     name: ClassVar[str] = "cum_prod"
     tolerance: ClassVar[Tolerance] = Tolerance.ACCUMULATION
-    no_gradient: ClassVar[str | None] = "products without one factor are not derived"
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         return (self.accumulate(np.multiply, 1, *inputs),)
+
+    def vjp(
+        self,
+        build: GradientBuilder,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        gradients: tuple[Value | None, ...],
+    ) -> tuple[Value | None, ...]:
+        (x,), (dy,) = inputs, gradients
+        return (build.emit(CumProdGrad(self.axis, self.exclusive, self.reverse), dy, x),)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from edgec.graph.ops.base import ChannelRule, Op, type_error
+from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op, type_error
 from edgec.graph.ops.broadcasting import broadcast_shape
 from edgec.graph.ops.checks import operands, require_float, require_number, require_same_dtype, require_same_type
 from edgec.graph.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,30 @@ class NumberUnary(Unary):
         (x,) = operands(self, inputs, 1)
         require_number(self, x)
         return (x,)
+
+
+@dataclass(frozen=True)
+class SmoothUnary(Unary):
+    """A `Unary` with a gradient: a subclass says how it passes one element's."""
+
+    def vjp(
+        self,
+        build: GradientBuilder,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        gradients: tuple[Value | None, ...],
+    ) -> tuple[Value | None, ...]:
+        (x,), (y,), (dy,) = inputs, outputs, gradients
+        return (self.backward(build, dy, x, y),)
+
+    @abstractmethod
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        """The gradient of x; one that reads x or y keeps it alive until the backward pass."""
+
+
+@dataclass(frozen=True)
+class SmoothNumberUnary(NumberUnary, SmoothUnary):
+    """A `SmoothUnary` of any number; the gradient is that of floats."""
 
 
 @dataclass(frozen=True)

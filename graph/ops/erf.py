@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.neg import Neg
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Erf(Unary):
+class Erf(SmoothUnary):
     """y = 2 / sqrt(pi) * the integral of exp(-t^2) from 0 to x."""
 
     name: ClassVar[str] = "erf"
@@ -28,15 +28,7 @@ class Erf(Unary):
         (x,) = inputs
         return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (x,) = inputs
-        (dy,) = gradients
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
         square = build.emit(Neg(), build.emit(Mul(), x, x))
         slope = build.constant(np.array(2 / math.sqrt(math.pi)))
-        return (build.emit(Mul(), build.emit(Mul(), dy, slope), build.emit(Exp(), square)),)
+        return build.emit(Mul(), build.emit(Mul(), dy, slope), build.emit(Exp(), square))

@@ -8,20 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import Tolerance
-from edgec.graph.ops.elementwise import Binary
+from edgec.graph.ops.remainder import Remainder
 
 
 @dataclass(frozen=True)
-class Fmod(Binary):
+class Fmod(Remainder):
     """y = a - b * truncate(a / b), with the sign of a (C's fmod and %); of integers 0 where b is 0."""
 
     name: ClassVar[str] = "fmod"
     tolerance: ClassVar[Tolerance] = Tolerance.ROUNDING
-    no_gradient: ClassVar[str | None] = "its gradient is not written yet"
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        a, b = inputs
-        if a.dtype.kind in "iu":
-            a, b = np.broadcast_arrays(a, b)
-            return (np.where(b == 0, 0, np.fmod(a, np.where(b == 0, 1, b))).astype(a.dtype),)
-        return (np.asarray(np.fmod(a, b)),)
+        return (self.rest(np.fmod, *inputs),)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance
-from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.checks import operands, require_axis
+from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.indexing import require_elements, require_indices, wrapped
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import TensorType
 
@@ -56,8 +55,6 @@ class Gather(Op):
         if axis:
             rank = dy.type.rank
             dy = build.emit(Transpose((*range(axis, axis + count), *range(axis), *range(axis + count, rank))), dy)
-        zero = build.constant(np.zeros((), np.float32))
-        zeros = build.emit(BroadcastTo((shape[axis], *shape[:axis], *shape[axis + 1 :])), zero)
         columns = build.emit(Reshape((*indices.type.shape, 1)), indices)
-        dx = build.emit(ScatterNd("add"), zeros, columns, dy)
+        dx = build.emit(GatherNdGrad((shape[axis], *shape[:axis], *shape[axis + 1 :])), dy, columns)
         return (build.emit(Transpose((*range(1, axis + 1), 0, *range(axis + 1, len(shape)))), dx) if axis else dx), None

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from edgec.graph.ops import scatter_elements  # a module: the two refer to one another
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance, type_error
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.checks import operands, require_axis
 from edgec.graph.ops.indexing import require_elements, require_indices, wrapped
-from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -55,4 +55,4 @@ class GatherElements(Op):
         if not build.wanted(x):
             return None, None
         zeros = build.emit(BroadcastTo(x.type.shape), build.constant(np.zeros((), np.float32)))
-        return build.emit(ScatterElements(self.axis, "add"), zeros, indices, dy), None
+        return build.emit(scatter_elements.ScatterElements(self.axis, "add"), zeros, indices, dy), None

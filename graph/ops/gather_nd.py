@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.ops.base import Op, Tolerance, type_error
+from edgec.graph.ops import gather_nd_grad  # a module: the two refer to one another
+from edgec.graph.ops.base import GradientBuilder, Op, Tolerance, type_error
 from edgec.graph.ops.checks import operands
 from edgec.graph.ops.indexing import require_elements, require_indices, wrapped
 from edgec.graph.types import TensorType
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,6 @@ class GatherNd(Op):
 
     name: ClassVar[str] = "gather_nd"
     tolerance: ClassVar[Tolerance] = Tolerance.EXACT
-    no_gradient: ClassVar[str | None] = "a scatter with batch axes does not exist yet"
 
     batch_dims: int = 0
 
@@ -48,3 +51,15 @@ class GatherNd(Op):
         columns = [wrapped(where[..., axis], x.shape[batch + axis]) for axis in range(depth)]
         y = flat[(np.arange(count)[:, None], *columns)]
         return (y.reshape(*indices.shape[:-1], *x.shape[batch + depth :]),)
+
+    def vjp(
+        self,
+        build: GradientBuilder,
+        inputs: tuple[Value, ...],
+        outputs: tuple[Value, ...],
+        gradients: tuple[Value | None, ...],
+    ) -> tuple[Value | None, ...]:
+        (x, indices), (dy,) = inputs, gradients
+        if not build.wanted(x):
+            return None, None
+        return build.emit(gather_nd_grad.GatherNdGrad(x.type.shape, self.batch_dims), dy, indices), None

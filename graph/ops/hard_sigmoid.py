@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HardSigmoid(Unary):
+class HardSigmoid(SmoothUnary):
     """y = clip(alpha * x + beta, 0, 1). ONNX: alpha 0.2, beta 0.5; MobileNetV3 and torch: alpha 1/6, beta 0.5."""
 
     name: ClassVar[str] = "hard_sigmoid"
@@ -28,13 +28,5 @@ class HardSigmoid(Unary):
         (x,) = inputs
         return (np.asarray(np.clip(self.alpha * x + self.beta, 0, 1), dtype=x.dtype),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (y,) = outputs
-        (dy,) = gradients
-        return (build.emit(HardSigmoidGrad(self.alpha), dy, y),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(HardSigmoidGrad(self.alpha), dy, y)

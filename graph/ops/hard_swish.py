@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.hard_swish_grad import HardSwishGrad
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HardSwish(Unary):
+class HardSwish(SmoothUnary):
     """y = x * clip(x + 3, 0, 6) / 6."""
 
     name: ClassVar[str] = "hard_swish"
@@ -25,13 +25,5 @@ class HardSwish(Unary):
         (x,) = inputs
         return (np.asarray(x * np.clip(x + 3, 0, 6) / 6, dtype=x.dtype),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (x,) = inputs
-        (dy,) = gradients
-        return (build.emit(HardSwishGrad(), dy, x),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(HardSwishGrad(), dy, x)

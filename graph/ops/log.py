@@ -9,14 +9,14 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
 from edgec.graph.ops.div import Div
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 
 if TYPE_CHECKING:
     from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
-class Log(Unary):
+class Log(SmoothUnary):
     """y = the natural logarithm of x; -inf at 0, NaN below."""
 
     name: ClassVar[str] = "log"
@@ -25,13 +25,5 @@ class Log(Unary):
         (x,) = inputs
         return (np.asarray(np.log(x)),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (x,) = inputs
-        (dy,) = gradients
-        return (build.emit(Div(), dy, x),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(Div(), dy, x)

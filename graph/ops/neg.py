@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Tolerance
-from edgec.graph.ops.elementwise import NumberUnary
+from edgec.graph.ops.elementwise import SmoothNumberUnary
 
 if TYPE_CHECKING:
     from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
-class Neg(NumberUnary):
+class Neg(SmoothNumberUnary):
     """y = -x, of any number; the least integer stays as it is."""
 
     name: ClassVar[str] = "neg"
@@ -25,12 +25,5 @@ class Neg(NumberUnary):
         (x,) = inputs
         return (np.asarray(np.negative(x)),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (dy,) = gradients
-        return (build.emit(Neg(), dy),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(Neg(), dy)

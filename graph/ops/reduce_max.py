@@ -11,7 +11,6 @@ from edgec.graph.ops.base import GradientBuilder, Tolerance, type_error
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -43,18 +42,10 @@ class ReduceMax(Reduction):
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
         """What is reduced becomes one row for each maximum; the gradient of a max pool over the row finds its place."""
-        (x,) = inputs
-        (y,) = outputs
-        (dy,) = gradients
-        rank = x.type.rank
-        perm = (*(axis for axis in range(rank) if axis not in self.axes), *self.axes)
-        moves = perm != tuple(range(rank))
-        rows = build.emit(Transpose(perm), x) if moves else x
-        shape = rows.type.shape
-        count = x.type.size // y.type.size
+        (x,), (y,), (dy,) = inputs, outputs, gradients
+        rows, back = self.rows(build, x)
+        results, count = rows.type.shape
         dy, rows, y = (
-            build.emit(Reshape((1, y.type.size, 1, columns)), value)
-            for value, columns in ((dy, 1), (rows, count), (y, 1))
+            build.emit(Reshape((1, results, 1, columns)), value) for value, columns in ((dy, 1), (rows, count), (y, 1))
         )
-        dx = build.emit(Reshape(shape), build.emit(MaxPool2dGrad((1, count)), dy, rows, y))
-        return (build.emit(Transpose(tuple(perm.index(axis) for axis in range(rank))), dx) if moves else dx,)
+        return (back(build.emit(MaxPool2dGrad((1, count)), dy, rows, y)),)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op, type_error
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.checks import operands, require_axis, require_number
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -48,3 +51,18 @@ class Reduction(Op):
         if dy.type.shape != self.kept_shape(x):
             dy = build.emit(Reshape(self.kept_shape(x)), dy)
         return dy if dy.type == x else build.emit(BroadcastTo(x.shape), dy)
+
+    def rows(self, build: GradientBuilder, x: Value) -> tuple[Value, Callable[[Value], Value]]:
+        """`x` as [results, elements of each], and what takes a gradient of that shape back to the shape of `x`."""
+        rank = x.type.rank
+        perm = (*(axis for axis in range(rank) if axis not in self.axes), *self.axes)
+        moves = perm != tuple(range(rank))
+        moved = build.emit(Transpose(perm), x) if moves else x
+        count = math.prod(x.type.shape[axis] for axis in self.axes)
+        results = math.prod(self.dropped_shape(x.type))
+
+        def back(gradient: Value) -> Value:
+            gradient = build.emit(Reshape(moved.type.shape), gradient)
+            return build.emit(Transpose(tuple(map(perm.index, range(rank)))), gradient) if moves else gradient
+
+        return build.emit(Reshape((results, count)), moved), back

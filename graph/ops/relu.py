@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Tolerance
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.relu_grad import ReluGrad
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Relu(Unary):
+class Relu(SmoothUnary):
     """y = max(x, 0)."""
 
     name: ClassVar[str] = "relu"
@@ -26,13 +26,5 @@ class Relu(Unary):
         (x,) = inputs
         return (np.asarray(np.maximum(x, x.dtype.type(0))),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (y,) = outputs
-        (dy,) = gradients
-        return (build.emit(ReluGrad(), dy, y),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(ReluGrad(), dy, y)

@@ -9,7 +9,11 @@ import numpy as np
 
 from edgec.graph.ops.base import ChannelRule, Cost, GradientBuilder, Op, Tolerance, type_error
 from edgec.graph.ops.checks import operands, require_axis, require_float, require_same_dtype
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.indexing import require_elements, require_indices, wrapped
+from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.reshape import Reshape
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -63,14 +67,25 @@ class Resample(Op):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        """The same with transposed tables, which must be known at compile time."""
+        """The same with transposed tables, where they are known at compile time; else that of single taps."""
         (x, indices, weights), (dy,) = inputs, gradients
-        if not build.wanted(x):
-            return None, None, None
-        if indices.data is None or weights.data is None:
-            raise type_error(self, "the gradient needs tables that are constants", *(v.type for v in inputs))
-        tables = transposed(indices.data, np.asarray(weights.data, np.float32), x.type.shape[self.axis])
-        return build.emit(Resample(self.axis), dy, *(build.constant(table) for table in tables)), None, None
+        if not build.wanted(weights) and indices.data is not None and weights.data is not None:
+            if not build.wanted(x):
+                return None, None, None
+            tables = transposed(indices.data, np.asarray(weights.data), x.type.shape[self.axis])
+            return build.emit(Resample(self.axis), dy, *(build.constant(table) for table in tables)), None, None
+        axis, shape = self.axis, dy.type.shape
+        dy = build.emit(Reshape((*shape[: axis + 1], 1, *shape[axis + 1 :])), dy)  # one for all taps
+        dx = dweights = None
+        gather = Gather(axis)
+        taps = build.emit(gather, x, indices)
+        if build.wanted(x):
+            factors = build.emit(Reshape((*weights.type.shape, *(1,) * (x.type.rank - 1 - axis))), weights)
+            dx, _ = gather.vjp(build, (x, indices), (taps,), (build.emit(Mul(), dy, factors),))
+        if build.wanted(weights):
+            others = tuple(i for i in range(taps.type.rank) if i not in (axis, axis + 1))
+            dweights = build.emit(ReduceSum(others), build.emit(Mul(), taps, dy))
+        return dx, None, dweights
 
 
 def transposed(indices: np.ndarray, weights: np.ndarray, extent: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +95,7 @@ def transposed(indices: np.ndarray, weights: np.ndarray, extent: int) -> tuple[n
         for tap, j in enumerate(row):
             readers[j].append((i, float(weights[i, tap])))
     taps = max(1, *map(len, readers))
-    table, factors = np.zeros((extent, taps), np.int32), np.zeros((extent, taps), np.float32)
+    table, factors = np.zeros((extent, taps), np.int32), np.zeros((extent, taps), weights.dtype)
     for j, found in enumerate(readers):
         for tap, (i, weight) in enumerate(found):
             table[j, tap], factors[j, tap] = i, weight

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.ops.base import Op, Tolerance, type_error
+from edgec.graph.ops import gather_elements  # a module: the two refer to one another
+from edgec.graph.ops.base import GradientBuilder, Tolerance, type_error
 from edgec.graph.ops.checks import operands, require_axis, require_same_dtype
 from edgec.graph.ops.indexing import (
     apply_updates,
@@ -16,18 +17,21 @@ from edgec.graph.ops.indexing import (
     require_reduction,
     wrapped,
 )
+from edgec.graph.ops.scatter import Scatter
 from edgec.graph.types import TensorType
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
-class ScatterElements(Op):
+class ScatterElements(Scatter):
     """x, indices, updates -> x in which element [i0, ..., indices[i], ...] (the index standing for `axis`) is
     updates[i], or is combined with it: `reduction` is none, add, mul, min or max. Updates come in row-major order.
     """
 
     name: ClassVar[str] = "scatter_elements"
     tolerance: ClassVar[Tolerance] = Tolerance.ACCUMULATION
-    no_gradient: ClassVar[str | None] = "which of several updates of one element wins depends on data"
 
     axis: int
     reduction: str = "none"
@@ -54,3 +58,6 @@ class ScatterElements(Op):
         where[self.axis] = wrapped(indices, x.shape[self.axis])
         apply_updates(y, tuple(where), updates, self.reduction)
         return (y,)
+
+    def picked(self, build: GradientBuilder, x: Value, indices: Value) -> Value:
+        return build.emit(gather_elements.GatherElements(self.axis), x, indices)

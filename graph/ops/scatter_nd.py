@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.ops.base import Op, Tolerance, type_error
+from edgec.graph.ops.base import GradientBuilder, Tolerance, type_error
 from edgec.graph.ops.checks import operands, require_same_dtype
+from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.indexing import (
     apply_updates,
     require_elements,
@@ -16,18 +17,21 @@ from edgec.graph.ops.indexing import (
     require_reduction,
     wrapped,
 )
+from edgec.graph.ops.scatter import Scatter
 from edgec.graph.types import TensorType
+
+if TYPE_CHECKING:
+    from edgec.graph.ir import Value
 
 
 @dataclass(frozen=True)
-class ScatterNd(Op):
+class ScatterNd(Scatter):
     """x[S..., R...], indices[I..., K], updates[I..., R...] -> x in which slice indices[i...] is updates[i...], or is
     combined with it: `reduction` is none, add, mul, min or max. Updates come in row-major order.
     """
 
     name: ClassVar[str] = "scatter_nd"
     tolerance: ClassVar[Tolerance] = Tolerance.ACCUMULATION
-    no_gradient: ClassVar[str | None] = "which of several updates of one element wins depends on data"
 
     reduction: str = "none"
 
@@ -50,3 +54,6 @@ class ScatterNd(Op):
         where = tuple(wrapped(indices[..., axis], x.shape[axis]).reshape(-1) for axis in range(depth))
         apply_updates(y, where, updates.reshape(len(where[0]), *x.shape[depth:]), self.reduction)
         return (y,)
+
+    def picked(self, build: GradientBuilder, x: Value, indices: Value) -> Value:
+        return build.emit(GatherNd(), x, indices)

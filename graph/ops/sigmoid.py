@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.sigmoid_grad import SigmoidGrad
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sigmoid(Unary):
+class Sigmoid(SmoothUnary):
     """y = 1 / (1 + exp(-x))."""
 
     name: ClassVar[str] = "sigmoid"
@@ -27,13 +27,5 @@ class Sigmoid(Unary):
         decay = np.exp(-np.abs(x))
         return (np.asarray(np.where(x >= 0, 1, decay) / (1 + decay), dtype=x.dtype),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (y,) = outputs
-        (dy,) = gradients
-        return (build.emit(SigmoidGrad(), dy, y),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(SigmoidGrad(), dy, y)

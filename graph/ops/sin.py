@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from edgec.graph.ops import cos  # a module: the two refer to one another
 from edgec.graph.ops.base import GradientBuilder
-from edgec.graph.ops.cos import Cos
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.mul import Mul
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sin(Unary):
+class Sin(SmoothUnary):
     """y = sin(x), x in radians; accurate up to |x| = 8192."""
 
     name: ClassVar[str] = "sin"
@@ -26,13 +26,5 @@ class Sin(Unary):
         (x,) = inputs
         return (np.asarray(np.sin(x)),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (x,) = inputs
-        (dy,) = gradients
-        return (build.emit(Mul(), dy, build.emit(Cos(), x)),)
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
+        return build.emit(Mul(), dy, build.emit(cos.Cos(), x))

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
 from edgec.graph.ops.div import Div
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.mul import Mul
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sqrt(Unary):
+class Sqrt(SmoothUnary):
     """y = the square root of x; NaN below 0."""
 
     name: ClassVar[str] = "sqrt"
@@ -26,14 +26,6 @@ class Sqrt(Unary):
         (x,) = inputs
         return (np.asarray(np.sqrt(x)),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (y,) = outputs
-        (dy,) = gradients
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
         half = build.emit(Mul(), dy, build.constant(np.array(0.5, np.float32)))
-        return (build.emit(Div(), half, y),)
+        return build.emit(Div(), half, y)

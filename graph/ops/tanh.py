@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder
-from edgec.graph.ops.elementwise import Unary
+from edgec.graph.ops.elementwise import SmoothUnary
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.sub import Sub
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tanh(Unary):
+class Tanh(SmoothUnary):
     """y = tanh(x)."""
 
     name: ClassVar[str] = "tanh"
@@ -26,14 +26,6 @@ class Tanh(Unary):
         (x,) = inputs
         return (np.asarray(np.tanh(x)),)
 
-    def vjp(
-        self,
-        build: GradientBuilder,
-        inputs: tuple[Value, ...],
-        outputs: tuple[Value, ...],
-        gradients: tuple[Value | None, ...],
-    ) -> tuple[Value | None, ...]:
-        (y,) = outputs
-        (dy,) = gradients
+    def backward(self, build: GradientBuilder, dy: Value, x: Value, y: Value) -> Value:
         slope = build.emit(Sub(), build.constant(np.array(1, np.float32)), build.emit(Mul(), y, y))
-        return (build.emit(Mul(), dy, slope),)
+        return build.emit(Mul(), dy, slope)

@@ -5,23 +5,18 @@ Each is alive: weights are He-normal, statistics and affine parameters of norms 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from edgec.graph.ir import Graph, Module, Role, Value
+from edgec.graph.ir import Value
 from edgec.graph.ops import (
     Abs,
     Add,
     AvgPool2d,
-    BatchNorm,
     BroadcastTo,
     Clip,
     Concat,
-    Conv2d,
     Div,
     Erf,
     Exp,
@@ -51,9 +46,8 @@ from edgec.graph.ops import (
     Transpose,
     Where,
 )
-from edgec.graph.types import DType, TensorType
-
-Weights = dict[str, torch.Tensor]
+from edgec.tools.testing.train_cases_tokens import coordinate_net, expert_mixture, segmenter, sentence_encoder
+from edgec.tools.testing.twins import Build, Twins, Weights
 
 
 def hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
@@ -65,72 +59,9 @@ def hard_swish(x: torch.Tensor) -> torch.Tensor:
     return x * hard_sigmoid(x)
 
 
-@dataclass
-class Twins:
-    """One model as a graph with a batch of one and as a torch function from weights and x to logits."""
-
-    module: Module
-    forward: Callable[[Weights, torch.Tensor], torch.Tensor]
-    x_shape: tuple[int, ...]  # of one image
-    classes: int
-
-    def weights(self) -> Weights:
-        """Fresh float64 tensors of all parameters; those of the graph's own data."""
-        leaves = self.module.programs["infer"].by_role(Role.PARAM)
-        return {leaf.name: torch.tensor(leaf.data) for leaf in leaves}
-
-    def batch(self, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels."""
-        rng = np.random.default_rng(seed)
-        return rng.standard_normal((size, *self.x_shape)), rng.integers(0, self.classes, size)
-
-
-@dataclass
-class _Build:
-    """Writes a float64 `infer` program."""
-
-    rng: np.random.Generator
-    graph: Graph = field(default_factory=lambda: Graph("infer"))
-
-    def input(self, *shape: int) -> Value:
-        return self.graph.add_leaf(Role.INPUT, "x", TensorType(DType.F64, shape))
-
-    def param(self, name: str, array: np.ndarray) -> Value:
-        return self.graph.add_leaf(Role.PARAM, name, TensorType(DType.F64, array.shape), data=array)
-
-    def weight(self, name: str, *shape: int) -> Value:
-        fan_in = int(np.prod(shape[1:]))
-        return self.param(name, self.rng.standard_normal(shape) * (2 / fan_in) ** 0.5)
-
-    def vector(self, name: str, size: int, low: float = -0.3, high: float = 0.3) -> Value:
-        return self.param(name, self.rng.uniform(low, high, size))
-
-    def __call__(self, op: object, *operands: Value) -> Value:
-        return self.graph.emit1(op, *operands, source=f"{op.name}_{len(self.graph.nodes)}")
-
-    def conv(self, name: str, x: Value, out: int, kernel: int, *, bias: bool = False, **attributes: object) -> Value:
-        channels = x.type.shape[1] // attributes.get("groups", 1)
-        y = self(Conv2d(**attributes), x, self.weight(f"{name}.weight", out, channels, kernel, kernel))
-        return self(Add(), y, self(Reshape((out, 1, 1)), self.vector(f"{name}.bias", out))) if bias else y
-
-    def norm(self, name: str, x: Value) -> Value:
-        size = x.type.shape[1]
-        gamma = self.vector(f"{name}.gamma", size, 0.5, 1.5)
-        beta, mean = self.vector(f"{name}.beta", size), self.vector(f"{name}.mean", size)
-        return self(BatchNorm(1e-3), x, gamma, beta, mean, self.vector(f"{name}.variance", size, 0.5, 2.0))
-
-    def dense(self, name: str, x: Value, out: int) -> Value:
-        y = self(MatMul(transpose_b=True), x, self.weight(f"{name}.weight", out, x.type.shape[-1]))
-        return self(Add(), y, self.vector(f"{name}.bias", out))
-
-    def finish(self, output: Value) -> Module:
-        self.graph.outputs["y"] = output
-        return Module({"infer": self.graph})
-
-
 def small_cnn(seed: int = 0) -> Twins:
     """Two convolutions with biases, relu, maximum and average pools, a dense layer, a final softmax."""
-    b = _Build(np.random.default_rng(seed))
+    b = Build(np.random.default_rng(seed))
     x = b.conv("conv1", b.input(1, 2, 9, 8), 4, 3, bias=True, pads=(1, 1, 1, 1))
     x = b(MaxPool2d((2, 2), (2, 2)), b(Relu(), x))
     x = b(Relu(), b.conv("conv2", x, 6, 3, bias=True, pads=(0, 1, 1, 0)))
@@ -150,7 +81,7 @@ def small_cnn(seed: int = 0) -> Twins:
 
 def separable_net(seed: int = 0) -> Twins:
     """PP-LCNet in small: depthwise-separable blocks, norms in all their places, squeeze-excite, a residual add."""
-    b = _Build(np.random.default_rng(seed))
+    b = Build(np.random.default_rng(seed))
     x = b(HardSwish(), b.norm("bn0", b.conv("stem", b.input(1, 3, 11, 11), 8, 3, strides=(2, 2), pads=(1, 1, 1, 1))))
     skip = x
     x = b(HardSwish(), b.norm("bn1", b.conv("dw", x, 8, 3, groups=8, pads=(1, 1, 1, 1))))
@@ -184,7 +115,7 @@ def separable_net(seed: int = 0) -> Twins:
 
 def token_mixer(seed: int = 0) -> Twins:
     """What convolutional nets leave out: attention between tokens, a class token, padding, slices, broadcasts."""
-    b = _Build(np.random.default_rng(seed))
+    b = Build(np.random.default_rng(seed))
     x = b.input(1, 5, 6)
     token = b(BroadcastTo((1, 1, 6)), b.param("token", b.rng.standard_normal((1, 1, 6))))
     x = b(Transpose((1, 0, 2)), b(Concat(1), token, x))  # tokens first, as torch's attention has them
@@ -223,7 +154,7 @@ def token_mixer(seed: int = 0) -> Twins:
 
 def gated_mlp(seed: int = 0) -> Twins:
     """Activations and gates of transformers, written in parts: exact gelu, softplus, tanh, sine, choices of two."""
-    b = _Build(np.random.default_rng(seed))
+    b = Build(np.random.default_rng(seed))
 
     def number(value: float) -> Value:
         return b.graph.constant(np.asarray(value), "number")
@@ -247,4 +178,13 @@ def gated_mlp(seed: int = 0) -> Twins:
     return Twins(module, forward, (7,), 4)
 
 
-CASES = {"small_cnn": small_cnn, "separable_net": separable_net, "token_mixer": token_mixer, "gated_mlp": gated_mlp}
+CASES = {
+    "small_cnn": small_cnn,
+    "separable_net": separable_net,
+    "token_mixer": token_mixer,
+    "gated_mlp": gated_mlp,
+    "sentence_encoder": sentence_encoder,
+    "segmenter": segmenter,
+    "coordinate_net": coordinate_net,
+    "expert_mixture": expert_mixture,
+}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import Index, bind, select
+from edgec.backends.tvm.builder import Index, bind, constant, select
 from edgec.backends.tvm.generic.loops_code import loops
 from edgec.backends.tvm.generic.pooling_code import larger
-from edgec.backends.tvm.generic.tensor_code import Tensor
+from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
 
@@ -65,6 +66,19 @@ def scatter_nd(op: ScatterNd, inputs: Sequence[Tensor], outputs: Sequence[Tensor
         picked = [read_index(indices, [*at, k], x.shape[k]) for k in range(depth)]
         with loops(*x.shape[depth:]) as rest:
             _update(y, [*picked, *rest], updates.load([*at, *rest]), op.reduction)
+
+
+def gather_nd_grad(op: GatherNdGrad, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
+    """One element of the batch."""
+    (dy, indices), (dx,) = inputs, outputs
+    batch, depth = op.batch_dims, indices.shape[-1]
+    first = unravel(row, op.shape[:batch])
+    with loops(*op.shape[batch:]) as at:
+        dx.store([*first, *at], constant(0.0))
+    with loops(*indices.shape[batch:-1]) as at:
+        picked = [read_index(indices, [*first, *at, k], op.shape[batch + k]) for k in range(depth)]
+        with loops(*op.shape[batch + depth :]) as rest:
+            _update(dx, [*first, *picked, *rest], dy.load([*first, *at, *rest]), "add")
 
 
 def _copy(x: Tensor, y: Tensor) -> None:

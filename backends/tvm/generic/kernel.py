@@ -15,7 +15,10 @@ from edgec.backends.tvm.computation import Computation, bind_computation
 from edgec.graph.ir import Value
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
+from edgec.graph.ops.cumulative import Cumulative
+from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.rms_norm import RmsNorm
@@ -36,6 +39,8 @@ ROW_OPS = (
     SoftmaxCrossEntropy,
     CumSum,
     CumProd,
+    CumProdGrad,
+    GatherNdGrad,
     TopK,
     LayerNorm,
     RmsNorm,
@@ -95,8 +100,10 @@ def _cut(computation: Computation, tasks: int) -> GenericSpec:
 def _own_rows(op: Op, x: tuple[int, ...]) -> int:
     """The rows of an op with rows of its own, whose first operand has the shape `x`."""
     match op:
-        case Softmax() | CumSum() | CumProd() | TopK():
+        case Softmax() | Cumulative() | TopK():
             return math.prod(x[: op.axis] + x[op.axis + 1 :])
+        case GatherNdGrad():
+            return math.prod(op.shape[: op.batch_dims])
         case LayerNorm() | RmsNorm():
             return math.prod(x[: op.axis])
         case MaxPool2dGrad():

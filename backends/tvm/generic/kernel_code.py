@@ -37,10 +37,12 @@ from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.cum_prod import CumProd
+from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
@@ -99,9 +101,11 @@ ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], 
     SoftmaxCrossEntropy: softmax_code.softmax_cross_entropy,
     CumSum: cumulative_code.cumulative,
     CumProd: cumulative_code.cumulative,
+    CumProdGrad: cumulative_code.cum_prod_grad,
     TopK: ranking_code.top_k,
     LayerNorm: normalisation_code.layer_norm,
     RmsNorm: normalisation_code.rms_norm,
+    GatherNdGrad: indexing_code.gather_nd_grad,
     ScatterElements: indexing_code.scatter_elements,
     ScatterNd: indexing_code.scatter_nd,
 }
