@@ -18,6 +18,7 @@ from edgec.graph.ops.asin import Asin
 from edgec.graph.ops.asinh import Asinh
 from edgec.graph.ops.atan import Atan
 from edgec.graph.ops.atanh import Atanh
+from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.ceil import Ceil
 from edgec.graph.ops.clip import Clip
@@ -194,6 +195,24 @@ def test_three_outputs_one_of_them_in_place(target):
     # `other` is read again after the step whose result replaces it.
     last = graph.emit1(Add(), graph.emit1(Relu(), z), other)
     check_group(graph, target, outputs=[y, z, last], alias={last: other})
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("kind", ["pointwise", "depthwise", "pool"])
+@pytest.mark.parametrize("per", [(19, 1, 1), (1, 19, 1, 1)], ids=str)
+def test_a_map_of_one_pixel(target, kind: str, per: tuple[int, ...]):
+    """Stored row by row it lies as channels do: the columns are channels all the same."""
+    graph = Graph("pixel")
+    if kind == "pool":
+        y = graph.emit1(AvgPool2d((3, 3), (1, 1)), graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 19, 3, 3)))
+    else:
+        groups, size = (19, 3) if kind == "depthwise" else (1, 1)
+        x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 19, size, size))
+        w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 19, 19 // groups, size, size))
+        y = graph.emit1(Conv2d(groups=groups), x, w)
+    bias = graph.add_leaf(Role.PARAM, "bias", tensor(F32, *per))
+    result = graph.emit1(Add(), y, bias)
+    check_group(graph, target, row_major=(result,))
 
 
 def test_fusion_is_offered_only_where_the_epilogue_can_read():

@@ -13,11 +13,16 @@ from edgec.backends.tvm.products import Request
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.less import Less
+from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.where import Where
 from edgec.graph.types import DType, TensorType
 from edgec.runtime.abi import Storage
 from edgec.tools.testing.kernel_call import run_lowering
@@ -121,6 +126,37 @@ def test_chain_with_two_results_in_one_kernel(anchor: Op):
     (expected,) = anchor.reference(*arrays[:2])
     np.testing.assert_array_equal(results[y], expected)
     np.testing.assert_array_equal(results[z], np.maximum(expected, 0) * arrays[2])
+
+
+@pytest.mark.parametrize("product", [Mul(), Div()], ids=lambda op: op.name)
+@pytest.mark.parametrize("choice", [Maximum(), Less(), Where()], ids=lambda op: op.name)
+def test_products_of_choices(choice: Op, product: Op):
+    """The code generator's analysis of ranges gives up on some of them."""
+    graph = Graph("choice")
+    a, b = (graph.add_leaf(Role.INPUT, name, TensorType(DType.F32, (3, 40))) for name in "ab")
+    factor = graph.add_leaf(Role.INPUT, "factor", TensorType(DType.F32, ()))
+    if choice == Where():
+        mask = graph.add_leaf(Role.INPUT, "mask", TensorType(DType.BOOL, (3, 40)))
+        chosen = graph.emit1(choice, mask, a, b)
+    else:
+        chosen = graph.emit1(choice, a, b)
+    chosen = graph.emit1(Cast("f32"), chosen) if chosen.type.dtype is DType.BOOL else chosen
+    y = graph.emit1(product, chosen, factor)
+    inputs = tuple(graph.leaves.values())
+    rng = np.random.default_rng(4)
+    arrays = [
+        np.asarray(
+            rng.standard_normal(v.type.shape) > 0 if v.type.dtype is DType.BOOL else rng.standard_normal(v.type.shape),
+            v.type.dtype.numpy,
+        )
+        for v in inputs
+    ]
+    storage = {v: natural(v.type.shape) for v in (*inputs, y)}
+    results = run_group(Group(tuple(graph.nodes), inputs, (y,)), arrays, storage)
+    known = dict(zip(inputs, arrays, strict=True))
+    for node in graph.nodes:
+        known[node.output] = node.op.reference(*(known[v] for v in node.inputs))[0]
+    np.testing.assert_allclose(results[y], known[y], rtol=1e-6)
 
 
 def test_small_work_is_one_task_and_large_work_is_many():

@@ -161,7 +161,7 @@ def bind_results(request: Request, out: Storage) -> BoundEpilogue | None:
         return None
     if any(0 in value.type.shape for value in request.group.anchor.inputs):
         return None
-    return request.epilogue()
+    return request.epilogue(out)
 
 
 def weight_fits(request: Request, op: Convolution, w: Value) -> bool:

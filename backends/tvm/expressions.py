@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgec.backends.tvm import integers, trigonometry
 from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import bind, like, maximum, minimum, scalar_type, select
+from edgec.backends.tvm.builder import bind, detach, like, maximum, minimum, scalar_type, select
 from edgec.backends.tvm.conversions import convert, truth
 from edgec.backends.tvm.functions import ceil, erf, exp, floor, log, magnitude, nearest, power, remainder, sqrt
 from edgec.graph.ops.base import Op
@@ -142,11 +142,12 @@ _FORMULAS: Mapping[str, Formula] = {
 
 
 def evaluate(op: Op, operands: Sequence[Expr]) -> tuple[Expr, ...]:
-    """The results of an elementwise op, each bound to a name. Operands must have equal lanes."""
+    """The results of an elementwise op, each with a name. Operands must have equal lanes."""
     # An operand may appear several times in a formula.
     named = [bind(x) for x in operands]
     results = _sgd_update(op, *named) if op.name == "sgd_update" else (_FORMULAS[op.name](op, *named),)
-    return tuple(bind(result) for result in results)
+    # TVM's analysis of ranges, which sees through names, gives up on products of floats that are a choice of two.
+    return tuple(detach(result) for result in results)
 
 
 SUPPORTED = frozenset(_FORMULAS) | {"sgd_update"}

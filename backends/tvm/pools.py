@@ -113,7 +113,7 @@ def lower_pool(request: Request) -> Lowering | None:
         tasks = _tasks(reads, units)
         request.call(MaxPoolGradSpec(images, channels, window, tasks), (*anchor.inputs, anchor.output), tasks)
         return request.lowering()
-    bound = request.epilogue()
+    bound = request.epilogue(Storage.channels_last(result))
     if bound is None:
         return None
     window = _window(op, source)

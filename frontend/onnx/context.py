@@ -18,7 +18,7 @@ from edgec.graph.types import DType, TensorType
 
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
 MAX_RANK = 32  # of what converters put in between; numpy has 64
-MAX_FOLDED = 2**25  # elements that folding may make for one model
+MAX_FOLDED = 2**28  # elements that folding may make for one model: whole networks whose weights are filled, 1 GiB
 MAX_EXPANDED = 50_000  # nodes that bodies of functions, branches and loops may add to one model
 
 

@@ -1,4 +1,4 @@
-"""Fourier transforms as products with constant matrices, and `Col2Im`, the adjoint of cutting an image into patches."""
+"""Fourier transforms as products with constant matrices; `Col2Im`, the adjoint of cutting an image into patches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded
 from edgec.graph.ir import Value
+from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.pad import Pad
@@ -77,6 +78,36 @@ def _resized(ctx: Context, node: Node, x: Value, axis: int, extent: int) -> Valu
     return ctx.emit(node, Pad((0,) * x.type.rank, tuple(high)), x)
 
 
+def _stft(ctx: Context, node: Node) -> Converted:
+    """x[B, n, 1 or 2] or x[B, n] -> y[B, frames, m, 2]: a convolution, one filter for each part of a frequency."""
+    x = ctx.value(node, 0)
+    if x.type.rank == 2:  # as exporters write it
+        x = ctx.emit(node, Reshape((*x.type.shape, 1)), x)
+    parts = x.type.shape[-1] if x.type.rank == 3 else 0
+    step = int(ctx.known_scalar(node, 1, "the frame step"))
+    window = ctx.known(node, 2, "the window") if ctx.has(node, 2) else None
+    if ctx.has(node, 3):
+        length = int(ctx.known_scalar(node, 3, "the frame length"))
+    elif window is not None:
+        length = window.size
+    else:
+        raise Unsupported("neither a window nor a frame length is given")
+    window = np.ones(length) if window is None else window
+    if parts not in (1, 2) or window.shape != (length,) or step < 1 or not 1 <= length <= x.type.shape[1]:
+        raise Unsupported(f"frames of {length} in steps of {step}, of a signal {x.type} through {list(window.shape)}")
+    one_sided = bool(node.get_int("onesided", 1))
+    if one_sided and parts == 2:
+        raise Unsupported("half a spectrum of complex numbers")
+    matrix = _matrix(length, length, parts, inverse=False, one_sided=one_sided) * window[:, None, None, None]
+    made = matrix.shape[2]
+    filters = matrix.transpose(2, 3, 1, 0).reshape(2 * made, parts, 1, length).astype(x.type.dtype.numpy)
+    batch, samples, _ = x.type.shape
+    signal = ctx.emit(node, Transpose((0, 2, 1)), x) if parts == 2 else x
+    signal = ctx.emit(node, Reshape((batch, parts, 1, samples)), signal)
+    y = ctx.emit(node, Conv2d((1, step)), signal, ctx.constant(node, filters))
+    return ctx.emit(node, Transpose((0, 3, 1, 2)), ctx.emit(node, Reshape((batch, made, 2, y.type.shape[3])), y))
+
+
 def _col2im(ctx: Context, node: Node) -> Converted:
     """Patches x[N, C * k, L] added up where they come from: the input gradient of a convolution that cuts them out."""
     x = ctx.value(node, 0)
@@ -99,4 +130,4 @@ def _col2im(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, op, dy, ctx.constant(node, ones))
 
 
-SIGNALS = {"DFT": _dft, "Col2Im": _col2im}
+SIGNALS = {"DFT": _dft, "STFT": _stft, "Col2Im": _col2im}

@@ -103,6 +103,9 @@ SAMPLED = [
     Case("DFT", {"x": f32(2, 9, 1)}, attributes={"axis": 1}),
     Case("DFT", {"x": f32(2, 9, 2)}, {"n": np.array(7)}, {"inverse": 1}),
     Case("DFT", {"x": f32(2, 8, 1)}, attributes={"onesided": 1}),
+    Case("STFT", {"x": f32(2, 50, 1)}, {"step": np.array(7), "w": f32(16)}),
+    Case("STFT", {"x": f32(2, 50)}, {"step": np.array(8), "_": i64(0), "n": np.array(15)}),
+    Case("STFT", {"x": f32(1, 40, 2)}, {"step": np.array(5), "w": f32(16), "n": np.array(16)}, {"onesided": 0}),
     Case("Col2Im", {"x": f32(2, 12, 16)}, {"i": i64(5, 6), "b": i64(2, 3)}, opset=18),
     Case(
         "Col2Im",
