@@ -1,7 +1,7 @@
-"""Runs each job in a process of its own: a crash, a hang or a flood of messages of one is a report, not our end.
+"""Runs jobs in other processes: a crash, a hang or a flood of messages of one is a report, not our end.
 
-A supervisor process is forked first and imports the heavy library once; it forks one child for every job, a few at a
-time. The caller's process stays free of the library, and a child costs a few milliseconds.
+A supervisor process is forked first and imports the heavy library once; it forks a few workers, which take one job
+after another. The caller's process stays free of the library, and a fork, dear with so much memory, pays for many jobs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _FORK = multiprocessing.get_context("fork")
@@ -44,9 +44,9 @@ def run_isolated(
     timeout: float,
     finished: Callable[[int, bytes], None],
 ) -> None:
-    """Call every job in a child process, at most `processes` at a time; `finished(number, result)` gets each result.
+    """Call every job in one of at most `processes` workers; `finished(number, result)` gets each result.
 
-    prepare: called once, before the children are forked, in a process that is not the caller's.
+    prepare: called once, before the workers are forked, in a process that is not the caller's.
     timeout: seconds that one job may take.
     Raises JobFailure for the first job that fails; the others are stopped.
     """
@@ -92,10 +92,11 @@ def _supervise(
     folder: Path,
     sender: Connection,
 ) -> None:
-    # `terminate` must run the `finally` below, or children would outlive us.
+    # `terminate` must run the `finally` below, or workers would outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    running: dict[int, tuple[BaseProcess, float]] = {}
-    waiting = iter(range(len(jobs)))
+    idle: list[_Worker] = []
+    busy: list[_Worker] = []
+    waiting = deque(range(len(jobs)))
     try:
         _redirect_output(folder / f"{_PREPARATION}.log")
         try:
@@ -104,65 +105,91 @@ def _supervise(
             traceback.print_exc()
             sender.send((_PREPARATION, "loading the code generator failed"))
             return
-        while True:
-            for number in waiting:
-                child = _FORK.Process(target=_child, args=(jobs[number], number, folder, sender), daemon=True)
-                child.start()
-                running[number] = child, time.monotonic() + timeout
-                if len(running) >= processes:
-                    break
-            if not running:
-                return
-            for number in _ended(running):
-                child, deadline = running.pop(number)
-                sender.send((number, _verdict(child, deadline, timeout)))
+        while waiting or busy:
+            while waiting and len(busy) < processes:
+                worker = idle.pop() if idle else _Worker(jobs, folder, sender)
+                busy.append(worker)
+                worker.begin(waiting.popleft(), timeout)
+            for worker in _ready(busy):
+                reason = worker.verdict(timeout)
+                sender.send((worker.number, reason))
+                if reason is not None:
+                    return
+                busy.remove(worker)
+                idle.append(worker)
     except (BrokenPipeError, _CallerGone, KeyboardInterrupt):
         pass
     finally:
-        for child, _ in running.values():
-            child.kill()
-            child.join()
+        for worker in (*idle, *busy):
+            worker.kill()
 
 
-def _ended(running: dict[int, tuple[BaseProcess, float]]) -> list[int]:
-    """Numbers of children that have ended or are out of time; waits for at least one."""
+class _Worker:
+    """A child process that does the jobs it is told to, until it is killed, or one of them fails."""
+
+    def __init__(self, jobs: Sequence[Callable[[], bytes]], folder: Path, sender: Connection):
+        self.connection, theirs = _FORK.Pipe()
+        self.process = _FORK.Process(target=_serve, args=(jobs, folder, theirs, (sender, self.connection)), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.number = _PREPARATION
+        self.deadline = 0.0
+
+    def begin(self, number: int, timeout: float) -> None:
+        self.number, self.deadline = number, time.monotonic() + timeout
+        self.connection.send(number)
+
+    def verdict(self, timeout: float) -> str | None:
+        """Why the job has no result, or None if it has one; the worker is gone if it has none."""
+        if not self.connection.poll():
+            self.kill()
+            return f"did not finish within {timeout:g} s"
+        try:
+            self.connection.recv()
+            return None
+        except EOFError:
+            self.process.join()
+        code = self.process.exitcode
+        return f"crashed with {signal.Signals(-code).name}" if code < 0 else "failed"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def _ready(busy: Sequence[_Worker]) -> list[_Worker]:
+    """Workers that are done, gone or out of time; waits for at least one."""
     caller = multiprocessing.parent_process().sentinel
     while True:
-        now = time.monotonic()
-        nearest = min(deadline for _, deadline in running.values())
-        done = set(wait([caller, *(child.sentinel for child, _ in running.values())], max(0.0, nearest - now)))
+        nearest = min(worker.deadline for worker in busy)
+        done = set(wait([caller, *(w.connection for w in busy)], max(0.0, nearest - time.monotonic())))
         if caller in done:
             raise _CallerGone
         now = time.monotonic()
-        ended = [n for n, (child, deadline) in running.items() if child.sentinel in done or deadline <= now]
-        if ended:
-            return ended
+        ready = [worker for worker in busy if worker.connection in done or worker.deadline <= now]
+        if ready:
+            return ready
 
 
-def _verdict(child: BaseProcess, deadline: float, timeout: float) -> str | None:
-    """Why a child's job has no result, or None if it has one. The child is gone afterwards."""
-    if child.is_alive() and time.monotonic() >= deadline:
-        child.kill()
-        child.join()
-        return f"did not finish within {timeout:g} s"
-    child.join()
-    if child.exitcode == 0:
-        return None
-    if child.exitcode < 0:
-        return f"crashed with {signal.Signals(-child.exitcode).name}"
-    return "failed"
-
-
-def _child(job: Callable[[], bytes], number: int, folder: Path, sender: Connection) -> None:
+def _serve(
+    jobs: Sequence[Callable[[], bytes]], folder: Path, connection: Connection, inherited: Sequence[Connection]
+) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    sender.close()  # so that the supervisor's death ends the caller's waiting
-    _redirect_output(folder / f"{number}.log")
-    try:
-        result = job()
-    except BaseException:
-        traceback.print_exc()
-        sys.exit(1)
-    (folder / f"{number}.out").write_bytes(result)
+    for end in inherited:
+        end.close()  # so that the supervisor's death ends the caller's waiting, and ours
+    while True:
+        try:
+            number = connection.recv()
+        except EOFError:
+            return
+        _redirect_output(folder / f"{number}.log")
+        try:
+            result = jobs[number]()
+        except BaseException:
+            traceback.print_exc()
+            sys.exit(1)
+        (folder / f"{number}.out").write_bytes(result)
+        connection.send(number)
 
 
 def _redirect_output(path: Path) -> None:
