@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgec.backends.base import Backend, CodeImage
+from edgec.compiler.budget import schedule_target
 from edgec.compiler.pack import kernel_specs, pack_artifact
-from edgec.compiler.passbase import Options, Phase, Trace, run_pipeline
-from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES, transform_module
+from edgec.compiler.passbase import Options, Phase, Trace
+from edgec.compiler.pipeline import transform_module
 from edgec.compiler.report import Report, code_figures, param_bytes, program_figures, variant_memory
 from edgec.compiler.schedule import TargetSchedules
 from edgec.graph.errors import UserError
@@ -54,7 +55,8 @@ def compile_module(
     """Run the pipeline; `module` becomes the target-independent program and is changed in place.
 
     `provenance` goes into the manifest as it is. None where `observer.trace` asks to stop before the end. UserError
-    E0301 to E0303 for what cannot be trained, E0403 for nodes without a lowering, E0402 and E0404 from the build.
+    E0301 to E0303 for what cannot be trained, E0403 for nodes without a lowering, E0405 for a memory budget that cannot
+    be met, E0402 and E0404 from the build.
     """
     began = time.perf_counter()
     observer = observer or Observer()
@@ -79,8 +81,8 @@ def lower_module(
     refuse_unsupported(module, backends)
     built = []
     for backend in backends:
-        schedules = TargetSchedules.of(module, backend)
-        if not run_pipeline(SCHEDULE_PASSES, schedules, options, SCHEDULE_LEVEL, observer.trace):
+        schedules = schedule_target(module, backend, options, observer.trace)
+        if schedules is None:
             return None
         built.append(schedules)
     if not observer.trace.wants(Phase.PACK):

@@ -20,6 +20,7 @@ from edgec.compiler.passes.normalise_input import normalise_input
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.passes.plan_memory import plan_memory
+from edgec.compiler.passes.recompute_activations import recompute_activations
 from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
 from edgec.compiler.passes.shrink_saved import shrink_saved
@@ -98,6 +99,7 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
 )
 
 SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
+    Pass("recompute_activations", Phase.OPTIMISE, recompute_activations, optional=True),
     Pass("commit_updates", Phase.OPTIMISE, commit_updates, ensures=frozenset({Fact.COMMITTED})),
     Pass(
         "fuse_epilogue",

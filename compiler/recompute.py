@@ -21,11 +21,11 @@ def kept_values(graph: Graph, forward: set[Node]) -> list[Value]:
     return [value for value in values if any(reader not in forward for reader, _ in value.uses)]
 
 
-def recompute(graph: Graph, again: Collection[Value]) -> bool:
+def recompute(graph: Graph, again: Collection[Value]) -> set[Node]:
     """Let nodes behind the guard read copies of the values in `again`, which the forward part computes.
 
     A copy reads copies of those operands that are in `again` too, and keeps the others alive. Values that nobody behind
-    the guard needs get no copy. Says whether there is one now.
+    the guard needs get no copy. The nodes that were added.
     """
     forward = forward_nodes(graph)
     chosen = set(again)
@@ -44,4 +44,4 @@ def recompute(graph: Graph, again: Collection[Value]) -> bool:
         for slot, value in enumerate(node.inputs):
             if value in chosen:
                 graph.set_input(node, slot, copy(value, node))
-    return bool(made)
+    return {value.producer for value in made.values()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgec.backends.base import CodeImage, Group
 from edgec.compiler.memory.lifetimes import Lifetime, lifetimes
 from edgec.compiler.schedule import Schedule, Span, TargetSchedules
-from edgec.graph.ir import Graph, Role, Value
+from edgec.graph.ir import Graph, Node, Role, Value
 from edgec.runtime.format import Artifact, Region, TensorKind, Variant
 
 
@@ -19,6 +19,7 @@ class ProgramFigures:
 
     `arena_bytes` is the planned arena with workspaces, `state_bytes` optimizer state, running statistics and held
     gradients, `saved_activation_bytes` the part of the arena that the forward part computes and the rest reads.
+    `recomputed_macs` come on top of `macs`: what a memory budget has no room to keep is computed twice.
     """
 
     ops: int
@@ -26,6 +27,7 @@ class ProgramFigures:
     arena_bytes: int
     state_bytes: int
     saved_activation_bytes: int
+    recomputed_macs: int
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,18 @@ class Report:
 
 def program_figures(graph: Graph, schedules: Sequence[Schedule]) -> ProgramFigures:
     """Figures of one program; `schedules` are those of all targets."""
-    macs = 0
-    for node in graph.nodes:
-        macs += node.op.cost(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs)).macs
     return ProgramFigures(
         ops=len(graph.nodes),
-        macs=macs,
+        macs=_macs(graph.nodes),
         arena_bytes=max(schedule.plan.arena_bytes for schedule in schedules),
         state_bytes=sum(leaf.type.bytes for leaf in graph.by_role(Role.STATE)),
         saved_activation_bytes=max(sum(v.type.bytes for v in saved_activations(s)) for s in schedules),
+        recomputed_macs=max(_macs(schedule.again) for schedule in schedules),
     )
+
+
+def _macs(nodes: Iterable[Node]) -> int:
+    return sum(n.op.cost(tuple(v.type for v in n.inputs), tuple(v.type for v in n.outputs)).macs for n in nodes)
 
 
 def saved_activations(schedule: Schedule) -> list[Value]:

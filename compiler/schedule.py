@@ -55,7 +55,8 @@ class Schedule:
     """One program for one target. `graph` is its own copy: passes may add copies of values to it.
 
     `alias` maps a value to the one whose memory it shares: a view to its operand, an updated value to the parameter or
-    state it replaces, an output in place to the input it overwrites.
+    state it replaces, an output in place to the input it overwrites. `again` are nodes that compute for the backward
+    part what the forward part did not keep.
     """
 
     graph: Graph
@@ -65,6 +66,7 @@ class Schedule:
     alias: dict[Value, Value] = field(default_factory=dict)
     lowerings: dict[Group, Lowering] = field(default_factory=dict)
     plan: MemoryPlan | None = None
+    again: set[Node] = field(default_factory=set)
 
     @property
     def guarded(self) -> bool:
@@ -108,20 +110,21 @@ class Schedule:
 
 @dataclass(eq=False)
 class TargetSchedules:
-    """All programs of an artifact for one target, by name."""
+    """All programs of an artifact for one target, by name. `again` names values that `train` shall not keep."""
 
     backend: Backend
     programs: dict[str, Schedule]
+    again: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(module: Module, backend: Backend) -> TargetSchedules:
+    def of(module: Module, backend: Backend, again: frozenset[str] = frozenset()) -> TargetSchedules:
         """Every node a group of its own, in the order of the graph. The module stays as it is."""
         programs = {}
         for name, graph in module.programs.items():
             schedule = Schedule(graph.clone(), backend, [])
             schedule.regroup([node] for node in list(schedule.graph.nodes))
             programs[name] = schedule
-        return TargetSchedules(backend, programs)
+        return TargetSchedules(backend, programs, again)
 
 
 def make_group(graph: Graph, nodes: Sequence[Node]) -> Group:

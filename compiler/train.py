@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from edgec.compiler.byte_sizes import parse_bytes
 from edgec.graph.errors import UserError
 
 LOSSES = ("softmax_cross_entropy",)
@@ -37,6 +38,7 @@ class Train:
     `batch` is the leading extent of every input in `train` and `eval`, None for that of `infer`. `update` names which
     parameters are trained: `full` (all), `head` (`last:1`), `bias` (those added to or normalising activations, and the
     head's weight), `last:K` (the last K convolution or matmul nodes with their biases and the norm that follows).
+    `memory_budget` bounds arena, states and RAM copies of trained parameters of `train`: bytes, or `256KB`, `1.5MB`.
     `labels` is the name of the label input. `weight_decay`, `momentum` and `nesterov` are those of torch.optim.SGD.
     """
 
@@ -49,8 +51,14 @@ class Train:
     update: str = "full"
     labels: str = "labels"
     guard: str = "loss"
+    memory_budget: int | str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.memory_budget, str):
+            count = parse_bytes(self.memory_budget)
+            if count is None:
+                raise _wrong("memory_budget", self.memory_budget, "write bytes, as in 200000, 256KB or 1.5MB")
+            object.__setattr__(self, "memory_budget", count)
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name))
         _check_name("loss", self.loss, LOSSES)
@@ -62,6 +70,8 @@ class Train:
                 raise _wrong("update", self.update, "write a number for K, as in `last:3`")
         if self.batch is not None and self.batch < 1:
             raise _wrong("batch", self.batch, "the batch must be at least 1")
+        if self.memory_budget is not None and self.memory_budget < 1:
+            raise _wrong("memory_budget", self.memory_budget, "the budget must be at least 1 byte")
         if not (0.0 <= self.momentum < 1.0):
             raise _wrong("momentum", self.momentum, "the momentum lies in [0, 1)")
         if not (self.weight_decay >= 0.0 and math.isfinite(self.weight_decay)):
@@ -97,6 +107,7 @@ def _check_type(name: str, value: Any) -> None:
         "weight_decay": (float, int),
         "nesterov": (bool,),
         "batch": (int, type(None)),
+        "memory_budget": (int, type(None)),
     }
     types = wanted.get(name, (str,))
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

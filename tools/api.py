@@ -15,11 +15,11 @@ from edgec.backends.targets import find_target
 from edgec.backends.toolchain import apt_command, toolchain
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.compiler.adapt import ImageInput, NewHead
+from edgec.compiler.budget import schedule_target
 from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
-from edgec.compiler.passbase import Options, Phase, Trace, run_pipeline
-from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES, transform_module
+from edgec.compiler.passbase import Options, Trace
+from edgec.compiler.pipeline import transform_module
 from edgec.compiler.report import ProgramFigures, Report, program_figures
-from edgec.compiler.schedule import TargetSchedules
 from edgec.compiler.train import Train
 from edgec.frontend.onnx import read_onnx
 from edgec.frontend.onnx.reader import Source
@@ -213,8 +213,7 @@ def check(request: Request) -> Forecast:
     refuse_unsupported(module, backends)
     programs: dict[str, dict[str, ProgramFigures]] = {}
     for backend in backends:
-        schedules = TargetSchedules.of(module, backend)
-        run_pipeline(SCHEDULE_PASSES, schedules, request.options, SCHEDULE_LEVEL, Trace(stop_after=Phase.PLAN))
+        schedules = schedule_target(module, backend, request.options, Trace())
         programs[backend.target.name] = {
             name: program_figures(graph, [schedules.programs[name]]) for name, graph in module.programs.items()
         }

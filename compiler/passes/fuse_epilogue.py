@@ -4,7 +4,8 @@ A node joins the group of an operand when the backend can fuse it, its results h
 on the same side of the guard, and no path leads from the group through a node outside of it back to the joining node:
 otherwise the group would have to run before and after that node. Paths include the order between readers of an old
 parameter and the node that overwrites it, so a fused update never has to run too early. Everything the joining node
-needs moves before the group, if it does not stand there already.
+needs moves before the group, if it does not stand there already. What is computed again and what is not stay apart: a
+reader of a value that comes back at the start of a segment would else run there, and its result wait for its turn.
 
 Requires COMMITTED; ensures FUSED.
 """
@@ -61,6 +62,8 @@ class _Fusion:
     def _join(self, node: Node, group: list[Node]) -> bool:
         anchor = group[0]
         if is_copy(anchor) or may_be_view(anchor) or (anchor in self.forward) != (node in self.forward):
+            return False
+        if (anchor in self.schedule.again) != (node in self.schedule.again):
             return False
         shapes = {v.type.shape for v in node.outputs} | {v.type.shape for v in node.inputs if v.producer in group}
         if len(shapes) != 1 or not self.schedule.backend.can_fuse(anchor, node):

@@ -27,7 +27,7 @@ _MOVES = (BroadcastTo, Reshape, Slice, Transpose)
 
 def shrink_saved(module: Module, options: Options) -> bool:
     graph = module.programs.get("train")
-    return graph is not None and recompute(graph, cheaper_again(graph))
+    return graph is not None and bool(recompute(graph, cheaper_again(graph)))
 
 
 def cheaper_again(graph: Graph) -> set[Value]:

@@ -145,6 +145,7 @@ def test_figures() -> None:
         "arena_bytes": result.schedules[0].programs["infer"].plan.arena_bytes,
         "state_bytes": 0,
         "saved_activation_bytes": 0,
+        "recomputed_macs": 0,
     }
     train = figures["programs"]["train"]
     assert train["state_bytes"] == 4 * weights

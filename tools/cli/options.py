@@ -90,6 +90,11 @@ def compilation(command: Callable) -> Callable:
                 "--train-batch", "train_batch", type=click.IntRange(min=1), help="Batch of `train` and `eval`."
             ),
             click.option("--update", metavar="SCHEME", help="What is trained: full, head, bias or last:K."),
+            click.option(
+                "--memory-budget",
+                metavar="SIZE",
+                help="Of `train`: arena, states and trained parameters. What does not fit is computed twice. As 256KB.",
+            ),
             click.option("--guard", help="What stops a step: loss."),
             click.option(
                 "--new-head",
