@@ -7,7 +7,7 @@ see the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -140,11 +140,13 @@ class Backend(Protocol):
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         """Storage of every param, state and constant leaf by name (row-major where absent), one for all programs."""
 
-    def activation_storage(self, value: Value) -> Storage:
-        """Storage of a computed value. Inputs and outputs of a program are always row-major."""
+    def activation_storage(self, values: Iterable[Value]) -> dict[Value, Storage]:
+        """Storage of computed values. Inputs and outputs of a program are always row-major."""
 
     def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
-        """Pairs (output, input) of equal size where the output may overwrite the input if nobody reads it later."""
+        """Pairs (output, input) of equal size where the output may overwrite the input if both lie alike and nobody
+        reads it later.
+        """
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         """Kernel calls for a group. `alias[output]` is the input whose memory it shares: one pointer serves both."""

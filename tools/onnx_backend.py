@@ -2,6 +2,9 @@
 
     outputs = run(model, inputs)
 
+    with compile_case(model, inputs) as case:  # one artifact, any data
+        outputs = case.run(other_inputs)
+
 Shapes come from the given arrays. Inputs that decide shapes or structure (`STRUCTURAL_SLOTS`: the shape of `Reshape`,
 axes of reductions, ...) become constants of the program; everything else is data, and the artifact serves any.
 """
@@ -11,7 +14,9 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +24,56 @@ import onnx
 from onnx import numpy_helper
 
 from edgec.graph.errors import UserError
-from edgec.runtime import load
+from edgec.runtime import Model, load
 from edgec.tools.api import Request, build, parse_targets
 from edgec.tools.onnx_backend_slots import STRUCTURAL_SLOTS, TYPE_ONLY
 
 
-def run(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The outputs of `model` in its order. `inputs` are in the order of the inputs without initializer; None or a
+@dataclass(frozen=True)
+class CompiledCase:
+    """A model in compiled kernels, for any data of the shapes and dtypes that it was compiled with.
+
+    `bound` are the inputs that became constants of the program, by name.
+    """
+
+    model: onnx.ModelProto
+    bound: dict[str, np.ndarray]
+    _artifact: Model
+
+    def run(self, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+        """The outputs in the order of the model, of inputs as `compile_case` takes them.
+
+        UserError: E0603 for another value of a bound input; E0602 and E0603 for other dtypes and shapes.
+        """
+        feeds = _feeds(self.model, inputs)
+        for name, array in self.bound.items():
+            if not np.array_equal(array, feeds.get(name), equal_nan=array.dtype.kind == "f"):
+                raise UserError("E0603", f"the case is compiled for one value of `{name}`, and gets another")
+        wanted = {info.name for info in self._artifact.inputs}
+        results = self._artifact.run({name: array for name, array in feeds.items() if name in wanted})
+        return [results[info.name] for info in self.model.graph.output]
+
+
+@contextmanager
+def compile_case(model: onnx.ModelProto, inputs: Sequence[np.ndarray | None]) -> Iterator[CompiledCase]:
+    """`model` compiled for the shapes of `inputs`, which are in the order of the inputs without initializer; None or a
     missing one at the end is an optional input that is not given.
 
     UserError for models that cannot be compiled, E0103 for values that are no tensors.
     """
     feeds = _feeds(model, inputs)
-    bound = structural_names(model) & feeds.keys()
-    static = _static(model, feeds, bound)
+    bound = {name: feeds[name] for name in structural_names(model) & feeds.keys()}
     with tempfile.TemporaryDirectory(prefix="edgec-onnx-") as folder:
-        artifact = Path(folder) / "model.edge"
-        build(Request(static, parse_targets("x86")), artifact)
-        with load(artifact, threads=1) as compiled:
-            wanted = {info.name for info in compiled.inputs}
-            results = compiled.run({name: array for name, array in feeds.items() if name in wanted})
-            return [results[info.name] for info in model.graph.output]
+        path = Path(folder) / "model.edge"
+        build(Request(_static(model, feeds, bound), parse_targets("x86")), path)
+        with load(path, threads=1) as artifact:
+            yield CompiledCase(model, bound, artifact)
+
+
+def run(model: onnx.ModelProto, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """The outputs of `model` in its order; arguments and errors as of `compile_case`."""
+    with compile_case(model, inputs) as case:
+        return case.run(inputs)
 
 
 def preload() -> None:
@@ -79,7 +113,7 @@ def structural_names(model: onnx.ModelProto) -> set[str]:
     return wanted
 
 
-def _static(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], bound: set[str]) -> onnx.ModelProto:
+def _static(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], bound: Collection[str]) -> onnx.ModelProto:
     """A copy with the types of `feeds` as types of its inputs; those in `bound` are initializers."""
     static = onnx.ModelProto()
     static.CopyFrom(model)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from edgec.backends.base import CodeImage, Group, KernelSpec, Lowering, Progress, Target
 from edgec.backends.tvm.build import build
-from edgec.backends.tvm.epilogue import classify, same_order
+from edgec.backends.tvm.epilogue import classify
 from edgec.backends.tvm.generic.kernel import ROW_OPS
 from edgec.backends.tvm.layouts import activation_storage, weight_storage
 from edgec.backends.tvm.strategies import lower_group
@@ -71,13 +71,14 @@ class TvmBackend:
                     chosen[value.name] = storage
         return chosen
 
-    def activation_storage(self, value: Value) -> Storage:
+    def activation_storage(self, values: Iterable[Value]) -> dict[Value, Storage]:
         if self.target.lanes == 1:
-            return Storage.row_major(value.type.shape)
-        return activation_storage(value, self.target)
+            return {value: Storage.row_major(value.type.shape) for value in values}
+        others: set[Value] = set()
+        return {value: activation_storage(value, self.target, others) for value in values}
 
     def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
-        """An output may overwrite what only elementwise nodes read, element by element, where both lie alike."""
+        """An output may overwrite what only elementwise nodes read, element by element."""
         own = {value for node in group.nodes for value in node.outputs}
         fixed = () if group.anchor.op.elementwise else group.anchor.inputs
         candidates = [
@@ -85,12 +86,7 @@ class TvmBackend:
             for value in group.inputs
             if value not in own and not any(value is v for v in fixed) and value.role is not Role.INPUT
         ]
-        return [
-            (output, value)
-            for output in group.outputs
-            for value in candidates
-            if value.type == output.type and same_order(self._expected(value), self._expected(output))
-        ]
+        return [(output, value) for output in group.outputs for value in candidates if value.type == output.type]
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         return lower_group(group, storage, alias, self.target)
@@ -101,7 +97,7 @@ class TvmBackend:
     def _expected(self, value: Value) -> Storage:
         """The storage that a value will have by our own rules."""
         if value.role is None:
-            return self.activation_storage(value)
+            return self.activation_storage([value])[value]
         shape = value.type.shape
         if self.target.lanes == 1 or value.role in (Role.INPUT, Role.SCALAR):
             return Storage.row_major(shape)

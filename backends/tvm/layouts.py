@@ -50,15 +50,30 @@ def _block(columns: int, target: Target) -> int:
     return width if width < columns else 0
 
 
-def weight_storage(value: Value, target: Target) -> Storage | None:
-    """The storage of a weight, of its gradient, or of something computed from either; None for other values."""
-    return _weight_storage(value, target, set())
+def weight_storage(value: Value, target: Target, others: set[Value] | None = None) -> Storage | None:
+    """The storage of a weight, of its gradient, or of something computed from either; None for other values.
+
+    `others` collects values that are tied to no weight, for the next call: who asks for every value of a long chain of
+    elementwise nodes, such as the steps of an LSTM, would follow it each time.
+    """
+    others = set() if others is None else others
+    seen: set[Value] = set()
+    stack = [value]
+    while stack:
+        near = stack.pop()
+        if near in seen or near in others:
+            continue
+        seen.add(near)
+        storage = _storage_of_weight(near, target)
+        if storage is not None:
+            return storage
+        stack += reversed(_tied(near))
+    others |= seen
+    return None
 
 
-def _weight_storage(value: Value, target: Target, seen: set[Value]) -> Storage | None:
-    if value in seen:
-        return None
-    seen.add(value)
+def _storage_of_weight(value: Value, target: Target) -> Storage | None:
+    """By what reads or makes the value: forward products first, as all others follow them."""
     shape = value.type.shape
     wanted = [_use_as_weight(node, slot, shape, target) for node, slot in value.uses]
     for is_forward in (True, False):
@@ -67,16 +82,17 @@ def _weight_storage(value: Value, target: Target, seen: set[Value]) -> Storage |
                 return storage
     if value.producer is not None and isinstance(value.producer.op, Conv2dWeightGrad):
         return convolution_weight(value.producer.op, shape, target)
-    # Whatever an elementwise op combines with a weight lies as the weight does: an update with its gradient and
-    # velocity.
+    return None
+
+
+def _tied(value: Value) -> list[Value]:
+    """Whatever an elementwise op combines with a weight lies as the weight does: an update with its gradient and
+    velocity.
+    """
     near = [node for node, _ in value.uses if isinstance(node.op, SgdUpdate)]
     if value.producer is not None and value.producer.op.elementwise:
         near.append(value.producer)
-    for node in near:
-        for other in node.inputs:
-            if other.type.shape == shape and (found := _weight_storage(other, target, seen)) is not None:
-                return found
-    return None
+    return [other for node in near for other in node.inputs if other.type.shape == value.type.shape]
 
 
 def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target) -> Storage | None:
@@ -89,9 +105,12 @@ def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target
     return None
 
 
-def activation_storage(value: Value, target: Target) -> Storage:
-    """Storage of a computed value, or the one that an input should be copied to, on a vector target."""
-    found = weight_storage(value, target)
+def activation_storage(value: Value, target: Target, others: set[Value] | None = None) -> Storage:
+    """Storage of a computed value, or the one that an input should be copied to, on a vector target.
+
+    `others`: as of `weight_storage`.
+    """
+    found = weight_storage(value, target, others)
     if found is not None:
         return found
     shape = value.type.shape

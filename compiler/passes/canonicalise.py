@@ -20,13 +20,19 @@ from edgec.compiler.rewrite import remove_dead_nodes, replace_node, reshape
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.bit_xor import BitXor
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.elementwise import Binary
+from edgec.graph.ops.equal import Equal
+from edgec.graph.ops.fmod import Fmod
+from edgec.graph.ops.less import Less
+from edgec.graph.ops.less_equal import LessEqual
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.mod import Mod
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_mean import ReduceMean
@@ -93,6 +99,25 @@ def _drop_neutral_operand(graph: Graph, node: Node) -> Value | None:
         if c.role is Role.CONSTANT and x.type == node.output.type and np.all(c.data == neutral):
             return x
     return None
+
+
+def _know_self_combination(graph: Graph, node: Node) -> Value | None:
+    """x - x, x ^ x, x < x, x == x and such are numbers known here, except where a float may be NaN.
+
+    They stand in definitions of composite operators; a kernel would fill memory with a constant, which none can.
+    """
+    if len(node.inputs) != 2 or node.inputs[0] is not node.inputs[1]:
+        return None
+    x, result = node.inputs[0].type, node.output.type
+    whole = not x.dtype.is_float
+    if isinstance(node.op, Less) or (whole and isinstance(node.op, Sub | BitXor | Mod | Fmod)):
+        number = 0
+    elif whole and isinstance(node.op, Equal | LessEqual):
+        number = 1
+    else:
+        return None
+    scalar = graph.constant(np.array(number, result.dtype.numpy), f"{node.output.name}.c")
+    return graph.emit1(BroadcastTo(result.shape), scalar, source=node.source, before=node)
 
 
 def _merge_reshapes(graph: Graph, node: Node) -> Value | None:
@@ -162,14 +187,18 @@ def _flatten_matmul(graph: Graph, node: Node) -> Value | None:
 
 
 def _absorb_transpose(graph: Graph, node: Node) -> Value | None:
-    """A transposition of the last two axes of a matmul's operand becomes the matmul's attribute."""
+    """A transposition of the last two axes of a matmul's operand becomes the matmul's attribute; not one of a computed
+    matrix that many products read, each of which would transpose it again.
+    """
     if not isinstance(node.op, MatMul):
         return None
     operands, flags = list(node.inputs), [node.op.transpose_a, node.op.transpose_b]
     for slot, value in enumerate(node.inputs):
         rank = value.type.rank
         swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
-        if value.producer is not None and value.producer.op == swap:
+        if value.producer is None or value.producer.op != swap:
+            continue
+        if value.producer.inputs[0].role is not None or len(value.uses) == 1:
             operands[slot], flags[slot] = value.producer.inputs[0], not flags[slot]
     if operands == node.inputs:
         return None
@@ -179,6 +208,7 @@ def _absorb_transpose(graph: Graph, node: Node) -> Value | None:
 _RULES: tuple[Rule, ...] = (
     _drop_identity,
     _drop_neutral_operand,
+    _know_self_combination,
     _merge_reshapes,
     _merge_transposes,
     _global_pool_is_mean,

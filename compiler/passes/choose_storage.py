@@ -23,7 +23,7 @@ def choose_storage(subject: TargetSchedules, options: Options) -> bool:
     leaves = backend.choose_storage([schedule.groups for schedule in subject.programs.values()])
     for schedule in subject.programs.values():
         # Asked before there are copies, so that rules which look at producers do not see them.
-        wanted = {value: backend.activation_storage(value) for value in schedule.graph.values()}
+        wanted = backend.activation_storage(schedule.graph.values())
         _copy_inputs(schedule, wanted)
         _copy_outputs(schedule, wanted)
         schedule.storage = _storages(schedule.graph, leaves, wanted)

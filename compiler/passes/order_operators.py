@@ -79,6 +79,31 @@ def _list_schedule(
     return order
 
 
+class _Growth:
+    """What each group would add to the live bytes, remembered until a group that touches the same memory is taken.
+
+    Without that, hundreds of ready groups (the slices of a long sequence) are counted anew for each that is taken.
+    """
+
+    def __init__(self, compute: Callable[[Group], int], touched: Mapping[Group, set[Value]]):
+        self._compute, self._touched = compute, touched
+        self._known: dict[Group, int] = {}
+        self._around: dict[Value, list[Group]] = {}
+        for group, homes in touched.items():
+            for home in homes:
+                self._around.setdefault(home, []).append(group)
+
+    def __getitem__(self, group: Group) -> int:
+        if group not in self._known:
+            self._known[group] = self._compute(group)
+        return self._known[group]
+
+    def forget_around(self, group: Group) -> None:
+        for home in self._touched[group]:
+            for other in self._around[home]:
+                self._known.pop(other, None)
+
+
 def _given(schedule: Schedule, parts: list[list[Group]], before: Edges, after: Edges) -> list[Group]:
     rank = {group: position for position, group in enumerate(schedule.groups)}
     return _list_schedule(parts, before, after, lambda ready: min(ready, key=rank.__getitem__))
@@ -96,13 +121,16 @@ def _from_start(schedule: Schedule, parts: list[list[Group]], before: Edges, aft
         for home in homes:
             readers.setdefault(home, set()).add(group)
 
-    def growth(group: Group) -> int:
+    def growth_of(group: Group) -> int:
         born = sum(aligned(v.type.bytes) for v in made[group] if v not in alive)
         freed = sum(aligned(v.type.bytes) for v in read[group] if readers[v] == {group} and v not in kept)
         return born - freed
 
+    growth = _Growth(growth_of, {group: read[group] | made[group] for group in schedule.groups})
+
     def pick(ready: list[Group]) -> Group:
-        group = min(ready, key=lambda g: (growth(g), rank[g]))
+        group = min(ready, key=lambda g: (growth[g], rank[g]))
+        growth.forget_around(group)
         alive.update(made[group])
         for home in read[group]:
             readers[home].discard(group)
@@ -118,13 +146,16 @@ def _from_end(schedule: Schedule, parts: list[list[Group]], before: Edges, after
     made = {group: _homes(schedule, group.outputs) for group in schedule.groups}
     alive = _homes(schedule, schedule.graph.outputs.values())
 
-    def growth(group: Group) -> int:
+    def growth_of(group: Group) -> int:
         born = sum(aligned(v.type.bytes) for v in read[group] - made[group] if v not in alive)
         freed = sum(aligned(v.type.bytes) for v in made[group] if v in alive)
         return born - freed
 
+    growth = _Growth(growth_of, {group: read[group] | made[group] for group in schedule.groups})
+
     def pick(ready: list[Group]) -> Group:
-        group = min(ready, key=lambda g: (growth(g), -rank[g]))
+        group = min(ready, key=lambda g: (growth[g], -rank[g]))
+        growth.forget_around(group)
         alive.difference_update(made[group])
         alive.update(read[group])
         return group

@@ -5,7 +5,10 @@ import pytest
 from edgec.compiler.passbase import Options
 from edgec.compiler.passes.canonicalise import canonicalise
 from edgec.compiler.train import Train
+from edgec.graph.ir import Graph, Module, Role
+from edgec.graph.ops import ALL_OPS
 from edgec.graph.parse import parse_module
+from edgec.graph.types import DType, tensor
 from edgec.tools.testing.pass_check import check_pass
 
 
@@ -52,6 +55,26 @@ RULES = {
         "%y: f32[1,4,1,1] = reduce_mean(%x) {axes=(2,3), keepdims=true}",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("op", "kind", "number"),
+    [("sub", "i64", 0), ("bit_xor", "i64", 0), ("mod", "i64", 0), ("less", "bool", 0), ("equal", "bool", 1)],
+)
+def test_what_a_value_and_itself_make_is_known(op: str, kind: str, number: int) -> None:
+    graph = Graph("infer")
+    n = graph.add_leaf(Role.INPUT, "n", tensor(DType.I64, 5))
+    graph.outputs["y"] = graph.emit1({op_class.name: op_class for op_class in ALL_OPS}[op](), n, n)
+    canonicalise(Module({"infer": graph}), Options())
+    (node,) = graph.nodes
+    assert node.op.name == "broadcast_to" and node.output.type == tensor(DType(kind), 5)
+    assert node.inputs[0].data == number
+
+
+def test_a_float_may_differ_from_itself() -> None:
+    for op, kind in (("sub", "f32[1,4,1,6]"), ("equal", "bool[1,4,1,6]")):
+        text = program(f"%y: {kind} = {op}(%x, %x)")
+        check_pass(canonicalise, text, text)
 
 
 @pytest.mark.parametrize(("before", "after"), RULES.values(), ids=RULES)

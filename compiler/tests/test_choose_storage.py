@@ -61,10 +61,12 @@ def test_copies_do_not_depend_on_rules_that_look_at_producers() -> None:
     """A backend that takes what follows a reshape for row-major must still get its feature maps."""
 
     class Backend(ReferenceBackend):
-        def activation_storage(self, value):
-            if value.producer is not None and value.producer.op.name == "reshape":
-                return Storage.row_major(value.type.shape)
-            return super().activation_storage(value)
+        def activation_storage(self, values):
+            def behind_reshape(value):
+                return value.producer is not None and value.producer.op.name == "reshape"
+
+            chosen = super().activation_storage(values)
+            return {v: Storage.row_major(v.type.shape) if behind_reshape(v) else s for v, s in chosen.items()}
 
     schedule = stored(CNN.format(channels=3), Backend())
     (copy,) = [v for v in schedule.storage if v.name == "x.copy"]

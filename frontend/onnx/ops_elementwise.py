@@ -94,7 +94,7 @@ def _swish(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, Mul(), x, ctx.emit(node, Sigmoid(), scaled))
 
 
-def _leaky(ctx: Context, node: Node, x: Value, slope: Value) -> Value:
+def leaky(ctx: Context, node: Node, x: Value, slope: Value) -> Value:
     """relu(x) + slope * min(x, 0)."""
     below = ctx.emit(node, Mul(), ctx.emit(node, Clip(-math.inf, 0.0), x), slope)
     return ctx.emit(node, Add(), ctx.emit(node, Relu(), x), below)
@@ -102,13 +102,13 @@ def _leaky(ctx: Context, node: Node, x: Value, slope: Value) -> Value:
 
 def _leaky_relu(ctx: Context, node: Node) -> Converted:
     x = ctx.value(node, 0)
-    return _leaky(ctx, node, x, ctx.number(node, node.get_float("alpha", 0.01), x))
+    return leaky(ctx, node, x, ctx.number(node, node.get_float("alpha", 0.01), x))
 
 
 def _prelu(ctx: Context, node: Node) -> Converted:
     if broadcast(ctx.type(node, 0).shape, ctx.type(node, 1).shape) != ctx.type(node, 0).shape:
         raise Unsupported("the slope does not broadcast to the input")
-    return _leaky(ctx, node, ctx.value(node, 0), ctx.value(node, 1))
+    return leaky(ctx, node, ctx.value(node, 0), ctx.value(node, 1))
 
 
 def _exponential_unit(ctx: Context, node: Node, alpha: float, inner: float) -> Value:

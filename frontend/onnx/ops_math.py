@@ -102,10 +102,13 @@ def _softplus(ctx: Context, node: Node) -> Converted:
     return softplus(ctx, node, ctx.value(node, 0))
 
 
-def _softsign(ctx: Context, node: Node) -> Converted:
+def softsign(ctx: Context, node: Node, x: Value) -> Value:
     """x / (1 + |x|)."""
-    x = ctx.value(node, 0)
     return ctx.emit(node, Div(), x, ctx.emit(node, Add(), ctx.number(node, 1, x), ctx.emit(node, Abs(), x)))
+
+
+def _softsign(ctx: Context, node: Node) -> Converted:
+    return softsign(ctx, node, ctx.value(node, 0))
 
 
 def _mish(ctx: Context, node: Node) -> Converted:

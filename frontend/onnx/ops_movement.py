@@ -100,6 +100,22 @@ def joined(ctx: Context, node: Node, parts: Sequence[Value], axis: int) -> Value
     return ctx.emit(node, Concat(axis), *parts) if len(parts) > 1 else parts[0]
 
 
+def parted(ctx: Context, node: Node, x: Value, axis: int, count: int) -> list[Value]:
+    """`x` cut into `count` equal parts along `axis`. Many are cut in two steps: then kernels of equal blocks serve for
+    all of them.
+    """
+    size = x.type.shape[axis] // count
+    if count <= _MAX_JOINED:
+        return [ctx.emit(node, Slice.along(axis, i * size, (i + 1) * size, x.type), x) for i in range(count)]
+    block = max(_MAX_JOINED, -(-count // _MAX_JOINED))
+    parts = []
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        cut = ctx.emit(node, Slice.along(axis, start * size, stop * size, x.type), x)
+        parts += parted(ctx, node, cut, axis, stop - start)
+    return parts
+
+
 def _taken(ctx: Context, node: Node, x: Value, ranges: Sequence[range]) -> Value:
     """The elements of `x` at `ranges`, one for each axis."""
     for axis, r in enumerate(ranges):

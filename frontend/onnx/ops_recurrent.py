@@ -13,104 +13,86 @@ import numpy as np
 
 from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
+from edgec.frontend.onnx.ops_activation import Activation, read_activations
 from edgec.frontend.onnx.ops_logic import cast
-from edgec.frontend.onnx.ops_movement import joined
+from edgec.frontend.onnx.ops_movement import joined, parted
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.clip import Clip
-from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.less import Less
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.sigmoid import Sigmoid
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.sub import Sub
-from edgec.graph.ops.tanh import Tanh
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.ops.where import Where
 from edgec.graph.types import DType
 
-MAX_STEPS = 1024  # each becomes some ten nodes
+MAX_STEPS = 1024  # each becomes some fifteen nodes
 
-_ACTIVATIONS: dict[str, Op] = {
-    "sigmoid": Sigmoid(),
-    "tanh": Tanh(),
-    "relu": Relu(),
-    "hardsigmoid": HardSigmoid(0.2, 0.5),
-}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-_DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 
 
 @dataclass
-class _Direction:
-    """The parameters of one direction, and how its nodes are written. Shapes: [B, H] for states."""
+class _Cell:
+    """The parameters of one direction, and how the nodes of a step are written. Shapes: [B, H] for states."""
 
     ctx: Context
     node: Node
     hidden: int
-    recurrence: Value  # [gates * H, H]
-    bias: Value | None  # of the recurrence [gates * H], where it cannot join that of the input
-    activations: Sequence[Op]
-    peepholes: Value | None  # [3 * H]: i, o, f
+    recurrence: Sequence[Value]  # [H, gates * H]; of a GRU whose reset comes first [H, 2 * H] and [H, H]
+    bias: Value | None  # of a GRU's candidate [H], which stands inside a product with the reset gate
+    activations: Sequence[Activation]
+    peepholes: Sequence[Value] | None  # [H] each: i, o, f
     clip: float | None
 
     def __call__(self, op: Op, *operands: Value) -> Value:
         return self.ctx.emit(self.node, op, *operands)
 
-    def gate(self, x: Value, index: int) -> Value:
-        """Columns index * H to (index + 1) * H."""
-        return self(Slice.along(x.type.rank - 1, index * self.hidden, (index + 1) * self.hidden, x.type), x)
+    def gate(self, x: Value, first: int, last: int | None = None) -> Value:
+        """Gates `first` to `last`, which stand in columns of H."""
+        stop = (first + 1 if last is None else last) * self.hidden
+        return self(Slice.along(1, first * self.hidden, stop, x.type), x)
 
     def activate(self, index: int, x: Value) -> Value:
         clipped = x if self.clip is None else self(Clip(-self.clip, self.clip), x)
-        return self(self.activations[index], clipped)
-
-    def product(self, h: Value) -> Value:
-        return self(MatMul(transpose_b=True), h, self.recurrence)
+        return self.activations[index](self.ctx, self.node, clipped)
 
     def rnn(self, x: Value, h: Value, c: Value | None) -> tuple[Value, Value | None]:
-        return self.activate(0, self(Add(), x, self.product(h))), None
+        return self.activate(0, self(Add(), x, self(MatMul(), h, self.recurrence[0]))), None
 
     def gru(self, x: Value, h: Value, c: Value | None) -> tuple[Value, Value | None]:
-        hidden = self.hidden
-        two = Slice.along(0, 0, 2 * hidden, self.recurrence.type)
-        last = Slice.along(0, 2 * hidden, 3 * hidden, self.recurrence.type)
-        gates = self(MatMul(transpose_b=True), h, self(two, self.recurrence))
-        gates = self(Add(), self(Slice.along(1, 0, 2 * hidden, x.type), x), gates)
-        gates = self.activate(0, gates)
+        product = self(MatMul(), h, self.recurrence[0])
+        reset_last = len(self.recurrence) == 1
+        inner = self.gate(product, 0, 2) if reset_last else product
+        gates = self.activate(0, self(Add(), self.gate(x, 0, 2), inner))
         z, r = self.gate(gates, 0), self.gate(gates, 1)
-        bias = self.gate(self.bias, 2) if self.bias is not None else None
-
-        def candidate(state: Value) -> Value:
-            y = self(MatMul(transpose_b=True), state, self(last, self.recurrence))
-            return y if bias is None else self(Add(), y, bias)
-
-        if self.node.get_int("linear_before_reset", 0):
-            inner = self(Mul(), r, candidate(h))
+        if reset_last:
+            inner = self(Mul(), r, self.biased(self.gate(product, 2)))
         else:
-            inner = candidate(self(Mul(), r, h))
+            inner = self.biased(self(MatMul(), self(Mul(), r, h), self.recurrence[1]))
         n = self.activate(1, self(Add(), self.gate(x, 2), inner))
         # (1 - z) * n + z * h
         return self(Add(), n, self(Mul(), z, self(Sub(), h, n))), None
 
+    def biased(self, y: Value) -> Value:
+        return y if self.bias is None else self(Add(), y, self.bias)
+
     def lstm(self, x: Value, h: Value, c: Value | None) -> tuple[Value, Value | None]:
         assert c is not None
-        gates = self(Add(), x, self.product(h))
+        gates = self(Add(), x, self(MatMul(), h, self.recurrence[0]))
         i, o, f, g = (self.gate(gates, index) for index in range(4))
         if self.peepholes is not None:
-            i = self(Add(), i, self(Mul(), self.gate(self.peepholes, 0), c))
-            f = self(Add(), f, self(Mul(), self.gate(self.peepholes, 2), c))
+            i, f = (self(Add(), x, self(Mul(), self.peepholes[k], c)) for x, k in ((i, 0), (f, 2)))
         i, f = self.activate(0, i), self.activate(0, f)
         if self.node.get_int("input_forget", 0):
             f = self(Sub(), self.ctx.number(self.node, 1.0, i), i)
         c = self(Add(), self(Mul(), f, c), self(Mul(), i, self.activate(1, g)))
         if self.peepholes is not None:
-            o = self(Add(), o, self(Mul(), self.gate(self.peepholes, 1), c))
-        return self(Mul(), self.activate(0, o), self(self.activations[2], c)), c
+            o = self(Add(), o, self(Mul(), self.peepholes[1], c))
+        return self(Mul(), self.activate(0, o), self.activations[2](self.ctx, self.node, c)), c
 
 
 def _recurrent(ctx: Context, node: Node) -> Converted:
@@ -130,9 +112,10 @@ def _recurrent(ctx: Context, node: Node) -> Converted:
         raise Unsupported(f"{steps} steps; 1 to {MAX_STEPS} are unrolled")
     lengths = _lengths(ctx, node, steps, batch)
     sequences, finals, cells = [], [], []
+    activations = read_activations(node, directions)
     for index, backward in enumerate(names[direction]):
-        ys, h, c = _run(ctx, node, x, index, lengths, backward=backward)
-        sequences.append(joined(ctx, node, [ctx.emit(node, Reshape((1, 1, batch, hidden)), y) for y in ys], 0))
+        ys, h, c = _run(ctx, node, x, index, activations[index], lengths, backward=backward)
+        sequences.append(ctx.emit(node, Reshape((steps, 1, batch, hidden)), joined(ctx, node, ys, 0)))
         finals.append(ctx.emit(node, Reshape((1, batch, hidden)), h))
         cells.append(ctx.emit(node, Reshape((1, batch, hidden)), c) if c is not None else None)
     y, h = joined(ctx, node, sequences, 1), joined(ctx, node, finals, 0)
@@ -145,7 +128,14 @@ def _recurrent(ctx: Context, node: Node) -> Converted:
 
 
 def _run(
-    ctx: Context, node: Node, x: Value, index: int, lengths: Value | Known | None, *, backward: bool
+    ctx: Context,
+    node: Node,
+    x: Value,
+    index: int,
+    activations: Sequence[Activation],
+    lengths: Value | Known | None,
+    *,
+    backward: bool,
 ) -> tuple[list[Value], Value, Value | None]:
     """One direction: its outputs in the order of time, the last state and, of an LSTM, the last cell."""
     steps, batch, features = x.type.shape
@@ -162,33 +152,40 @@ def _run(
             value = ctx.emit(node, Transpose((1, 0, 2)), value)
         return ctx.emit(node, Reshape(shape), ctx.emit(node, Slice.along(0, index, index + 1, value.type), value))
 
-    gates = _GATES[node.op] * hidden
-    weight, recurrence = part(1, (gates, features)), part(2, (gates, hidden))
-    bias = part(3, (2 * gates,))
+    def rows(value: Value, first: int, last: int) -> Value:
+        """Of a tensor that has gates as its first axis."""
+        return ctx.emit(node, Slice.along(0, first * hidden, last * hidden, value.type), value)
+
+    gates = _GATES[node.op]
+    weight, recurrence = part(1, (gates * hidden, features)), part(2, (gates * hidden, hidden))
+    bias = part(3, (2 * gates * hidden,))
     inner = None
     flat = ctx.emit(node, Reshape((steps * batch, features)), x)
     inputs = ctx.emit(node, MatMul(transpose_b=True), flat, weight)
     if bias is not None:
-        outer, inner = (ctx.emit(node, Slice.along(0, at, at + gates, bias.type), bias) for at in (0, gates))
-        if node.op == "GRU":  # the candidate's own bias stands inside a product with the reset gate
-            both = Slice.along(0, 0, 2 * hidden, inner.type)
+        outer, inner = rows(bias, 0, gates), rows(bias, gates, 2 * gates)
+        if node.op == "GRU":
             zeros = ctx.constant(node, np.zeros(hidden, inner.type.dtype.numpy))
-            joint = joined(ctx, node, [ctx.emit(node, both, inner), zeros], 0)
-            inputs = ctx.emit(node, Add(), inputs, ctx.emit(node, Add(), outer, joint))
+            joint, inner = joined(ctx, node, [rows(inner, 0, 2), zeros], 0), rows(inner, 2, 3)
         else:
-            inputs = ctx.emit(node, Add(), inputs, ctx.emit(node, Add(), outer, inner))
-    inputs = ctx.emit(node, Reshape((steps, batch, gates)), inputs)
+            joint, inner = inner, None
+        inputs = ctx.emit(node, Add(), inputs, ctx.emit(node, Add(), outer, joint))
+    two_products = node.op == "GRU" and not node.get_int("linear_before_reset", 0)
+    products = [rows(recurrence, 0, 2), rows(recurrence, 2, 3)] if two_products else [recurrence]
+    # Transposed once, for all steps.
+    products = [ctx.emit(node, Transpose((1, 0)), value) for value in products]
     clip = node.get_float("clip") if "clip" in node.attributes else None
     peepholes = part(7, (3 * hidden,)) if node.op == "LSTM" else None
-    cell = _Direction(ctx, node, hidden, recurrence, inner, _activations(node, index), peepholes, clip)
+    peeps = [rows(peepholes, i, i + 1) for i in range(3)] if peepholes is not None else None
+    cell = _Cell(ctx, node, hidden, products, inner, activations, peeps, clip)
     update: Callable[..., tuple[Value, Value | None]] = {"RNN": cell.rnn, "GRU": cell.gru, "LSTM": cell.lstm}[node.op]
     zeros = np.zeros((batch, hidden), x.type.dtype.numpy)
     h = part(5, (batch, hidden)) or ctx.constant(node, zeros)
     c = (part(6, (batch, hidden)) or ctx.constant(node, zeros)) if node.op == "LSTM" else None
     outputs: list[Value] = []
-    for step in reversed(range(steps)) if backward else range(steps):
-        row = ctx.emit(node, Slice.along(0, step, step + 1, inputs.type), inputs)
-        new_h, new_c = update(ctx.emit(node, Reshape((batch, gates)), row), h, c)
+    every = list(enumerate(parted(ctx, node, inputs, 0, steps)))
+    for step, row in reversed(every) if backward else every:
+        new_h, new_c = update(row, h, c)
         if lengths is None:
             h, c, y = new_h, new_c, new_h
         else:  # a row that has ended keeps its state and gives 0
@@ -212,17 +209,6 @@ def _lengths(ctx: Context, node: Node, steps: int, batch: int) -> Value | None:
     if entry.type.shape != (batch,):
         raise Unsupported(f"{list(entry.type.shape)} lengths for {batch} rows")
     return cast(ctx, node, ctx.emit(node, Reshape((batch, 1)), entry), DType.I64)
-
-
-def _activations(node: Node, direction: int) -> list[Op]:
-    names = node.attributes.get("activations", ())
-    count = len(_DEFAULTS[node.op])
-    own = names[direction * count : (direction + 1) * count] if names else _DEFAULTS[node.op]
-    if len(own) != count or any(str(name).lower() not in _ACTIVATIONS for name in own):
-        raise Unsupported(f"activations {list(names)}; {', '.join(_ACTIVATIONS)} are supported")
-    if "activation_alpha" in node.attributes or "activation_beta" in node.attributes:
-        raise Unsupported("activations with parameters of their own")
-    return [_ACTIVATIONS[str(name).lower()] for name in own]
 
 
 RECURRENT = dict.fromkeys(_GATES, _recurrent)

@@ -42,7 +42,16 @@ def cells() -> Iterator[Case]:
         yield recurrent(op, 2)
     yield recurrent("GRU", linear_before_reset=1)
     yield recurrent("LSTM", input_forget=1)
-    yield recurrent("RNN", activations=["Relu"])
+    for name in ("Relu", "LeakyRelu", "Elu", "Softsign", "Softplus"):
+        yield recurrent("RNN", activations=[name])
+    for name in ("Affine", "ScaledTanh", "ThresholdedRelu"):  # onnxruntime has other defaults than the standard
+        yield recurrent("RNN", activations=[name], activation_alpha=[0.8], activation_beta=[0.6])
+    yield recurrent("RNN", 2, activations=["HardSigmoid", "Affine"], activation_alpha=[0.3, 0.7], activation_beta=[0.4])
+    # Numbers go to those that have them, in order.
+    names = ["HardSigmoid", "Tanh", "ScaledTanh"]
+    yield recurrent("LSTM", activations=names, activation_alpha=[0.3, 1.7], activation_beta=[0.6, 0.66])
+    yield recurrent("GRU", activations=["Sigmoid", "LeakyRelu"], activation_alpha=[0.2], linear_before_reset=1)
+    yield recurrent("GRU", 2, bias=False, linear_before_reset=1)
 
 
 X5 = {"x": f32(2, 3, 5, 6, 7)}
@@ -129,7 +138,8 @@ def test_every_converter_has_a_case():
 
 
 REFUSED = [
-    (recurrent("RNN", activations=["Affine"]), "activations ['Affine']"),
+    (recurrent("RNN", activations=["Cube"]), "activation `Cube`"),
+    (recurrent("LSTM", activations=["Tanh"]), "3 activations are needed"),
     (Case("LSTM", X4, {"w": f32(1, 4, 2), "r": f32(1, 4, 1)}), "must have rank 3"),
     (Case("Hardmax", {"x": np.float32(1)}), "axis -1 is out of range for rank 0"),
     (Case("OneHot", {"i": i64(1), "d": i64(5), "v": f32(2)}), "the depth is computed from the model's inputs"),

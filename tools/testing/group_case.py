@@ -34,7 +34,7 @@ def storages(graph: Graph, target: Target, row_major: tuple[Value, ...] = ()) ->
         elif value.role is Role.INPUT and value.type.rank == 4:
             result[value] = Storage.channels_last(value.type.shape)
         elif value.role in (None, Role.INPUT):
-            result[value] = backend.activation_storage(value)
+            result[value] = backend.activation_storage([value])[value]
         else:
             result[value] = chosen.get(value.name, Storage.row_major(value.type.shape))
     return result

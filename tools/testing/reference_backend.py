@@ -7,7 +7,7 @@ artifacts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +110,10 @@ class ReferenceBackend:
         perm = (2, 3, 1, 0) if kind.rank == 4 else (1, 0)
         return Storage(kind.shape, perm, self.target.lanes)
 
-    def activation_storage(self, value: Value) -> Storage:
+    def activation_storage(self, values: Iterable[Value]) -> dict[Value, Storage]:
+        return {value: self._activation_storage(value) for value in values}
+
+    def _activation_storage(self, value: Value) -> Storage:
         if self.target.lanes > 1 and value.type.rank == 4:
             return Storage.channels_last(value.type.shape)
         return Storage.row_major(value.type.shape)
