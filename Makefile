@@ -3,6 +3,8 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Each worker may hold tvm and torch, a gigabyte; a file's tests share what its fixtures compile.
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lib demo test test-long check format bench clean
@@ -23,7 +25,7 @@ demo: $(READY) ## compile a model, train it on this machine, show what that took
 	$(PYTHON) -m edgec.tools.demo
 
 test: $(READY) ## run the tests
-	$(PYTHON) -m pytest -m "not long"
+	$(PYTHON) -m pytest -m "not long" $(WORKERS)
 
 test-long: $(READY) ## run the long tail: wheel, fuzzers, whole models
 	$(PYTHON) -m pytest -m long

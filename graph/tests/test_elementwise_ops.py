@@ -56,7 +56,7 @@ def unary_ids(case: object) -> str | None:
     return str(case) if isinstance(case, Op) else None
 
 
-@pytest.mark.parametrize(("op", "counterpart"), BINARY.items(), ids=str)
+@pytest.mark.parametrize(("op", "counterpart"), BINARY.items(), ids=lambda case: getattr(case, "__name__", str(case)))
 @given(pair=broadcastable_pairs(), seed=st.integers(0, 99))
 def test_binary_agrees_with_torch(op, counterpart, pair, seed):
     a, b = normal(pair[0], seed), off_kinks(normal(pair[1], seed + 1), 0.0, margin=0.1)
