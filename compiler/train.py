@@ -57,7 +57,9 @@ class Train:
         if isinstance(self.memory_budget, str):
             count = parse_bytes(self.memory_budget)
             if count is None:
-                raise _wrong("memory_budget", self.memory_budget, "write bytes, as in 200000, 256KB or 1.5MB")
+                message = f"memory_budget = {self.memory_budget!r} is no size"
+                hint = "write a number of bytes, as in 200000, 256KB or 1.5MB"
+                raise UserError("E0302", message, where="memory_budget", hint=hint)
             object.__setattr__(self, "memory_budget", count)
         for field in fields(self):
             _check_type(field.name, getattr(self, field.name))

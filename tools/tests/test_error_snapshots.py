@@ -128,7 +128,7 @@ CASES = {
     "an unknown target": "edgec compile tiny.onnx --batch 1 --target toaster",
     "an unknown loss": "edgec compile tiny.onnx --batch 1 --train --loss softmax",
     "a memory budget that is no size": "edgec check tiny.onnx --batch 1 --train --memory-budget lots",
-    "a memory budget that cannot be met": "edgec check tiny.onnx --batch 4 --target rpi4 --train --memory-budget 1KB",
+    "a memory budget that cannot be met": "edgec check tiny.onnx --batch 4 --target rpi4 --train --memory-budget 200",
     "a head in place of no layer": "edgec check tiny.onnx --batch 1 --new-head 5:conv9",
     "an image in place of no input": "edgec check tiny.onnx --batch 1 --input-image y=0.5,0.5",
     "an image that is a vector": "edgec check tiny.onnx --batch 1 --input-image x=0.5,0.5",
