@@ -16,6 +16,7 @@ from edgec.compiler.report import Report, code_figures, param_bytes, program_fig
 from edgec.compiler.schedule import TargetSchedules
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Node
+from edgec.runtime.abi import MAX_NAME, MAX_RANK
 from edgec.runtime.format import Artifact
 
 MANIFEST_VERSION = 1
@@ -95,7 +96,8 @@ def lower_module(
 
 
 def refuse_unsupported(module: Module, backends: Sequence[Backend]) -> None:
-    """UserError E0403 that names every node without a lowering, once per target."""
+    """UserError E0103 for tensors that no artifact can hold; E0403 names every node without a lowering, by target."""
+    _refuse_nameless(module)
     for backend in backends:
         missing: dict[str, str] = {}
         for graph in module.programs.values():
@@ -104,8 +106,27 @@ def refuse_unsupported(module: Module, backends: Sequence[Backend]) -> None:
                 if reason is not None:
                     missing.setdefault(_describe(graph, node), reason)
         if missing:
-            lines = [f"{node}: {reason}" for node, reason in missing.items()]
-            raise UserError("E0403", f"target {backend.target.name} cannot run " + "; ".join(lines))
+            lines = [f"  {node}: {reason}" for node, reason in missing.items()]
+            message = "\n".join([f"target {backend.target.name} cannot run:", *lines])
+            raise UserError("E0403", message, where=f"target {backend.target.name}")
+
+
+def _refuse_nameless(module: Module) -> None:
+    """The limits of an artifact's tables, for the tensors that stand in them."""
+    problems: dict[str, None] = {}
+    for graph in module.programs.values():
+        named = {leaf.name: leaf.type for leaf in graph.leaves.values()}
+        named |= {name: value.type for name, value in graph.outputs.items()}
+        for name, kind in named.items():
+            if kind.rank > MAX_RANK:
+                problems[f"  `{name}` has {kind.rank} axes; an artifact has tensors of up to {MAX_RANK}"] = None
+            size = len(name.encode())
+            if size > MAX_NAME or "\0" in name:
+                problems[f"  `{name[:40]}...` has a name of {size} bytes; up to {MAX_NAME} are possible"] = None
+    if problems:
+        hint = "reshape them inside the model, and give them short names"
+        message = "\n".join(["some tensors have no place in an artifact:", *problems])
+        raise UserError("E0103", message, where="inputs, outputs and parameters", hint=hint)
 
 
 def _describe(graph: Graph, node: Node) -> str:

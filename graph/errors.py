@@ -9,6 +9,11 @@ Every code stands here once with its summary; `UserError` refuses any other. The
 
 from __future__ import annotations
 
+import re
+
+MAX_LINE = 1000  # characters of a line of an error
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
 # Hundreds digit: 1 import, 2 graph and shapes, 3 training, 4 target and toolchain, 5 artifact and files, 6 run time.
 CODES = {
     "E0101": "the model is of no kind that can be read",
@@ -76,7 +81,13 @@ class UserError(EdgecError):
             lines.append(f"  --> {self.where}")
         if self.hint:
             lines.append(f"hint: {self.hint}")
-        return "\n".join(lines)
+        return "\n".join(map(_shown, "\n".join(lines).split("\n")))
+
+
+def _shown(line: str) -> str:
+    """A line as a terminal may have it: names out of a file may hold anything, and be of any length."""
+    line = _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", line)
+    return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}... ({len(line) - MAX_LINE} more characters)"
 
 
 class InternalError(EdgecError):

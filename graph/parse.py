@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,9 @@ _ROLES = {role.value: role for role in Role}
 _DTYPES = {dtype.value: dtype for dtype in DType}
 _OPS = {op.name: op for op in ALL_OPS}
 _END = "end of text"
+MAX_QUOTED = 200  # characters of a line that errors show
+MAX_NESTING = 8  # of attributes
+MAX_DIGITS = 40  # of an integer; Python refuses some thousands
 
 
 def parse_graph(text: str, data: Mapping[str, np.ndarray] | None = None) -> Graph:
@@ -108,7 +112,7 @@ class _Parser:
     def error(self, message: str, at: _Token, *, code: str = "E0202", hint: str | None = None) -> UserError:
         line = self._source.count("\n", 0, at.position) + 1
         start = self._source.rfind("\n", 0, at.position) + 1
-        quoted = self._source[start:].split("\n", 1)[0].strip()
+        quoted = self._source[start : start + MAX_QUOTED].split("\n", 1)[0].strip()
         where = f"line {line}, column {at.position - start + 1}: {quoted}"
         return UserError(code, message, where=where, hint=hint)
 
@@ -272,6 +276,11 @@ class _Parser:
         token = self.expect("number")
         if not token.text.isdigit():
             raise self.error(f"{token.text} is not an extent", token, hint="shapes are static: integers from 0")
+        return self._integer(token)
+
+    def _integer(self, token: _Token) -> int:
+        if len(token.text) > MAX_DIGITS:
+            raise self.error(f"a number of {len(token.text)} digits", token)
         return int(token.text)
 
     def op(self, token: _Token) -> Op:
@@ -301,13 +310,15 @@ class _Parser:
             raise self.error(f"{token.text} needs {', '.join(missing)}", token)
         return _OPS[token.text](**given)
 
-    def attribute(self) -> Any:
+    def attribute(self, depth: int = 0) -> Any:
         token = self.token
         if token.kind == "(":
-            return tuple(self.listed(self.attribute, "(", ")"))
+            if depth == MAX_NESTING:
+                raise self.error(f"attributes are nested more than {MAX_NESTING} deep", token)
+            return tuple(self.listed(partial(self.attribute, depth + 1), "(", ")"))
         if token.kind == "string":
             return self.string()
         if (word := self.keyword("true", "false", "inf", "nan")) is not None:
             return {"true": True, "false": False}[word] if word in ("true", "false") else float(word)
-        text = self.expect("number").text
-        return int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+        number = self.expect("number")
+        return self._integer(number) if re.fullmatch(r"-?\d+", number.text) else float(number.text)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_KERNEL_ARGS = 24
+MAX_RANK = 8  # of a tensor that an artifact names: inputs, outputs, parameters, states
+MAX_NAME = 255  # bytes of such a tensor's name
 BUFFER_ALIGNMENT = 64  # bytes; of every buffer in the arena, the parameters and the weights section
 
 

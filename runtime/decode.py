@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgec.runtime import tables
-from edgec.runtime.abi import Access, Arch, Feature, Storage
+from edgec.runtime.abi import MAX_RANK, Access, Arch, Feature, Storage
 from edgec.runtime.dtypes import DTYPES, numpy_dtype
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import (
@@ -37,7 +37,7 @@ def _rows(sections: Sections, section: Section, variant: int = tables.NONE) -> n
 
 
 def _extents(values: np.ndarray, rank: int) -> tuple[int, ...]:
-    if rank > tables.MAX_RANK:
+    if rank > MAX_RANK:
         raise ValueError(f"rank {rank}")
     return tuple(int(value) for value in values[:rank])
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgec.runtime import tables
-from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, Arch, Storage
+from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, MAX_NAME, MAX_RANK, Arch, Storage
 from edgec.runtime.dtypes import DTYPES, dtype_name
 from edgec.runtime.format import Artifact, Opcode, Placement, Program, Region, Tensor, Variant
 from edgec.runtime.tables import Section
@@ -30,7 +30,7 @@ class Names:
     def offset(self, name: str) -> int:
         if name not in self._offsets:
             encoded = name.encode()
-            if len(encoded) > tables.MAX_NAME or b"\0" in encoded:
+            if len(encoded) > MAX_NAME or b"\0" in encoded:
                 raise ValueError(f"name {name[:40]!r}... has {len(encoded)} bytes or a zero byte; the limit is 255")
             self._offsets[name] = len(self._bytes)
             self._bytes += encoded + b"\0"
@@ -48,8 +48,8 @@ class Storages:
         self._index: dict[Storage, int] = {}
 
     def index(self, storage: Storage) -> int:
-        if len(storage.dims) > tables.MAX_RANK or sorted(storage.perm) != list(range(len(storage.dims))):
-            raise ValueError(f"{storage} has a rank above {tables.MAX_RANK}, or its perm is no permutation")
+        if len(storage.dims) > MAX_RANK or sorted(storage.perm) != list(range(len(storage.dims))):
+            raise ValueError(f"{storage} has a rank above {MAX_RANK}, or its perm is no permutation")
         return self._index.setdefault(storage, len(self._index))
 
     @property
@@ -63,9 +63,9 @@ class Storages:
 
 
 def _padded(shape: Sequence[int], what: str) -> tuple[int, ...]:
-    if len(shape) > tables.MAX_RANK:
-        raise ValueError(f"{what} has rank {len(shape)}; the limit is {tables.MAX_RANK}")
-    return (*shape, *(0 for _ in range(tables.MAX_RANK - len(shape))))
+    if len(shape) > MAX_RANK:
+        raise ValueError(f"{what} has rank {len(shape)}; the limit is {MAX_RANK}")
+    return (*shape, *(0 for _ in range(MAX_RANK - len(shape))))
 
 
 def _table(dtype: np.dtype, rows: list[dict]) -> bytes:

@@ -9,8 +9,9 @@ from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_uin
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+from edgec.runtime.abi import MAX_RANK
 from edgec.runtime.errors import RuntimeFailure
-from edgec.runtime.tables import MAX_RANK, Section
+from edgec.runtime.tables import Section
 
 
 class Status(enum.IntEnum):

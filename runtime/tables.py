@@ -9,8 +9,6 @@ import numpy as np
 MAGIC = b"\x89EDGE\r\n\x1a"
 VERSION = 1
 NONE = 0xFFFFFFFF  # an index that points to nothing
-MAX_RANK = 8
-MAX_NAME = 255  # bytes
 IMAGE_PAGE_BYTES = 16384
 PLAIN_PAGE_BYTES = 64
 

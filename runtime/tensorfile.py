@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgec.runtime.abi import MAX_NAME, MAX_RANK
 from edgec.runtime.dtypes import DTYPES, dtype_name, numpy_dtype
 from edgec.runtime.errors import RuntimeFailure
-from edgec.runtime.tables import MAX_NAME, MAX_RANK
 
 MAGIC = b"\x89EDGT\r\n\x1a"
 VERSION = 1

@@ -92,6 +92,10 @@ class _Importer:
                 self.graph.outputs[name] = self.ctx.result(name)
             except Unsupported as error:
                 raise UserError("E0103", f"output `{name}`: {error}", where=self.model.label) from None
+            if name in self.graph.leaves and self.graph.leaves[name].role is Role.INPUT:
+                message = f"output `{name}` is an input of the model, which gives nothing back"
+                hint = "remove it from the outputs"
+                raise UserError("E0103", message, where=self.model.label, hint=hint)
         _remove_dead(self.graph)
         return self.graph
 

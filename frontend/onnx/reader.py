@@ -202,9 +202,9 @@ def _opsets(proto: ModelProto | FunctionProto) -> dict[str, int]:
     return {_domain(entry.domain): entry.version for entry in proto.opset_import}
 
 
-def _domain(name: str) -> str:
+def _domain(name: str | bytes) -> str:
     """The standard's operators have two spellings."""
-    return "" if name == "ai.onnx" else name
+    return "" if name == "ai.onnx" else _label(name)
 
 
 def _to_function(proto: FunctionProto, opsets: dict[str, int], external: ExternalData) -> tuple[FunctionKey, Function]:
@@ -215,9 +215,12 @@ def _to_function(proto: FunctionProto, opsets: dict[str, int], external: Externa
         initializers={},
         nodes=in_order([_to_node(node, opsets, external) for node in proto.node], proto.input),
     )
-    defaults: dict[str, Attribute | None] = dict.fromkeys(proto.attribute)
-    defaults |= {item.name: _to_attribute(item, opsets, external) for item in proto.attribute_proto}
-    return (_domain(proto.domain), proto.name, proto.overload), Function(opsets.get("", 0), body, defaults)
+    if len(set(body.inputs)) < len(body.inputs):
+        raise UserError("E0102", f"two inputs of function `{_label(proto.name)}` have the same name")
+    defaults: dict[str, Attribute | None] = dict.fromkeys(map(_label, proto.attribute))
+    defaults |= {_label(item.name): _to_attribute(item, opsets, external) for item in proto.attribute_proto}
+    key = _domain(proto.domain), _label(proto.name), _label(proto.overload)
+    return key, Function(opsets.get("", 0), body, defaults)
 
 
 def _to_input(info: ValueInfoProto) -> Input:
@@ -263,14 +266,14 @@ def _to_node(node: NodeProto, opsets: dict[str, int], external: ExternalData) ->
         name=_label(node.name),
         inputs=tuple(inputs),
         outputs=_names(node.output),
-        attributes={attribute.name: _to_attribute(attribute, opsets, external) for attribute in node.attribute},
-        overload=node.overload,
+        attributes={_label(attribute.name): _to_attribute(attribute, opsets, external) for attribute in node.attribute},
+        overload=_label(node.overload),
     )
 
 
 def _to_attribute(attribute: AttributeProto, opsets: dict[str, int], external: ExternalData) -> Attribute:
     if attribute.ref_attr_name:
-        return Reference(attribute.ref_attr_name)
+        return Reference(_label(attribute.ref_attr_name))
     match attribute.type:
         case AttributeProto.INT:
             return attribute.i

@@ -140,6 +140,8 @@ def read_external(tensor: TensorProto, external: ExternalData) -> np.ndarray:
         raise UserError("E0103", f"`{tensor.name}` is {dtype.what} in an external file")
     shape = _shape(tensor)
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if not all(isinstance(entry, str) for pair in entries.items() for entry in pair):  # bytes: no UTF-8
+        raise UserError("E0102", f"the external data of tensor `{tensor.name}` is described by what is not text")
     offset = entries.get("offset", "0")
     if not offset.isascii() or not offset.isdigit() or len(offset) > 18:
         raise UserError("E0102", f"tensor `{tensor.name}` has the external offset `{offset}`")

@@ -266,7 +266,8 @@ def test_external_data_stays_in_the_folder(tmp_path: Path, location: str):
         if entry.key == "location":
             entry.value = location
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    text = f"error[E0106]: external data `{location}` lies outside the model's folder"
+    shown = location.replace("\0", "\\x00")
+    text = f"error[E0106]: external data `{shown}` lies outside the model's folder"
     assert error_of(tmp_path / "m.onnx").startswith(text)
 
 

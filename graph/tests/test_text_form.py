@@ -324,3 +324,22 @@ def test_damaged_text_parses_or_is_refused(position, length, insert):
         assert error.code in ("E0201", "E0202") and error.where
     else:
         assert isinstance(graph, Graph)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"graph g {{ input %x: f32[1]\n %y: f32[1] = reshape(%x) {{shape={'(' * 100_000}", "nested more than 8 deep"),
+        (f"graph g {{ input %x: f32[{'9' * 5000}] }}", "a number of 5000 digits"),
+        (
+            f"graph g {{ input %x: f32[1]\n %y: f32[1] = clip(%x) {{low={'9' * 400}, high=1}} }}",
+            "a number of 400 digits",
+        ),
+        ("graph g { constant %x: f32[99999999999] = [1] }", "these elements do not make up"),
+    ],
+    ids=["nested", "digits", "digits of an attribute", "elements"],
+)
+def test_texts_without_measure(text: str, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_graph(text)
+    assert caught.value.code == "E0202" and len(str(caught.value)) < 1000

@@ -64,6 +64,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # What to do about an error that does not say so itself.
 _ADVICE = {
     "E0101": "torch.onnx.export writes an ONNX model",
+    "E0102": "export the model again, or fetch it again; onnx.checker.check_model may say more",
     "E0103": "export the model with other operators in place of these, or cut it before them",
     "E0106": "look at the path",
     "E0111": "see `edgec compile --help` for --new-head and --input-image",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from bad_models import write_bad_models
 from onnx import TensorProto, helper, numpy_helper
 
 import edgec
@@ -103,6 +104,7 @@ def folder(tmp_path_factory) -> Path:
         "data-huge": data(x=data()["x"] * np.float32(1e30)),
     }.items():
         np.savez(folder / f"{name}.npz", **arrays)
+    write_bad_models(folder)
     return folder
 
 
@@ -124,6 +126,42 @@ CASES = {
     "unknown operators": "edgec check odd.onnx --batch 1",
     "a missing shape": "edgec compile tiny.onnx",
     "a shape for no input": "edgec compile tiny.onnx --shape y=1,6",
+    "a circle of nodes": "edgec check cycle.onnx",
+    "a tensor that nothing defines": "edgec check undefined.onnx",
+    "shapes inside that do not fit": "edgec check mismatch.onnx",
+    "one name for two results": "edgec check two-names.onnx",
+    "one name for two weights": "edgec check two-weights.onnx",
+    "a weight with other bytes than its shape": "edgec check wrong-bytes.onnx",
+    "a negative shape": "edgec check negative.onnx",
+    "a shape whose product overflows": "edgec check overflow.onnx",
+    "an input of absurd size": "edgec check huge-input.onnx",
+    "a result of absurd size": "edgec check huge-result.onnx",
+    "a hundred thousand axes": "edgec check huge-rank.onnx",
+    "a list of a hundred thousand": "edgec check huge-list.onnx",
+    "more axes than an artifact has": "edgec check nine-axes.onnx",
+    "a name of a megabyte": "edgec check long-name.onnx",
+    "a name that paints the terminal": "edgec check control.onnx",
+    "a value's name that clears the terminal": "edgec check control-value.onnx",
+    "a branch by data": "edgec compile by-data.onnx",
+    "a loop without end": "edgec check endless.onnx",
+    "an operator behind nested branches": "edgec check nested.onnx",
+    "too many and too few operands": "edgec check arity.onnx",
+    "an opset of the future": "edgec check future.onnx",
+    "a model without outputs": "edgec check no-outputs.onnx",
+    "an output that is an input": "edgec compile echo.onnx",
+    "external data that is missing": "edgec check data-missing.onnx",
+    "external data that is too short": "edgec check data-short.onnx",
+    "external data from the root": "edgec check data-root.onnx",
+    "external data from above": "edgec check data-up.onnx",
+    "external data by a link out of the folder": "edgec check data-link.onnx",
+    "external data from a device": "edgec check data-device.onnx",
+    "external data from a pipe": "edgec check data-fifo.onnx",
+    "external data at a negative offset": "edgec check data-offset.onnx",
+    "external data of another length": "edgec check data-length.onnx",
+    "weights of four bits": "edgec check int4.onnx",
+    "a file too large for protobuf": "edgec compile large.onnx",
+    "a pipe as a model": "edgec compile pipe.onnx",
+    "the keyboard as a model": "edgec compile -",
     "an unknown target, nearly right": "edgec compile tiny.onnx --batch 1 --target x68,rpi4",
     "an unknown target": "edgec compile tiny.onnx --batch 1 --target toaster",
     "an unknown loss": "edgec compile tiny.onnx --batch 1 --train --loss softmax",
