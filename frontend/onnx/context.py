@@ -7,11 +7,13 @@ from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from edgec.frontend.onnx.fold import FOLDS
 from edgec.frontend.onnx.model import Node, Opaque, Sparse, Unsupported
+from edgec.frontend.writer import Writer
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.base import Op
 from edgec.graph.types import DType, TensorType
@@ -200,6 +202,10 @@ class Context:
         """A constant that the converter makes up: a table of indices, weights, a mask."""
         _dtype(array)
         return self.graph.constant(array, self._free_name(f"{node.outputs[0]}.c"))
+
+    def writer(self, node: Node) -> Writer:
+        """For code that serves all frontends."""
+        return Writer(partial(self.emit, node), partial(self.constant, node))
 
     def emit_all(self, node: Node, op: Op, *inputs: Value) -> tuple[Value, ...]:
         """Append an op with several outputs."""

@@ -23,7 +23,6 @@ from edgec.frontend.onnx.ops_indexing import bounded, pick
 from edgec.frontend.onnx.upgrade import ALIGN
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
-from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
@@ -32,7 +31,6 @@ from edgec.graph.ops.transpose import Transpose
 from edgec.graph.ops.where import Where
 
 _MAX_RUNS = 16  # slices that a gather may become
-_MAX_JOINED = 16  # operands of one concatenation: a kernel's arguments are limited
 
 
 def _to_shape(ctx: Context, node: Node, shape: tuple[int, ...], index: int = 0) -> Converted:
@@ -93,27 +91,8 @@ def _concat(ctx: Context, node: Node) -> Converted:
 
 
 def joined(ctx: Context, node: Node, parts: Sequence[Value], axis: int) -> Value:
-    """`parts` one after the other along `axis`; many are joined in several steps."""
-    while len(parts) > _MAX_JOINED:
-        blocks = [parts[start : start + _MAX_JOINED] for start in range(0, len(parts), _MAX_JOINED)]
-        parts = [joined(ctx, node, block, axis) for block in blocks]
-    return ctx.emit(node, Concat(axis), *parts) if len(parts) > 1 else parts[0]
-
-
-def parted(ctx: Context, node: Node, x: Value, axis: int, count: int) -> list[Value]:
-    """`x` cut into `count` equal parts along `axis`. Many are cut in two steps: then kernels of equal blocks serve for
-    all of them.
-    """
-    size = x.type.shape[axis] // count
-    if count <= _MAX_JOINED:
-        return [ctx.emit(node, Slice.along(axis, i * size, (i + 1) * size, x.type), x) for i in range(count)]
-    block = max(_MAX_JOINED, -(-count // _MAX_JOINED))
-    parts = []
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        cut = ctx.emit(node, Slice.along(axis, start * size, stop * size, x.type), x)
-        parts += parted(ctx, node, cut, axis, stop - start)
-    return parts
+    """`parts` one after the other along `axis`."""
+    return ctx.writer(node).join(parts, axis)
 
 
 def _taken(ctx: Context, node: Node, x: Value, ranges: Sequence[range]) -> Value:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from edgec.frontend.torch.call import TORCH_DTYPES, Call, Known, Ref, Unsupported, type_of
+from edgec.frontend.writer import Writer
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.base import Op
 from edgec.graph.types import DType, TensorType
@@ -157,6 +160,12 @@ class Context:
     def scalar(self, call: Call, number: float, like: Value) -> Value:
         """A scalar constant in the dtype of `like`."""
         return self.constant(call, np.array(number), like.type.dtype)
+
+    def writer(self, call: Call) -> Writer:
+        """For code that serves all frontends."""
+        return Writer(
+            partial(self.emit, call), lambda array: self.graph.constant(array, self.free_name(f"{call.name}.c"))
+        )
 
     def free_name(self, stem: str) -> str:
         """`stem` or like it: no name that is taken or kept for an input or a stored tensor."""

@@ -17,7 +17,9 @@ _MAKERS = (
     "arange.default arange.start arange.start_step full.default zeros.default "
     "ones.default empty.memory_format scalar_tensor.default eye.default eye.m linspace.default "
     "lift_fresh_copy.default fill.Scalar tril_indices.default "
-    "triu_indices.default"
+    "triu_indices.default "
+    "hann_window.default hann_window.periodic hamming_window.default hamming_window.periodic "
+    "blackman_window.default logspace.default"
 )
 _FUNCTIONS = "triu.default tril.default outer.default as_strided.default diagonal.default"
 FOLDABLE = frozenset(f"aten.{name}" for name in f"{_MAKERS} {_FUNCTIONS}".split())

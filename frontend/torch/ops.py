@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from edgec.frontend.torch.call import Call
 from edgec.frontend.torch.context import Context, Converted
+from edgec.frontend.torch.ops_advanced_index import ADVANCED_INDEXING
 from edgec.frontend.torch.ops_elementwise import ELEMENTWISE
 from edgec.frontend.torch.ops_index import INDEXING
 from edgec.frontend.torch.ops_logic import LOGIC
@@ -13,8 +14,10 @@ from edgec.frontend.torch.ops_math import MATH
 from edgec.frontend.torch.ops_movement import MOVEMENTS
 from edgec.frontend.torch.ops_nn import LAYERS
 from edgec.frontend.torch.ops_norm import NORMALISATIONS
+from edgec.frontend.torch.ops_recurrent import RECURRENT
 from edgec.frontend.torch.ops_reduce import REDUCTIONS
 from edgec.frontend.torch.ops_resample import RESAMPLING
+from edgec.frontend.torch.ops_windows import WINDOWS
 
 CONVERTERS: dict[str, Callable[[Context, Call], Converted]] = {
     **ELEMENTWISE,
@@ -24,8 +27,11 @@ CONVERTERS: dict[str, Callable[[Context, Call], Converted]] = {
     **LAYERS,
     **NORMALISATIONS,
     **INDEXING,
+    **ADVANCED_INDEXING,
+    **WINDOWS,
     **REDUCTIONS,
     **RESAMPLING,
+    **RECURRENT,
 }
 
 _RANDOM = ("rand", "normal", "bernoulli", "multinomial", "uniform", "dropout")

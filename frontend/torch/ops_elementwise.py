@@ -14,6 +14,8 @@ from edgec.frontend.torch.ops_movement import expand, reshape
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.bit_and import BitAnd
+from edgec.graph.ops.bit_or import BitOr
 from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.div import Div
@@ -44,6 +46,16 @@ def _binary(op: Op, ctx: Context, call: Call, left: str = "self", right: str = "
     if call.arguments.get("alpha", 1) != 1:
         b = ctx.emit(call, Mul(), b, ctx.scalar(call, ctx.number(call, "alpha"), b))
     return ctx.emit(call, op, a, b)
+
+
+def _product(ctx: Context, call: Call) -> Converted:
+    """Of truth values: whether both are true."""
+    return _binary(BitAnd() if call.type.dtype is DType.BOOL else Mul(), ctx, call)
+
+
+def _sum(ctx: Context, call: Call) -> Converted:
+    """Of truth values: whether one is true."""
+    return _binary(BitOr() if call.type.dtype is DType.BOOL else Add(), ctx, call)
 
 
 def _rsub(ctx: Context, call: Call) -> Converted:
@@ -91,6 +103,14 @@ def _leaky(ctx: Context, call: Call, x: Value, slope: Value) -> Value:
 def _leaky_relu(ctx: Context, call: Call) -> Converted:
     x = operand(ctx, call, "self")
     return _leaky(ctx, call, x, ctx.scalar(call, ctx.number(call, "negative_slope"), x))
+
+
+def _rrelu(ctx: Context, call: Call) -> Converted:
+    if ctx.flag(call, "training"):
+        raise Unsupported("random numbers at run time; export the module after module.eval()")
+    x = operand(ctx, call, "self")
+    slope = (ctx.number(call, "lower") + ctx.number(call, "upper")) / 2
+    return _leaky(ctx, call, x, ctx.scalar(call, slope, x))
 
 
 def _prelu(ctx: Context, call: Call) -> Converted:
@@ -151,13 +171,16 @@ def _filled(number: float | None, ctx: Context, call: Call) -> Converted:
 
 
 ELEMENTWISE = {
-    "aten.add.Tensor": partial(_binary, Add()),
+    "aten.add.Tensor": _sum,
+    "aten.add.Scalar": _sum,
     "aten.sub.Tensor": partial(_binary, Sub()),
+    "aten.sub.Scalar": partial(_binary, Sub()),
     "aten.rsub.Tensor": _rsub,
     "aten.rsub.Scalar": _rsub,
-    "aten.mul.Tensor": partial(_binary, Mul()),
-    "aten.mul.Scalar": partial(_binary, Mul()),
+    "aten.mul.Tensor": _product,
+    "aten.mul.Scalar": _product,
     "aten.div.Tensor": partial(_binary, Div()),
+    "aten.div.Scalar": partial(_binary, Div()),
     "aten.reciprocal.default": _reciprocal,
     "aten.square.default": lambda ctx, call: ctx.emit(call, Mul(), *(operand(ctx, call, "self"),) * 2),
     "aten.exp.default": partial(_unary, Exp()),
@@ -172,6 +195,7 @@ ELEMENTWISE = {
     "aten.clamp_min.default": partial(_clamp, "min", ""),
     "aten.clamp_max.default": partial(_clamp, "", "max"),
     "aten.leaky_relu.default": _leaky_relu,
+    "aten.rrelu.default": _rrelu,
     "aten.prelu.default": _prelu,
     "aten.elu.default": _elu,
     "aten.celu.default": _celu,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
-import torch
+import numpy as np
 
-from edgec.frontend.torch.call import Call, Known, Unsupported
-from edgec.frontend.torch.context import Context, Converted, Entry, to_numpy
+from edgec.frontend.torch.call import Call
+from edgec.frontend.torch.context import Context, Converted, Entry
 from edgec.frontend.torch.ops_elementwise import operand
-from edgec.frontend.torch.ops_movement import reshape, runs_of, take
+from edgec.frontend.torch.ops_movement import cut, reshape, runs_of, take
 from edgec.graph.ir import Value
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin
+from edgec.graph.ops.div import Div
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
-from edgec.graph.ops.gather_nd import GatherNd
+from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.top_k import TopK
-from edgec.graph.types import DType
 
 _MAX_RUNS = 8  # slices that are better than a gather
 
@@ -29,7 +30,7 @@ def _embedding(ctx: Context, call: Call) -> Converted:
     return ctx.emit(call, Gather(0), ctx.value(call, "weight"), ctx.value(call, "indices"))
 
 
-def _picked(ctx: Context, call: Call, x: Value, axis: int, index: Entry) -> Value:
+def picked(ctx: Context, call: Call, x: Value, axis: int, index: Entry) -> Value:
     """The slices of `x` at `index` along `axis`; indices that are known and lie in few runs are cut out."""
     if isinstance(index, Value):
         return ctx.emit(call, Gather(axis), x, index)
@@ -42,33 +43,49 @@ def _picked(ctx: Context, call: Call, x: Value, axis: int, index: Entry) -> Valu
 
 def _index_select(ctx: Context, call: Call) -> Converted:
     x = ctx.value(call, "self")
-    return _picked(ctx, call, x, ctx.axis(call, "dim", x.type.rank), ctx.entry(call, "index"))
-
-
-def _index(ctx: Context, call: Call) -> Converted:
-    """x[i], x[:, i], x[i, j]: one index along any axis, or known ones along the first axes."""
-    x = ctx.value(call, "self")
-    given = [(axis, ctx.resolve(item)) for axis, item in enumerate(ctx.list(call, "indices")) if item is not None]
-    for _, entry in given:
-        if (entry.type.dtype is DType.BOOL) if isinstance(entry, Value) else entry.tensor.dtype == torch.bool:
-            raise Unsupported("its output shape depends on data")
-    if len(given) == 1:
-        return _picked(ctx, call, x, given[0][0], given[0][1])
-    if [axis for axis, _ in given] != list(range(len(given))) or not all(isinstance(e, Known) for _, e in given):
-        raise Unsupported("several indices; one along any axis or constants along the first axes are supported")
-    coordinates = torch.broadcast_tensors(*(entry.tensor for _, entry in given))
-    wrapped = [c % extent for c, extent in zip(coordinates, x.type.shape, strict=False)]
-    return ctx.emit(call, GatherNd(), x, ctx.constant(call, to_numpy(torch.stack(wrapped, -1)), DType.I64))
+    return picked(ctx, call, x, ctx.axis(call, "dim", x.type.rank), ctx.entry(call, "index"))
 
 
 def _gather(ctx: Context, call: Call) -> Converted:
-    x = ctx.value(call, "self")
-    return ctx.emit(call, GatherElements(ctx.axis(call, "dim", x.type.rank)), x, ctx.value(call, "index"))
+    x, index = ctx.value(call, "self"), ctx.value(call, "index")
+    axis = ctx.axis(call, "dim", x.type.rank)
+    return ctx.emit(call, GatherElements(axis), _corner(ctx, call, x, index.type.shape, axis), index)
+
+
+def _corner(ctx: Context, call: Call, x: Value, shape: tuple[int, ...], axis: int) -> Value:
+    """`x` as far as `shape` reaches, along all axes but one."""
+    for other, extent in enumerate(shape):
+        x = x if other == axis else cut(ctx, call, x, other, range(extent))
+    return x
 
 
 def _scatter(reduction: str, ctx: Context, call: Call) -> Converted:
-    x, index, updates = ctx.value(call, "self"), ctx.value(call, "index"), ctx.value(call, "src")
-    return ctx.emit(call, ScatterElements(ctx.axis(call, "dim", x.type.rank), reduction), x, index, updates)
+    """Indices may reach less far than what they are for, along every axis."""
+    x, index = ctx.value(call, "self"), ctx.value(call, "index")
+    axis = ctx.axis(call, "dim", x.type.rank)
+    if "value" in call.arguments:
+        updates = ctx.constant(call, np.full(index.type.shape, ctx.number(call, "value")), x.type.dtype)
+    else:
+        updates = _corner(ctx, call, ctx.value(call, "src"), index.type.shape, -1)
+    return ctx.emit(call, ScatterElements(axis, reduction), x, index, updates)
+
+
+def _scatter_reduce(ctx: Context, call: Call) -> Converted:
+    x, index = ctx.value(call, "self"), ctx.value(call, "index")
+    axis, kind = ctx.axis(call, "dim", x.type.rank), call.arguments["reduce"]
+    updates = _corner(ctx, call, ctx.value(call, "src"), index.type.shape, -1)
+    reductions = {"sum": "add", "mean": "add", "prod": "mul", "amax": "max", "amin": "min"}
+    ones = ctx.constant(call, np.ones(index.type.shape), x.type.dtype)
+    counted = ctx.constant(call, np.full(x.type.shape, 1.0 if ctx.flag(call, "include_self") else 0.0), x.type.dtype)
+    if not ctx.flag(call, "include_self"):
+        start = {"add": 0.0, "mul": 1.0, "max": -math.inf, "min": math.inf}[reductions[kind]]
+        first = ctx.constant(call, np.full(index.type.shape, start), x.type.dtype)
+        x = ctx.emit(call, ScatterElements(axis), x, index, first)
+    y = ctx.emit(call, ScatterElements(axis, reductions[kind]), x, index, updates)
+    if kind != "mean":
+        return y
+    count = ctx.emit(call, ScatterElements(axis, "add"), counted, index, ones)
+    return ctx.emit(call, Div(), y, ctx.emit(call, Maximum(), count, ctx.scalar(call, 1.0, count)))
 
 
 def _position(kind: type[ArgMax] | type[ArgMin], ctx: Context, call: Call) -> Converted:
@@ -97,10 +114,11 @@ def _top(count: int | None, ctx: Context, call: Call) -> Converted:
 INDEXING = {
     "aten.embedding.default": _embedding,
     "aten.index_select.default": _index_select,
-    "aten.index.Tensor": _index,
     "aten.gather.default": _gather,
     "aten.scatter.src": partial(_scatter, "none"),
+    "aten.scatter.value": partial(_scatter, "none"),
     "aten.scatter_add.default": partial(_scatter, "add"),
+    "aten.scatter_reduce.two": _scatter_reduce,
     "aten.argmax.default": partial(_position, ArgMax),
     "aten.argmin.default": partial(_position, ArgMin),
     "aten.max.dim": partial(_extreme, ReduceMax, ArgMax),

@@ -22,14 +22,18 @@ from edgec.graph.ops.less import Less
 from edgec.graph.ops.less_equal import LessEqual
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_min import ReduceMin
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.shift_left import ShiftLeft
+from edgec.graph.ops.shift_right import ShiftRight
 from edgec.graph.ops.where import Where
 from edgec.graph.types import DType
 
 
-def _common(ctx: Context, call: Call) -> DType:
+def _common(ctx: Context, call: Call, other: str = "other") -> DType:
     """The element type in which torch compares `self` and `other`."""
     sides = []
-    for name in ("self", "other"):
+    for name in ("self", other):
         argument = call.arguments[name]
         if isinstance(argument, Ref):
             kind = ctx.type(call, name)
@@ -75,9 +79,25 @@ def _bits(op: Op, ctx: Context, call: Call) -> Converted:
 
 def _inverted(ctx: Context, call: Call) -> Converted:
     x = operand(ctx, call, "self")
-    if x.type.dtype is not DType.BOOL:
-        raise Unsupported(f"flips the bits of {x.type.dtype.value}")
-    return _not(ctx, call, x)
+    ones = True if x.type.dtype is DType.BOOL else -1
+    return ctx.emit(call, BitXor(), x, ctx.scalar(call, ones, x))
+
+
+def _sorted_place(ctx: Context, call: Call) -> Converted:
+    """How many of the boundaries lie below each number, or at it if `right`."""
+    named = "boundaries" if "boundaries" in call.arguments else "sorted_sequence"
+    if ctx.has(call, "sorter"):
+        raise Unsupported("boundaries that are not sorted")
+    dtype = _common(ctx, call, named)
+    x, boundaries = operand(ctx, call, "self", dtype), operand(ctx, call, named, dtype)
+    column = ctx.emit(call, Reshape((*x.type.shape, 1)), x)
+    if boundaries.type.rank > 1:
+        rows = (*boundaries.type.shape[:-1], 1, boundaries.type.shape[-1])
+        boundaries = ctx.emit(call, Reshape(rows), boundaries)
+    right = ctx.flag(call, "right") or call.arguments.get("side") == "right"
+    below = ctx.emit(call, LessEqual() if right else Less(), boundaries, column)
+    counted = ctx.emit(call, Cast(call.type.dtype.value), below)
+    return ctx.emit(call, ReduceSum((counted.type.rank - 1,)), counted)
 
 
 def _where(ctx: Context, call: Call) -> Converted:
@@ -120,9 +140,23 @@ LOGIC = {
     "aten.logical_or.default": partial(_bits, BitOr()),
     "aten.logical_xor.default": partial(_bits, BitXor()),
     "aten.logical_not.default": _inverted,
-    "aten.bitwise_and.Tensor": partial(_bits, BitAnd()),
-    "aten.bitwise_or.Tensor": partial(_bits, BitOr()),
-    "aten.bitwise_xor.Tensor": partial(_bits, BitXor()),
+    **{
+        f"aten.{name}.{side}": partial(_bits, op)
+        for side in ("Scalar", "Tensor")
+        for name, op in (
+            ("bitwise_and", BitAnd()),
+            ("bitwise_or", BitOr()),
+            ("bitwise_xor", BitXor()),
+            ("__lshift__", ShiftLeft()),
+            ("__rshift__", ShiftRight()),
+        )
+    },
+    "aten.bitwise_left_shift.Tensor": partial(_bits, ShiftLeft()),
+    "aten.bitwise_left_shift.Tensor_Scalar": partial(_bits, ShiftLeft()),
+    "aten.bitwise_right_shift.Tensor": partial(_bits, ShiftRight()),
+    "aten.bitwise_right_shift.Tensor_Scalar": partial(_bits, ShiftRight()),
+    "aten.bucketize.Tensor": _sorted_place,
+    "aten.searchsorted.Tensor": _sorted_place,
     "aten.bitwise_not.default": _inverted,
     "aten.where.self": _where,
     "aten.any.default": partial(_some, ReduceMax),

@@ -23,10 +23,12 @@ from edgec.graph.ops.ceil import Ceil
 from edgec.graph.ops.cos import Cos
 from edgec.graph.ops.cosh import Cosh
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.erf import Erf
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.floor import Floor
 from edgec.graph.ops.fmod import Fmod
+from edgec.graph.ops.less import Less
 from edgec.graph.ops.log import Log
 from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.minimum import Minimum
@@ -35,6 +37,7 @@ from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.neg import Neg
 from edgec.graph.ops.pow import Pow
 from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.round import Round
@@ -45,6 +48,7 @@ from edgec.graph.ops.sqrt import Sqrt
 from edgec.graph.ops.sub import Sub
 from edgec.graph.ops.tan import Tan
 from edgec.graph.ops.tanh import Tanh
+from edgec.graph.ops.where import Where
 
 
 def _unary(op: Op, ctx: Context, call: Call) -> Converted:
@@ -106,11 +110,12 @@ def _toward_zero(ctx: Context, call: Call, x: Value) -> Value:
 
 
 def _divided(ctx: Context, call: Call) -> Converted:
-    """A quotient that is rounded, of floats."""
+    """A quotient that is rounded. Of integers the op itself rounds to zero."""
     a, b = operand(ctx, call, "self"), operand(ctx, call, "other")
     mode = call.arguments["rounding_mode"]
-    if mode is not None and not a.type.dtype.is_float:
-        raise Unsupported(f"divides {a.type.dtype.value} at run time")
+    if not a.type.dtype.is_float:
+        a = ctx.emit(call, Sub(), a, ctx.emit(call, Mod(), a, b)) if mode == "floor" else a
+        return ctx.emit(call, Div(), a, b)
     y = ctx.emit(call, Div(), a, b)
     if mode is None:
         return y
@@ -180,9 +185,64 @@ def _vector_norm(ctx: Context, call: Call) -> Converted:
     axes, keep = ctx.axes(call, "dim", x.type.rank), ctx.flag(call, "keepdim")
     if order == 2:
         return ctx.emit(call, Sqrt(), ctx.emit(call, ReduceSum(axes, keep), ctx.emit(call, Mul(), x, x)))
+    sizes = ctx.emit(call, Abs(), x)
+    if abs(order) == math.inf:
+        return ctx.emit(call, (ReduceMax if order > 0 else ReduceMin)(axes, keep), sizes)
+    if order == 1:
+        return ctx.emit(call, ReduceSum(axes, keep), sizes)
+    if order <= 0:
+        raise Unsupported(f"a norm of order {order:g}")
+    powers = ctx.emit(call, Pow(), sizes, ctx.scalar(call, order, x))
+    total = ctx.emit(call, ReduceSum(axes, keep), powers)
+    return ctx.emit(call, Pow(), total, ctx.scalar(call, 1 / order, x))
+
+
+def _distances(ctx: Context, call: Call) -> Converted:
+    """torch.cdist: a[...,M,K], b[...,N,K] -> [...,M,N], by differences, which lose no digits."""
+    a, b, order = operand(ctx, call, "x1"), operand(ctx, call, "x2"), ctx.number(call, "p")
+    rows = reshape(ctx, call, a, (*a.type.shape[:-1], 1, a.type.shape[-1]))
+    columns = reshape(ctx, call, b, (*b.type.shape[:-2], 1, *b.type.shape[-2:]))
+    x = ctx.emit(call, Sub(), rows, columns)
+    axes = (x.type.rank - 1,)
+    if order == 2:
+        return ctx.emit(call, Sqrt(), ctx.emit(call, ReduceSum(axes), ctx.emit(call, Mul(), x, x)))
     if order not in (1, math.inf):
-        raise Unsupported(f"a norm of order {order:g}; 1, 2 and inf are supported")
-    return ctx.emit(call, (ReduceSum if order == 1 else ReduceMax)(axes, keep), ctx.emit(call, Abs(), x))
+        raise Unsupported(f"distances of order {order:g}; 1, 2 and inf are supported")
+    return ctx.emit(call, (ReduceSum if order == 1 else ReduceMax)(axes), ctx.emit(call, Abs(), x))
+
+
+def _exp2(ctx: Context, call: Call) -> Converted:
+    x = operand(ctx, call, "self")
+    return ctx.emit(call, Exp(), ctx.emit(call, Mul(), x, ctx.scalar(call, math.log(2), x)))
+
+
+def _complementary_erf(ctx: Context, call: Call) -> Converted:
+    y = ctx.emit(call, Erf(), operand(ctx, call, "self"))
+    return ctx.emit(call, Sub(), ctx.scalar(call, 1, y), y)
+
+
+def _hypotenuse(ctx: Context, call: Call) -> Converted:
+    a, b = operand(ctx, call, "self"), operand(ctx, call, "other")
+    squares = (ctx.emit(call, Mul(), x, x) for x in (a, b))
+    return ctx.emit(call, Sqrt(), ctx.emit(call, Add(), *squares))
+
+
+def _angle(ctx: Context, call: Call) -> Converted:
+    """atan2(y, x): the angle of the point in (-pi, pi], from that of the smaller coordinate against the larger."""
+    y, x = operand(ctx, call, "self"), operand(ctx, call, "other")
+    zero = ctx.scalar(call, 0, x)
+    sizes = [ctx.emit(call, Abs(), side) for side in (y, x)]
+    long, short = ctx.emit(call, Maximum(), *sizes), ctx.emit(call, Minimum(), *sizes)
+    # Where both are 0 the angle is 0, not NaN.
+    safe = ctx.emit(call, Where(), ctx.emit(call, Equal(), long, zero), ctx.scalar(call, 1, x), long)
+    angle = ctx.emit(call, Atan(), ctx.emit(call, Div(), short, safe))
+    for condition, whole in (
+        (ctx.emit(call, Less(), sizes[1], sizes[0]), math.pi / 2),
+        (ctx.emit(call, Less(), x, zero), math.pi),
+    ):
+        turned = ctx.emit(call, Sub(), ctx.scalar(call, whole, x), angle)
+        angle = ctx.emit(call, Where(), condition, turned, angle)
+    return ctx.emit(call, Where(), ctx.emit(call, Less(), y, zero), ctx.emit(call, Neg(), angle), angle)
 
 
 def _clamp_tensors(ctx: Context, call: Call) -> Converted:
@@ -242,5 +302,10 @@ MATH = {
     "aten._log_softmax.default": _log_softmax,
     "aten.logsumexp.default": _log_sum_exp,
     "aten.linalg_vector_norm.default": _vector_norm,
+    "aten._cdist_forward.default": _distances,
+    "aten.exp2.default": _exp2,
+    "aten.erfc.default": _complementary_erf,
+    "aten.hypot.default": _hypotenuse,
+    "aten.atan2.default": _angle,
     "aten.clamp.Tensor": _clamp_tensors,
 }

@@ -9,7 +9,6 @@ from edgec.frontend.torch.call import Call, Unsupported
 from edgec.frontend.torch.context import Context, Converted, normal_axis
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
-from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
@@ -40,7 +39,7 @@ def cut(ctx: Context, call: Call, x: Value, axis: int, taken: range) -> Value:
 
 
 def join(ctx: Context, call: Call, parts: Sequence[Value], axis: int) -> Value:
-    return parts[0] if len(parts) == 1 else ctx.emit(call, Concat(axis), *parts)
+    return ctx.writer(call).join(parts, axis)
 
 
 def take(ctx: Context, call: Call, x: Value, axis: int, indices: Sequence[int]) -> Value:
@@ -246,6 +245,18 @@ def _replicated(i: int, extent: int) -> int:
     return min(max(i, 0), extent - 1)
 
 
+def _diagonal(ctx: Context, call: Call) -> Converted:
+    """The elements x[i,i+offset] of two axes as the last one: with these axes as one, every (columns + 1)-th."""
+    x, offset = ctx.value(call, "self"), ctx.integer(call, "offset")
+    first, second = ctx.axis(call, "dim1", x.type.rank), ctx.axis(call, "dim2", x.type.rank)
+    rest = [axis for axis in range(x.type.rank) if axis not in (first, second)]
+    y = transpose(ctx, call, x, (*rest, first, second))
+    *lead, rows, columns = y.type.shape
+    start, count = max(offset, -offset * columns), call.shape[-1]
+    y = reshape(ctx, call, y, (*lead, rows * columns))
+    return cut(ctx, call, y, len(lead), range(start, start + (count - 1) * (columns + 1) + 1, columns + 1))
+
+
 def _pixel_shuffle(ctx: Context, call: Call) -> Converted:
     x, r = ctx.value(call, "self"), ctx.integer(call, "upscale_factor")
     *lead, c, h, w = x.type.shape
@@ -292,6 +303,7 @@ MOVEMENTS = {
     "aten.reflection_pad2d.default": partial(_mirror, _reflected),
     "aten.replication_pad1d.default": partial(_mirror, _replicated),
     "aten.replication_pad2d.default": partial(_mirror, _replicated),
+    "aten.diagonal.default": _diagonal,
     "aten.pixel_shuffle.default": _pixel_shuffle,
     "aten.pixel_unshuffle.default": _pixel_unshuffle,
 }

@@ -19,6 +19,7 @@ from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.where import Where
 from edgec.graph.types import DType
@@ -154,9 +155,23 @@ def _attention(ctx: Context, call: Call) -> Converted:
     if ctx.flag(call, "is_causal"):
         check_table(rows, columns)
         scores = ctx.emit(call, Add(), scores, _masked(ctx, call, torch.ones(rows, columns).tril().bool(), scores))
+    allowed = None
     if ctx.has(call, "attn_mask"):
+        allowed = _allowed(ctx, call)
         scores = ctx.emit(call, Add(), scores, _mask(ctx, call, scores))
-    return ctx.emit(call, MatMul(), ctx.emit(call, Softmax(scores.type.rank - 1), scores), v)
+    weights = ctx.emit(call, Softmax(scores.type.rank - 1), scores)
+    if allowed is not None:
+        weights = ctx.emit(call, Where(), allowed, weights, ctx.scalar(call, 0.0, weights))
+    return ctx.emit(call, MatMul(), weights, v)
+
+
+def _allowed(ctx: Context, call: Call) -> Value | None:
+    """The mask, where it may forbid all keys to a query: torch then gives 0, not their mean."""
+    entry = ctx.entry(call, "attn_mask")
+    if isinstance(entry, Known):
+        forbids = entry.tensor.dtype == torch.bool and not entry.tensor.any(-1).all()
+        return ctx.as_value(entry) if forbids else None
+    return entry if entry.type.dtype is DType.BOOL else None
 
 
 def _shared_heads(ctx: Context, call: Call, x: Value, heads: int) -> Value:
@@ -188,6 +203,15 @@ def _masked(ctx: Context, call: Call, allowed: torch.Tensor, scores: Value) -> V
     return ctx.constant(call, np.where(to_numpy(allowed), 0.0, _MASKED), scores.type.dtype)
 
 
+def _sum_of_products(ctx: Context, call: Call) -> Converted:
+    """beta * self + alpha * sum(batch1 @ batch2)."""
+    total = ctx.emit(call, ReduceSum((0,)), _product("batch1", "batch2", ctx, call))
+    y = _scaled(ctx, call, "alpha", total)
+    if ctx.number(call, "beta") == 0:
+        return y
+    return ctx.emit(call, Add(), y, _scaled(ctx, call, "beta", ctx.value(call, "self")))
+
+
 LAYERS = {
     "aten.conv1d.default": partial(_conv, 1),
     "aten.conv2d.default": partial(_conv, 2),
@@ -202,6 +226,7 @@ LAYERS = {
     "aten.matmul.default": partial(_product, "self", "other"),
     "aten.addmm.default": partial(_added_product, "mat1", "mat2"),
     "aten.baddbmm.default": partial(_added_product, "batch1", "batch2"),
+    "aten.addbmm.default": _sum_of_products,
     "aten._native_batch_norm_legit_no_training.default": _batch_norm,
     "aten.scaled_dot_product_attention.default": _attention,
 }

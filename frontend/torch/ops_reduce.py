@@ -16,6 +16,7 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.cumulative import Cumulative
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
@@ -27,6 +28,7 @@ from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.sub import Sub
+from edgec.graph.types import DType
 
 Pads = tuple[int, int, int, int]
 
@@ -77,10 +79,21 @@ def _average_pool(axes: int, ctx: Context, call: Call) -> Converted:
 def _adaptive_max_pool(axes: int, ctx: Context, call: Call) -> Converted:
     x, out = widen(ctx, call, ctx.value(call, "self"), axes), over_width(call.shape[-axes:], 1)
     size = x.type.shape[2:]
-    if any(extent % parts for extent, parts in zip(size, out, strict=True)):
-        raise Unsupported(f"pools {size[0]}x{size[1]} to {out[0]}x{out[1]}, which does not divide it")
-    kernel = (size[0] // out[0], size[1] // out[1])
-    return reshape(ctx, call, ctx.emit(call, MaxPool2d(kernel, kernel), x), call.shape), None
+    if not any(extent % parts for extent, parts in zip(size, out, strict=True)):
+        kernel = (size[0] // out[0], size[1] // out[1])
+        return reshape(ctx, call, ctx.emit(call, MaxPool2d(kernel, kernel), x), call.shape), None
+    for axis, (extent, parts) in enumerate(zip(size, out, strict=True), 2):
+        x = _uneven_maxima(ctx, call, x, axis, extent, parts)
+    return reshape(ctx, call, x, call.shape), None
+
+
+def _uneven_maxima(ctx: Context, call: Call, x: Value, axis: int, extent: int, parts: int) -> Value:
+    """Maxima over `parts` windows that cover the axis, as torch places them; shorter ones read their last twice."""
+    starts = np.arange(parts) * extent // parts
+    ends = -(-(np.arange(parts) + 1) * extent // parts)
+    places = np.minimum(starts[:, None] + np.arange((ends - starts).max()), ends[:, None] - 1)
+    windows = ctx.emit(call, Gather(axis), x, ctx.constant(call, places, DType.I32))
+    return ctx.emit(call, ReduceMax((axis + 1,)), windows)
 
 
 def _reduced(kind: type[Reduction], ctx: Context, call: Call, x: Value, axes: tuple[int, ...]) -> Value:
@@ -109,6 +122,12 @@ def _variance(ctx: Context, call: Call) -> Converted:
     if count <= correction:
         raise Unsupported(f"a variance of {count} elements")
     return reshape(ctx, call, variance(ctx, call, x, axes, count - correction), call.shape)
+
+
+def _variance_and_mean(ctx: Context, call: Call) -> Converted:
+    x = ctx.value(call, "self")
+    axes = ctx.axes(call, "dim", x.type.rank)
+    return _variance(ctx, call), ctx.emit(call, ReduceMean(axes, ctx.flag(call, "keepdim")), x)
 
 
 def _softmax(ctx: Context, call: Call) -> Converted:
@@ -142,6 +161,7 @@ REDUCTIONS = {
     "aten.prod.default": partial(_reduce, ReduceProd),
     "aten.prod.dim_int": partial(_reduce, ReduceProd),
     "aten.var.correction": _variance,
+    "aten.var_mean.correction": _variance_and_mean,
     "aten.softmax.int": _softmax,
     "aten._softmax.default": _softmax,
     "aten.cumsum.default": partial(_cumulated, CumSum),

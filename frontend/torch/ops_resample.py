@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from edgec.frontend.grid_sample import grid_sample
 from edgec.frontend.torch.call import Call, Unsupported
 from edgec.frontend.torch.context import Context, Converted, check_table, to_numpy
 from edgec.frontend.torch.ops_movement import expand, reshape
@@ -47,10 +48,15 @@ def _resampled(source: str, ctx: Context, call: Call) -> Converted:
         matrix = to_numpy(_matrix(call, axis, extent))
         if matrix.shape[0] == extent and (matrix == np.eye(extent)).all():
             continue
-        indices, weights = _taps(matrix)
-        tables = ctx.constant(call, indices, DType.I32), ctx.constant(call, weights, y.type.dtype)
-        y = ctx.emit(call, Resample(rank - 2 + axis), y, *tables)
+        y = _weighted(ctx, call, y, rank - 2 + axis, matrix)
     return y
+
+
+def _weighted(ctx: Context, call: Call, x: Value, axis: int, matrix: np.ndarray) -> Value:
+    """Sums of the elements along an axis; matrix[out, extent] holds the weights."""
+    indices, weights = _taps(matrix)
+    tables = ctx.constant(call, indices, DType.I32), ctx.constant(call, weights, x.type.dtype)
+    return ctx.emit(call, Resample(axis), x, *tables)
 
 
 def _taps(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,9 +89,18 @@ def _adaptive_average_pool(axes: int, ctx: Context, call: Call) -> Converted:
     if all(extent % parts == 0 for extent, parts in zip(size, out, strict=True)):
         kernel = (size[0] // out[0], size[1] // out[1])
         return reshape(ctx, call, ctx.emit(call, AvgPool2d(kernel, kernel), x), call.shape)
-    if axes == 1:
-        raise Unsupported(f"pools {size[1]} to {out[1]}, which does not divide it")
-    return _resampled("self", ctx, call)
+    if axes == 2:
+        return _resampled("self", ctx, call)
+    check_table(size[1], out[1])
+    rows = torch.nn.functional.adaptive_avg_pool1d(torch.eye(size[1])[None], out[1])[0]
+    return _weighted(ctx, call, ctx.value(call, "self"), ctx.type(call, "self").rank - 1, to_numpy(rows.t()))
+
+
+def _grid_sample(ctx: Context, call: Call) -> Converted:
+    x, grid = ctx.value(call, "input"), ctx.value(call, "grid")
+    mode = ("linear", "nearest", "cubic")[ctx.integer(call, "interpolation_mode")]
+    padding = ("zeros", "border", "reflection")[ctx.integer(call, "padding_mode")]
+    return grid_sample(ctx.writer(call), x, grid, mode, padding, ctx.flag(call, "align_corners"))
 
 
 RESAMPLING = {
@@ -95,6 +110,8 @@ RESAMPLING = {
     "aten._upsample_nearest_exact2d.vec": partial(_resampled, "input"),
     "aten._upsample_bilinear2d_aa.vec": partial(_resampled, "input"),
     "aten._upsample_bicubic2d_aa.vec": partial(_resampled, "input"),
+    "aten.grid_sampler_2d.default": _grid_sample,
+    "aten.grid_sampler_3d.default": _grid_sample,
     "aten.adaptive_avg_pool1d.default": partial(_adaptive_average_pool, 1),
     "aten.adaptive_avg_pool2d.default": partial(_adaptive_average_pool, 2),
     "aten._adaptive_avg_pool2d.default": partial(_adaptive_average_pool, 2),
