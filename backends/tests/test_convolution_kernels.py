@@ -69,14 +69,14 @@ def forward(geometry: Geometry, target, row_major_input: bool = False) -> list[s
     )
 
 
-def input_grad(geometry: Geometry, target) -> list[str]:
+def input_grad(geometry: Geometry, target, row_major_dy: bool = False) -> list[str]:
     graph = Graph("input_grad")
     dy = graph.add_leaf(Role.INPUT, "dy", tensor(F32, *geometry.y))
     w = graph.add_leaf(Role.PARAM, "w", tensor(F32, *geometry.w))
     x = graph.add_leaf(Role.INPUT, "x", tensor(F32, *geometry.x))
     dx = graph.emit1(Conv2dInputGrad(**geometry.op.same(), input_size=geometry.x[2:]), dy, w)
     result = graph.emit1(HardSwishGrad(), dx, x)
-    return check_group(graph, target, alias={result: x})
+    return check_group(graph, target, alias={result: x}, row_major=(dy,) if row_major_dy else ())
 
 
 def weight_grad(geometry: Geometry, target, update: SgdUpdate | None) -> list[str]:
@@ -111,6 +111,14 @@ def test_dense_forward(target, geometry: Geometry, row_major: bool):
 @given(geometry=geometries())
 def test_dense_input_grad(target, geometry: Geometry):
     assert "input_grad_hard_swish_grad" in input_grad(geometry, target)[-1]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_input_grad_of_a_map_that_was_tokens(target, stride: int):
+    """A transposed convolution upsamples what a transformer leaves: row-major, and read through a copy."""
+    geometry = Geometry((2, 9, 7, 8), (21, 9, 2, 2), Conv2d((stride, stride)))
+    assert input_grad(geometry, target, row_major_dy=True)[-1].endswith("input_grad_hard_swish_grad")
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)

@@ -7,12 +7,15 @@ from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.layouts import activation_storage
 from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import DType, tensor
 from edgec.runtime.abi import Storage
@@ -59,7 +62,11 @@ def test_maps_are_nhwc_and_batches_of_matrices_row_major():
     q = attention.add_leaf(Role.INPUT, "q", tensor(F32, 2, 4, 5, 6))
     scores = attention.emit1(MatMul(transpose_b=True), q, q)
     scaled = attention.emit1(Mul(), scores, attention.add_leaf(Role.PARAM, "s", tensor(F32, 1)))
-    assert activation_storage(scores, AVX2) == activation_storage(scaled, AVX2) == Storage.row_major((2, 4, 5, 5))
+    weights = attention.emit1(Softmax(3), scaled)
+    for value in (scores, scaled, weights, attention.emit1(Concat(3), weights, weights)):
+        assert activation_storage(value, AVX2) == Storage.row_major(value.type.shape)
+    pooled = graph.emit1(ReduceMax((2, 3), True), graph.nodes[1].output)
+    assert activation_storage(graph.emit1(Softmax(1), pooled), AVX2) == Storage.channels_last(pooled.type.shape)
 
 
 def test_an_image_that_is_padded_anyway_stays_as_it_came():

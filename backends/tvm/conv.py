@@ -76,8 +76,6 @@ def lower_conv2d_input_grad(request: Request) -> Lowering | None:
     bound = bind_results(request, Storage.channels_last(out))
     if bound is None or not weight_fits(request, op, w):
         return None
-    if not same_order(request.storage[dy], Storage.channels_last(dy.type.shape)):
-        return None
     ys, xs = input_grad_phases(op, 0, weight, out), input_grad_phases(op, 1, weight, out)
     top, bottom = _margins(ys, dy.type.shape[2])
     left, right = _margins(xs, dy.type.shape[3])

@@ -10,16 +10,21 @@ from __future__ import annotations
 from edgec.backends.base import Target
 from edgec.backends.tvm.tiling import panel_width
 from edgec.graph.ir import Node, Role, Value
+from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.convolution import Convolution
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.transpose import Transpose
 from edgec.runtime.abi import Storage
 
+_MAKE_FEATURE_MAPS = (Convolution, MaxPool2d, MaxPool2dGrad, AvgPool2d, AvgPool2dGrad)
 _WEIGHT_ROLES = (Role.PARAM, Role.STATE, Role.CONSTANT)
 
 
@@ -134,17 +139,17 @@ def _is_moved_by_readers(value: Value) -> bool:
 
 
 def _is_feature_map(value: Value) -> bool:
-    """Whether a rank-4 value is [N,C,H,W] rather than a batch of matrices: nothing before it made it up from
-    another rank.
+    """Whether a rank-4 value is [N,C,H,W] rather than a batch of matrices: what it was computed from last, of rank 4
+    all the way, is a convolution's or a pool's and not made up from another rank.
     """
     while value.producer is not None:
-        op = value.producer.op
-        if isinstance(op, (MatMul, Reshape, Transpose)):
+        node = value.producer
+        if isinstance(node.op, _MAKE_FEATURE_MAPS):
+            return True
+        if isinstance(node.op, (MatMul, Reshape, Transpose)):
             return False
-        if not op.elementwise:
+        computed = [v for v in node.inputs if v.type.rank == 4 and v.producer is not None]
+        if not computed:
             return True
-        same = [v for v in value.producer.inputs if v.type.shape == value.type.shape and v.producer is not None]
-        if not same:
-            return True
-        value = same[0]
+        value = max(computed, key=lambda v: v.type.size)  # of what is broadcast, the others
     return True

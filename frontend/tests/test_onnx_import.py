@@ -18,6 +18,7 @@ from edgec.graph.parse import parse_graph
 from edgec.graph.text import data_by_hash, print_graph
 from edgec.graph.verify import Phase, verify_graph
 from edgec.tools.testing import data, models
+from edgec.tools.testing.light_models import LIGHT_MODELS, light_model_path
 
 
 def f32(*shape: int) -> np.ndarray:
@@ -251,11 +252,12 @@ def test_small_cnn(tmp_path: Path):
     }
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "resnet50", "inception_v2", "densenet121"])
+@pytest.mark.parametrize("name", LIGHT_MODELS)
 def test_light_models_of_the_onnx_wheel(name: str):
-    """Real structures of opset 9, their weights filled with one number: types are checked, values are not."""
-    path = Path(onnx.__file__).parent / f"backend/test/data/light/light_{name}.onnx"
-    graph = read_onnx(path).programs["infer"]
+    """Real structures of opset 9, up to half a gigabyte of weights filled with one number: types are checked, values
+    are not.
+    """
+    graph = read_onnx(light_model_path(name)).programs["infer"]
     verify_graph(graph, Phase.IMPORTED)
     (output,) = graph.outputs.values()
     assert output.type.size == 1000

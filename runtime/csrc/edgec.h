@@ -36,7 +36,7 @@ extern "C" {
 
 #define EDGEC_FORMAT_VERSION 1u /* of artifacts: this runtime reads this version and older ones */
 #define EDGEC_MAX_RANK 8
-#define EDGEC_MAX_NAME 255    /* bytes of a name, without the terminator */
+#define EDGEC_MAX_NAME 4095   /* bytes of a name, without the terminator */
 #define EDGEC_MAX_ARGUMENTS 24 /* pointers of a kernel */
 #define EDGEC_ALIGNMENT 64    /* of an artifact in memory, and of everything in the arena */
 

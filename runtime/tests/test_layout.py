@@ -12,7 +12,7 @@ import pytest
 from sample_artifact import HERE, sample, variant
 
 from edgec.runtime import tables
-from edgec.runtime.abi import Arch, Feature, Storage
+from edgec.runtime.abi import MAX_NAME, Arch, Feature, Storage
 from edgec.runtime.dtypes import dtype_name, numpy_dtype
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Artifact, Region, Tensor, TensorKind
@@ -185,7 +185,7 @@ def changed(**changes: object) -> Artifact:
 
 def test_limits_are_checked_before_writing():
     base = sample().variants[0]
-    long = dataclasses.replace(base.kernels[0], name="k" * 256)
+    long = dataclasses.replace(base.kernels[0], name="k" * (MAX_NAME + 1))
     wide = dataclasses.replace(base.kernels[0], arguments=base.kernels[0].arguments * 5)
     twice = (base.placements[0], *base.placements[:4])
     overlapping = tuple(dataclasses.replace(p, offset=0) for p in base.placements)
@@ -203,7 +203,7 @@ def test_limits_are_checked_before_writing():
     ):
         with pytest.raises(ValueError):
             artifact_bytes(changed(**change))
-    artifact_bytes(changed(kernels=(dataclasses.replace(base.kernels[0], name="k" * 255),)))
+    artifact_bytes(changed(kernels=(dataclasses.replace(base.kernels[0], name="k" * MAX_NAME),)))
     with pytest.raises(ValueError):
         artifact_bytes(dataclasses.replace(sample(), fingerprint=b"short"))
     with pytest.raises(ValueError):

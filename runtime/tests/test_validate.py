@@ -12,7 +12,7 @@ from sample_artifact import BUFFERS, KERNELS, sample, variant
 from tampering import Tampered
 
 from edgec.runtime import tables
-from edgec.runtime.abi import Arch, Storage
+from edgec.runtime.abi import MAX_NAME, Arch, Storage
 from edgec.runtime.dtypes import DTYPES
 from edgec.runtime.format import Placement, Region, Slot, Tensor, TensorKind
 from edgec.runtime.layout import artifact_bytes
@@ -198,9 +198,9 @@ def test_one_call_too_many():
 
 
 def test_every_limit_itself_is_legal():
-    """Rank 8, names of 255 bytes, an empty tensor at the very end; one byte more is not."""
+    """Rank 8, names of 4095 bytes, an empty tensor at the very end; one byte more is not."""
     artifact = sample(variant(HOST))
-    deep = Tensor("n" * 255, TensorKind.PARAM, np.zeros((1, 2) * 4, np.float32), Storage.row_major((1, 2) * 4))
+    deep = Tensor("n" * MAX_NAME, TensorKind.PARAM, np.zeros((1, 2) * 4, np.float32), Storage.row_major((1, 2) * 4))
     empty = Tensor("empty", TensorKind.PARAM, np.zeros((0, 3), np.float32), Storage.row_major((0, 3)))
     placements = (Placement(5, Region.WEIGHTS, 0, deep.storage), Placement(6, Region.WEIGHTS, 0, empty.storage))
     changed = dataclasses.replace(artifact.variants[0], placements=artifact.variants[0].placements + placements)
@@ -210,8 +210,8 @@ def test_every_limit_itself_is_legal():
     assert tampered.records(Section.TENSORS)[6]["offset"] == tampered.row(Section.WEIGHTS)["bytes"]
     strings = tampered.records(Section.STRINGS)
     name = int(tampered.records(Section.TENSORS)[5]["name"])
-    assert strings[name + 254] == ord("n") and strings[name + 255] == 0
-    strings[name + 255] = ord("n")
+    assert strings[name + MAX_NAME - 1] == ord("n") and strings[name + MAX_NAME] == 0
+    strings[name + MAX_NAME] = ord("n")
     assert refused_at(tampered.bytes()) == Section.TENSORS
 
 
