@@ -55,7 +55,7 @@ def data_by_hash(subject: Graph | Module) -> dict[str, np.ndarray]:
 def data_hash(array: np.ndarray) -> str:
     """16 hex digits of the SHA-256 of an array: of dtype and shape, then the elements in row-major order."""
     digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()[:16]
 
 

@@ -76,8 +76,12 @@ class Storage:
         if not self.block:
             return moved.reshape(-1)
         table = moved.reshape(-1, moved.shape[-1]) if moved.size else moved.reshape(0, 0)
-        panels = [table[:, i : i + self.block].reshape(-1) for i in range(0, table.shape[1], self.block)]
-        return np.concatenate(panels) if panels else moved.reshape(-1)
+        flat, start = np.empty(moved.size, moved.dtype), 0
+        for i in range(0, table.shape[1], self.block):
+            panel = table[:, i : i + self.block]
+            flat[start : start + panel.size].reshape(panel.shape)[:] = panel
+            start += panel.size
+        return flat
 
     def unpack(self, flat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The inverse of `pack`: a new logical array of `shape`."""

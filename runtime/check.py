@@ -5,21 +5,31 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from pathlib import Path
+
+import numpy as np
 
 from edgec.runtime.library import Location, check, library
 
 
 def check_artifact(source: str | os.PathLike[str] | bytes) -> None:
-    """RuntimeFailure E0501 to E0504 where no machine could run it; E0502 says which record is wrong."""
+    """RuntimeFailure E0501 to E0504 where no machine could run it; E0502 says which record is wrong.
+
+    A file is read once and not held in memory.
+    """
     where = None if isinstance(source, bytes) else os.fspath(source)
-    data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    memory = mmap.mmap(-1, max(len(data), 1))  # begins on a page, as artifacts in memory must
-    memory.write(data)
-    view, refused = (ctypes.c_char * len(memory)).from_buffer(memory), Location()
-    try:
-        status = library().edgec_artifact_check(ctypes.addressof(view), len(data), ctypes.byref(refused))
+    size = len(source) if isinstance(source, bytes) else os.stat(source).st_size
+    with _mapped(source, size) as memory:
+        view, refused = np.frombuffer(memory, np.uint8), Location()
+        status = library().edgec_artifact_check(view.ctypes.data, size, ctypes.byref(refused))
+        del view  # or the mapping could not be closed
         check(status, where=where, refused=refused)
-    finally:
-        del view
-        memory.close()
+
+
+def _mapped(source: str | os.PathLike[str] | bytes, size: int) -> mmap.mmap:
+    """Memory that begins on a page, as artifacts must: a file itself, however large; a copy of bytes."""
+    if isinstance(source, bytes) or not size:
+        memory = mmap.mmap(-1, max(size, 1))
+        memory.write(source if isinstance(source, bytes) else b"")
+        return memory
+    with open(source, "rb") as file:
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,10 +115,13 @@ def artifact_bytes(artifact: Artifact) -> bytes:
     return stream.getvalue()
 
 
-def write_artifact(path: str | os.PathLike[str], artifact: Artifact) -> None:
+def write_artifact(
+    path: str | os.PathLike[str], artifact: Artifact, inspect: Callable[[Path], None] | None = None
+) -> None:
     """Write to a temporary file beside `path`, sync, rename: `path` is the old file or the whole new one.
 
-    OSError where the file system refuses; nothing is left behind. ValueError where a record breaks a limit.
+    `inspect` sees the temporary file before it takes its name; what it raises leaves the old file. OSError where the
+    file system refuses; nothing is left behind. ValueError where a record breaks a limit.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -127,6 +130,8 @@ def write_artifact(path: str | os.PathLike[str], artifact: Artifact) -> None:
             _write(stream, artifact)
             stream.flush()
             os.fsync(stream.fileno())
+        if inspect is not None:
+            inspect(temporary)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

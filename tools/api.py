@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,10 @@ from edgec.compiler.train import Train
 from edgec.frontend.onnx import read_onnx
 from edgec.frontend.onnx.reader import Source
 from edgec.frontend.torch import is_torch, read_torch
-from edgec.graph.errors import UserError
+from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Module, Role
+from edgec.runtime.check import check_artifact
+from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.layout import write_artifact
 
 if TYPE_CHECKING:
@@ -76,7 +79,8 @@ class Request:
             return {"edgec": __version__}
         with open(self.model, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"edgec": __version__, "model": Path(self.model).name, "model_sha256": digest}
+        name = os.fsencode(Path(self.model).name).decode(errors="backslashreplace")  # manifests are UTF-8
+        return {"edgec": __version__, "model": name, "model_sha256": digest}
 
 
 def compile(
@@ -142,11 +146,19 @@ def build(request: Request, out: Path, observer: Observer | None = None) -> Comp
     if result is None:
         return None
     try:
-        write_artifact(out, result.artifact)
+        write_artifact(out, result.artifact, inspect=_accepted)
     except OSError as error:
         raise UserError("E0505", f"cannot write the artifact: {error.strerror}", where=str(out)) from error
     report = dataclasses.replace(result.report, artifact_bytes=out.stat().st_size)
     return dataclasses.replace(result, report=report)
+
+
+def _accepted(path: Path) -> None:
+    """What a device would refuse is a bug of ours, and is never left behind."""
+    try:
+        check_artifact(path)
+    except RuntimeFailure as error:
+        raise InternalError(f"the runtime refuses what was compiled: {error.message}") from error
 
 
 def _refuse_unwritable(out: Path) -> None:

@@ -94,6 +94,7 @@ def _supervise(
 ) -> None:
     # `terminate` must run the `finally` below, or workers would outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    tempfile.tempdir = str(folder)  # workers are killed where they stand: what they leave goes with the folder
     idle: list[_Worker] = []
     busy: list[_Worker] = []
     waiting = deque(range(len(jobs)))

@@ -23,7 +23,11 @@ _COMPILE_MODULES = ("tvm", "onnx", "ml_dtypes", "platformdirs", "rich")
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """A line, with its colours only where a terminal shows them and https://no-color.org does not forbid them."""
+    """A line, with its colours only where a terminal shows them and https://no-color.org does not forbid them.
+
+    File names that are no UTF-8 are shown with escapes.
+    """
+    text = text.encode(errors="backslashreplace").decode()
     click.echo(text, err=err, color=False if os.environ.get("NO_COLOR") else None)
 
 

@@ -10,7 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edgec
+from edgec.graph.errors import InternalError
+from edgec.runtime import RuntimeFailure
 from edgec.runtime.layout import read_artifact
+from edgec.tools import api
 
 
 def dense(features: int = 6, classes: int = 3) -> onnx.ModelProto:
@@ -53,3 +56,16 @@ def test_a_missing_folder_is_said_first(tmp_path: Path) -> None:
     with pytest.raises(edgec.UserError) as caught:
         edgec.compile("no such model", out=tmp_path / "none" / "m.edge")
     assert caught.value.code == "E0505"
+
+
+def test_what_the_runtime_would_refuse_is_never_left_behind(tmp_path, monkeypatch):
+    def refuse(path):
+        assert path.stat().st_size > 1000
+        raise RuntimeFailure("E0502", "a record is wrong")
+
+    out = tmp_path / "cnn.edge"
+    out.write_text("what stood there")
+    monkeypatch.setattr(api, "check_artifact", refuse)
+    with pytest.raises(InternalError, match="the runtime refuses what was compiled: a record is wrong"):
+        edgec.compile(dense(), batch=1, out=out)
+    assert out.read_text() == "what stood there" and list(tmp_path.iterdir()) == [out]
