@@ -9,6 +9,8 @@ from collections.abc import Collection
 
 from edgec.graph.ir import Graph, Node, Value
 
+AGAIN = ".again"  # of the names of copies
+
 
 def forward_nodes(graph: Graph) -> set[Node]:
     """What runs before the guard of a train program: all that the loss depends on."""
@@ -35,7 +37,7 @@ def recompute(graph: Graph, again: Collection[Value]) -> set[Node]:
         if value not in made:
             node = value.producer
             operands = [copy(v, reader) if v in chosen else v for v in node.inputs]
-            names = [f"{v.name}.again" for v in node.outputs]
+            names = [v.name + AGAIN for v in node.outputs]
             copies = graph.emit(node.op, *operands, names=names, source=node.source, before=reader)
             made.update(zip(node.outputs, copies, strict=True))
         return made[value]

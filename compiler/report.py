@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from edgec.backends.base import CodeImage, Group
 from edgec.compiler.memory.lifetimes import Lifetime, lifetimes
-from edgec.compiler.schedule import Schedule, Span, TargetSchedules
+from edgec.compiler.recompute import AGAIN
+from edgec.compiler.schedule import Schedule, Span, TargetSchedules, may_be_view
 from edgec.graph.ir import Graph, Node, Role, Value
 from edgec.runtime.format import Artifact, Region, TensorKind, Variant
 
@@ -85,20 +86,48 @@ def _kind(artifact: Artifact, tensor: int) -> TensorKind:
 
 
 def memory_rows(schedule: Schedule) -> list[dict]:
-    """One row for everything in the arena: name, role, bytes, offset, first and last step, in order of first step."""
-    saved = set(saved_activations(schedule))
+    """One row for everything in the arena, in order of first step: name, role, bytes, offset, first and last step, and
+    for what is kept over the guard the ops that read it behind it.
+    """
+    kept_for = _kept_for(schedule)
     outputs = {schedule.home(value) for value in schedule.graph.outputs.values()}
     guard = len(schedule.groups) if schedule.guard is None else schedule.guard
     rows = []
     for value, life in lifetimes(schedule).items():
-        role = _role(value, life, saved, outputs, guard)
-        rows.append(_row(value.name, role, life, schedule.plan.values[value]))
+        reason = ", ".join(sorted(kept_for.get(value, ())))
+        role = _role(value, life, bool(reason), outputs, guard)
+        rows.append(_row(value.name, role, life, schedule.plan.values[value], reason))
     for (step, index), span in schedule.plan.workspaces.items():
         rows.append(_row(f"workspace {step}.{index}", "workspace", Lifetime(step, step), span))
     return sorted(rows, key=lambda row: (row["first"], row["offset"], row["name"]))
 
 
-def _row(name: str, role: str, life: Lifetime, span: Span) -> dict:
+def _kept_for(schedule: Schedule) -> dict[Value, set[str]]:
+    """For memory that the backward part reads and the forward part, or the program's user, has written: its readers."""
+    kept = set(saved_activations(schedule))
+    if schedule.guard is None:
+        return {}
+    forward = schedule.forward()
+    readers: dict[Value, set[str]] = {}
+    for group in schedule.groups[schedule.guard :]:
+        if schedule.is_view(group):
+            continue
+        for reader in group.nodes:
+            for source in map(_behind_views, reader.inputs):
+                home = schedule.home(source)
+                # A value made behind the guard may have overwritten what was kept there.
+                if source.role is Role.INPUT or (source.producer in forward and home in kept):
+                    readers.setdefault(home, set()).add(reader.op.name)
+    return readers
+
+
+def _behind_views(value: Value) -> Value:
+    while value.producer is not None and may_be_view(value.producer):
+        value = value.producer.inputs[0]
+    return value
+
+
+def _row(name: str, role: str, life: Lifetime, span: Span, kept_for: str = "") -> dict:
     return {
         "name": name,
         "role": role,
@@ -106,17 +135,20 @@ def _row(name: str, role: str, life: Lifetime, span: Span) -> dict:
         "offset": span.offset,
         "first": life.start,
         "last": life.end,
+        "kept_for": kept_for,
     }
 
 
-def _role(value: Value, life: Lifetime, saved: set[Value], outputs: set[Value], guard: int) -> str:
+def _role(value: Value, life: Lifetime, kept: bool, outputs: set[Value], guard: int) -> str:
     if value.role is not None:
         return value.role.value
     if value in outputs:
         return "output"
-    if value in saved:
+    if kept:
         return "saved activation"
-    return "activation" if life.start < guard else "gradient"
+    if life.start < guard:
+        return "activation"
+    return "computed again" if AGAIN in value.name else "gradient"
 
 
 def program_memory(schedule: Schedule) -> dict:

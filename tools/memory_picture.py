@@ -19,6 +19,7 @@ COLOURS = {
     "input": "#59a14f",
     "activation": "#4e79a7",
     "saved activation": "#f28e2b",
+    "computed again": "#edc948",
     "gradient": "#e15759",
     "workspace": "#bab0ac",
     "output": "#b07aa1",
@@ -133,6 +134,8 @@ def _place(row: Mapping[str, Any], across: float, up: float) -> tuple[float, flo
 def _buffer(row: Mapping[str, Any], across: float, up: float) -> str:
     x, y, width, height = _place(row, across, up)
     title = f"{row['name']}: {row['role']}, {format_bytes(row['bytes'])}, steps {row['first']} to {row['last']}"
+    if row.get("kept_for"):
+        title += f", kept for {row['kept_for']}"
     return (
         f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{_colour(row["role"])}" '
         f'stroke="#ffffff" stroke-width="{0.8 if min(width, height) > 3 else 0.2}"><title>{escape(title)}</title>'

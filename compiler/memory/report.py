@@ -12,18 +12,20 @@ from edgec.runtime.abi import BUFFER_ALIGNMENT
 
 @dataclass(frozen=True)
 class Alive:
-    """A buffer at the peak."""
+    """A buffer at the peak; `kept_for` are the ops behind the guard that read what was computed before it."""
 
     name: str
     role: str
     bytes: int
+    kept_for: str
 
 
 @dataclass(frozen=True)
 class MemoryReport:
     """One program for one target. All in bytes; `alive` has the largest first.
 
-    `peak_step` is the step with most bytes alive, `peak_label` what it computes; `by_role` sums what is alive there.
+    `peak_step` is the step with most bytes alive, `peak_label` what it computes. `by_role` sums what is alive there,
+    `by_reason` those of it that are kept for the backward part, by the ops that read them.
     `arena_bytes` exceeds `live_peak_bytes` by what fragmentation costs.
     """
 
@@ -37,7 +39,9 @@ class MemoryReport:
     peak_step: int
     peak_label: str
     by_role: dict[str, int]
+    by_reason: dict[str, int]
     alive: tuple[Alive, ...]
+    plan: Mapping  # the manifest's entry: rows, steps, guard
 
 
 def memory_reports(manifest: Mapping) -> list[MemoryReport]:
@@ -57,10 +61,17 @@ def _report(variant: Mapping, name: str, program: Mapping) -> MemoryReport:
     steps = range(max(len(program["steps"]), 1))
     live = [sum(_padded(row["bytes"]) for row in rows if row["first"] <= step <= row["last"]) for step in steps]
     peak = live.index(max(live))
-    alive = [Alive(row["name"], row["role"], row["bytes"]) for row in rows if row["first"] <= peak <= row["last"]]
+    alive = [
+        Alive(row["name"], row["role"], row["bytes"], row.get("kept_for", ""))
+        for row in rows
+        if row["first"] <= peak <= row["last"]
+    ]
     by_role: Counter[str] = Counter()
+    by_reason: Counter[str] = Counter()
     for buffer in alive:
         by_role[buffer.role] += buffer.bytes
+        if buffer.kept_for:
+            by_reason[buffer.kept_for] += buffer.bytes
     return MemoryReport(
         target=variant["target"],
         program=name,
@@ -72,7 +83,9 @@ def _report(variant: Mapping, name: str, program: Mapping) -> MemoryReport:
         peak_step=peak,
         peak_label=program["steps"][peak] if program["steps"] else "",
         by_role=dict(by_role.most_common()),
+        by_reason=dict(by_reason.most_common()),
         alive=tuple(sorted(alive, key=lambda buffer: (-buffer.bytes, buffer.name))),
+        plan=program,
     )
 
 

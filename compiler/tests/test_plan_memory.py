@@ -42,15 +42,16 @@ def test_golden_plan() -> None:
         ["matmul", "sgd_update"],
     ]
     rows = [tuple(row.values()) for row in memory_rows(schedule)]
-    # name, role, bytes, offset, first, last. `dr` overwrites `h`, which it reads last; `w.new` lies in `w`.
+    # name, role, bytes, offset, first, last, what it is kept for.
+    # `dr` overwrites `h`, which it reads last; `w.new` lies in `w`.
     assert rows == [
-        ("r", "saved activation", 256, 0, 0, 2),
-        ("workspace 0.0", "workspace", 256, 256, 0, 0),
-        ("h", "saved activation", 256, 512, 0, 3),
-        ("x", "input", 128, 768, 0, 3),
-        ("lr", "scalar", 4, 896, 0, 3),
-        ("loss", "output", 4, 960, 1, 3),
-        ("workspace 3.0", "workspace", 512, 0, 3, 3),
+        ("r", "saved activation", 256, 0, 0, 2, "relu_grad"),
+        ("workspace 0.0", "workspace", 256, 256, 0, 0, ""),
+        ("h", "saved activation", 256, 512, 0, 3, "relu_grad"),
+        ("x", "input", 128, 768, 0, 3, "matmul"),
+        ("lr", "scalar", 4, 896, 0, 3, ""),
+        ("loss", "output", 4, 960, 1, 3, ""),
+        ("workspace 3.0", "workspace", 512, 0, 3, 3, ""),
     ]
     assert schedule.plan.arena_bytes == schedule.plan.live_peak == 1024
 

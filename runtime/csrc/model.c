@@ -112,6 +112,7 @@ static edgec_status open_file(const platform_file *file, const edgec_options *op
         destroy(model);
         return status;
     }
+    platform_file_forget(file); /* checksums have read all of it, of which trained weights have another copy now */
     *opened = model;
     return EDGEC_OK;
 }

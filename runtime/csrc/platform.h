@@ -27,6 +27,8 @@ typedef struct platform_file {
 
 edgec_status platform_file_map(const char *path, platform_file *file);
 void platform_file_unmap(platform_file *file);
+/* Gives back the memory that reading the file took; what is read again comes again. */
+void platform_file_forget(const platform_file *file);
 
 /* A file that appears under its name only when it is complete. Its memory is the caller's; nothing is allocated. */
 #define PLATFORM_MAX_PATH 4096

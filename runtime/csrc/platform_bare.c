@@ -28,6 +28,7 @@ edgec_status platform_file_map(const char *path, platform_file *file) {
 }
 
 void platform_file_unmap(platform_file *file) { (void)file; }
+void platform_file_forget(const platform_file *file) { (void)file; }
 
 edgec_status platform_writer_open(platform_writer *writer, const char *path) {
     (void)writer, (void)path;

@@ -86,6 +86,10 @@ void platform_file_unmap(platform_file *file) {
     file->descriptor = -1;
 }
 
+void platform_file_forget(const platform_file *file) {
+    if (file->descriptor >= 0) (void)madvise((void *)(uintptr_t)file->data, file->bytes, MADV_DONTNEED);
+}
+
 /* Whether `path` still names the file that is open as `descriptor`. */
 static int names_file(const char *path, int descriptor) {
     struct stat named, opened;

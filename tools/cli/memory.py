@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgec.compiler.memory.report import MemoryReport, memory_reports
 from edgec.runtime.layout import read_artifact
 from edgec.tools.cli.arrays import whole_file
 from edgec.tools.cli.console import echo, format_bytes, show_json, show_table
@@ -26,35 +27,30 @@ def command(artifacts: tuple[Path, ...], picture: Path | None, as_json: bool) ->
 
     Example: edgec memory full.edge head.edge --picture memory.svg
     """
-    rows = [
-        (path, variant, name, program)
-        for path in artifacts
-        for variant in read_artifact(path).manifest.get("variants", [])
-        for name, program in variant["programs"].items()
-    ]
+    found = [(path, report) for path in artifacts for report in memory_reports(read_artifact(path).manifest)]
     if picture is not None:
-        svg = draw([Panel(path.name, variant["target"], name, program) for path, variant, name, program in rows])
+        svg = draw([Panel(path.name, report.target, report.program, report.plan) for path, report in found])
         with whole_file(picture) as file:
             file.write(svg.encode())
-        echo(f"{picture}: {len(rows)} programs", err=True)
+        echo(f"{picture}: {len(found)} programs", err=True)
     if as_json:
-        show_json({"programs": [_record(*row) for row in rows]})
+        show_json({"programs": [_record(path, report) for path, report in found]})
         return
-    _show_side_by_side(rows)
-    for path, variant, name, program in rows:
-        _show_peak(f"{path.name} {variant['target']} {name}", program)
+    _show_side_by_side(found)
+    for path, report in found:
+        _show_peak(path, report)
 
 
-def _show_side_by_side(rows: list[tuple[Path, dict, str, dict]]) -> None:
+def _show_side_by_side(found: list[tuple[Path, MemoryReport]]) -> None:
     """A column for every program, a row for every kind of memory."""
     columns = []
-    for _, variant, _, program in rows:
-        figures = {"arena": program["arena_bytes"]}
-        figures |= {f"  {role}, at the peak": count for role, count in sorted(_peak(program)[1].items())}
-        figures |= {name: variant[f"{name}_bytes"] for name in ("trained", "state", "mapped")}
+    for _, report in found:
+        figures = {"arena": report.arena_bytes}
+        figures |= {f"  {role}, at the peak": count for role, count in sorted(report.by_role.items())}
+        figures |= {"trained": report.trained_bytes, "state": report.state_bytes, "mapped": report.mapped_bytes}
         columns.append(figures)
     labels = sorted({label for column in columns for label in column}, key=_label_order)
-    header = ("", *(f"{path.stem} {variant['target']} {name}" for path, variant, name, _ in rows))
+    header = ("", *(f"{path.stem} {report.target} {report.program}" for path, report in found))
     show_table(header, [(label, *(format_bytes(column.get(label, 0)) for column in columns)) for label in labels])
 
 
@@ -62,46 +58,42 @@ def _label_order(label: str) -> tuple[int, str]:
     return ("arena", " ", "trained", "state", "mapped").index(label if label[0] != " " else " "), label
 
 
-def _peak(program: dict) -> tuple[int, dict[str, int]]:
-    """The step at which most bytes are alive, the first of equals, and the bytes alive there by role."""
-    steps = range(len(program["steps"]))
-    alive = [sum(row["bytes"] for row in _alive(program, step)) for step in steps]
-    peak = max(steps, key=alive.__getitem__, default=0)
-    by_role: dict[str, int] = {}
-    for row in _alive(program, peak):
-        by_role[row["role"]] = by_role.get(row["role"], 0) + row["bytes"]
-    return peak, by_role
-
-
-def _alive(program: dict, step: int) -> list[dict]:
-    return [row for row in program["rows"] if row["first"] <= step <= row["last"]]
-
-
-def _record(path: Path, variant: dict, name: str, program: dict) -> dict:
-    step, by_role = _peak(program)
+def _record(path: Path, report: MemoryReport) -> dict:
     return {
         "artifact": str(path),
-        "target": variant["target"],
-        "program": name,
-        "arena_bytes": program["arena_bytes"],
-        "trained_bytes": variant["trained_bytes"],
-        "state_bytes": variant["state_bytes"],
-        "mapped_bytes": variant["mapped_bytes"],
-        "peak": {"step": step, "name": program["steps"][step] if program["steps"] else "", "bytes_by_role": by_role},
-        "rows": program["rows"],
+        "target": report.target,
+        "program": report.program,
+        "arena_bytes": report.arena_bytes,
+        "trained_bytes": report.trained_bytes,
+        "state_bytes": report.state_bytes,
+        "mapped_bytes": report.mapped_bytes,
+        "peak": {
+            "step": report.peak_step,
+            "name": report.peak_label,
+            "bytes_by_role": report.by_role,
+            "bytes_by_reason": report.by_reason,
+        },
+        "rows": report.plan["rows"],
     }
 
 
-def _show_peak(title: str, program: dict) -> None:
-    if not program["steps"]:
+def _show_peak(path: Path, report: MemoryReport) -> None:
+    if not report.plan["steps"]:
         return
-    step, by_role = _peak(program)
-    rows = sorted(_alive(program, step), key=lambda row: -row["bytes"])
+    title = f"{path.name} {report.target} {report.program}"
+    total = format_bytes(sum(report.by_role.values()))
     echo("")
-    echo(f"{title}: the peak, {format_bytes(sum(by_role.values()))}, is at step {step}: {program['steps'][step]}")
+    echo(f"{title}: the peak, {total}, is at step {report.peak_step}: {report.peak_label}")
+    shown = report.alive[:_SHOWN_AT_PEAK]
     show_table(
         ("alive there", "role", "bytes"),
-        [(row["name"], row["role"], format_bytes(row["bytes"])) for row in rows[:_SHOWN_AT_PEAK]],
+        [(buffer.name, buffer.role, format_bytes(buffer.bytes)) for buffer in shown],
     )
-    if len(rows) > _SHOWN_AT_PEAK:
-        echo(f"and {len(rows) - _SHOWN_AT_PEAK} smaller ones")
+    if len(report.alive) > len(shown):
+        echo(f"and {len(report.alive) - len(shown)} smaller ones")
+    if report.by_reason:
+        reasons = list(report.by_reason.items())
+        show_table(
+            ("kept there for the backward part, read by", "bytes"),
+            [(reason, format_bytes(count)) for reason, count in reasons[:_SHOWN_AT_PEAK]],
+        )

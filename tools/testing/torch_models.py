@@ -109,9 +109,10 @@ class MobileNet(nn.Module):
         gate: Callable[[], nn.Module] | None,
         last: int,
         classes: int,
+        stem: int | None = None,
     ):
         super().__init__()
-        channels = rows[0][3]
+        channels = stem or rows[0][3]
         blocks: list[nn.Module] = [conv_norm(3, channels, 3, 2, act=act)]
         for k, stride, expand, co, repeats in rows:
             for index in range(repeats):
@@ -129,6 +130,13 @@ def mobilenet_v2(classes: int = 1000) -> nn.Module:
     """Sandler et al., MobileNetV2, 2018, at a quarter of the width."""
     rows = [(3, 1, 1, 8, 1), (3, 2, 6, 8, 2), (3, 2, 6, 8, 3), (3, 2, 6, 16, 4), (3, 1, 6, 24, 3), (3, 2, 6, 40, 3)]
     return MobileNet(rows, nn.ReLU6, None, 320, classes)
+
+
+def mobilenet_v2_whole(classes: int = 1000) -> nn.Module:
+    """MobileNetV2 as published, at full width: 3.5 M parameters."""
+    rows = [(3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (3, 2, 6, 32, 3), (3, 2, 6, 64, 4), (3, 1, 6, 96, 3)]
+    rows += [(3, 2, 6, 160, 3), (3, 1, 6, 320, 1)]
+    return MobileNet(rows, nn.ReLU6, None, 1280, classes, stem=32)
 
 
 def mobilenet_v3(classes: int = 1000) -> nn.Module:

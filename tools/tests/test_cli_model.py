@@ -254,6 +254,7 @@ def test_memory_explains_the_peak(edgec_command):
     assert status == 0 and [program["target"] for program in programs] == ["x86", "rpi4"]
     for program in programs:
         assert 0 < sum(program["peak"]["bytes_by_role"].values()) <= program["arena_bytes"]
+        assert bool(program["peak"]["bytes_by_reason"]) == (program["program"] == "train")
     status, text, _ = edgec_command("memory", "cnn.edge", "cnn.edge")
     assert status == 0 and text.count("the peak, ") == 4
 

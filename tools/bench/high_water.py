@@ -1,0 +1,91 @@
+"""The most memory that training steps take in a process of their own, beyond what its imports and its data take.
+
+    python -m edgec.tools.bench.high_water '{"kind": "edgec", "artifact": "m.edge", "steps": 3}'
+
+Kinds: `edgec` (artifact; loads the runtime alone) and `torch` (model: a function of `testing.torch_models`; shape;
+momentum). Prints one JSON object: `{"bytes": ...}`, the rise of VmHWM of /proc/self/status.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Step = Callable[[], object]
+
+
+def high_water(spec: Mapping) -> int:
+    """Bytes, measured in a child process. RuntimeError with what it said where it failed."""
+    command = [sys.executable, "-m", "edgec.tools.bench.high_water", json.dumps(spec)]
+    child = subprocess.run(command, capture_output=True, text=True)
+    if child.returncode:
+        raise RuntimeError(child.stderr[-2000:])
+    return json.loads(child.stdout)["bytes"]
+
+
+def _edgec(spec: Mapping) -> Callable[[], Step]:
+    from edgec.runtime import load  # noqa: PLC0415  the other kind shall not pay for it
+
+    with load(spec["artifact"], threads=1) as model:
+        inputs = model.signature("train").inputs
+    rng = np.random.default_rng(0)
+    feeds = {
+        info.name: rng.standard_normal(info.shape).astype(info.dtype)
+        if np.issubdtype(info.dtype, np.floating)
+        else rng.integers(0, (info.bounds or (0, 1))[1] + 1, info.shape).astype(info.dtype)
+        for info in inputs
+    }
+
+    def begin() -> Step:
+        model = load(spec["artifact"], threads=1)
+        return lambda: model.step(feeds, lr=1e-6)
+
+    return begin
+
+
+def _torch(spec: Mapping) -> Callable[[], Step]:
+    import torch  # noqa: PLC0415  a peer
+
+    from edgec.tools.testing import torch_models  # noqa: PLC0415  loads torch
+
+    torch.set_num_threads(1)
+    x = torch.randn(spec["shape"])
+
+    def begin() -> Step:
+        module = getattr(torch_models, spec["model"])().eval()
+        optimizer = torch.optim.SGD(module.parameters(), lr=1e-6, momentum=spec.get("momentum", 0.0))
+
+        def step() -> object:
+            optimizer.zero_grad(set_to_none=True)
+            scores = module(x)
+            loss = torch.nn.functional.cross_entropy(scores, torch.zeros(len(x), dtype=torch.int64))
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step
+
+    return begin
+
+
+def _status(key: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(key))
+
+
+def main(description: str) -> None:
+    spec = json.loads(description)
+    begin = {"edgec": _edgec, "torch": _torch}[spec["kind"]](spec)
+    before = _status("VmRSS")
+    step = begin()
+    for _ in range(spec["steps"]):
+        step()
+    sys.stdout.write(json.dumps({"bytes": _status("VmHWM") - before}) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
