@@ -16,6 +16,7 @@ from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import DType
@@ -50,6 +51,8 @@ class TvmBackend:
             return False
         if isinstance(anchor.op, ROW_OPS):
             return False
+        if self.target.lanes > 1 and isinstance(anchor.op, Gather):
+            return False  # slices are copied as they are
         if self.target.lanes == 1 or not isinstance(anchor.op, _PRODUCTS):
             return True
         # A product's epilogue reads simple patterns only; any other operand is better read by a kernel of its own.

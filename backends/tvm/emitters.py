@@ -9,6 +9,8 @@ from edgec.backends.tvm._tvm import PrimFunc
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec
 from edgec.backends.tvm.depthwise_code import emit_depthwise
 from edgec.backends.tvm.depthwise_reduce_code import emit_depthwise_reduce
+from edgec.backends.tvm.gathers import GatherSpec
+from edgec.backends.tvm.gathers_code import emit_gather
 from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec
 from edgec.backends.tvm.gemm_code import emit_gemm
 from edgec.backends.tvm.gemm_reduce_code import emit_gemm_reduce
@@ -22,6 +24,8 @@ from edgec.backends.tvm.reductions import ReduceSpec
 from edgec.backends.tvm.reductions_code import emit_reduction
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
+from edgec.backends.tvm.row_norms import RowNormSpec
+from edgec.backends.tvm.row_norms_code import emit_row_norm
 from edgec.backends.tvm.softmax import CrossEntropySpec, SoftmaxSpec
 from edgec.backends.tvm.softmax_code import emit_cross_entropy, emit_softmax
 
@@ -29,6 +33,7 @@ from edgec.backends.tvm.softmax_code import emit_cross_entropy, emit_softmax
 EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     DepthwiseReduceSpec: emit_depthwise_reduce,
     DepthwiseSpec: emit_depthwise,
+    GatherSpec: emit_gather,
     GemmReduceSpec: emit_gemm_reduce,
     GemmSpec: emit_gemm,
     MapSpec: emit_map,
@@ -36,6 +41,7 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     MaxPoolGradSpec: emit_max_pool_grad,
     PoolSpec: emit_pool,
     ReduceSpec: emit_reduction,
+    RowNormSpec: emit_row_norm,
     SoftmaxSpec: emit_softmax,
     CrossEntropySpec: emit_cross_entropy,
     TransposeSpec: emit_transpose,

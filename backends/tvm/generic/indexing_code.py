@@ -18,8 +18,12 @@ from edgec.graph.ops.scatter_nd import ScatterNd
 
 
 def read_index(indices: Tensor, at: Sequence[Index], extent: int) -> Expr:
+    return moved_inside(indices.load(at), extent)
+
+
+def moved_inside(i: Expr, extent: int) -> Expr:
     """A run-time index into an axis of `extent`: from the end if negative, and moved inside if it lies outside."""
-    i = bind(indices.load(at))
+    i = bind(i)
     i = bind(select(i < tirx.const(0, i.ty.dtype), i + tirx.const(extent, i.ty.dtype), i))
     # Compared before it is narrowed: an i64 may hold anything.
     low, high = tirx.const(0, i.ty.dtype), tirx.const(extent - 1, i.ty.dtype)
