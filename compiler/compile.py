@@ -167,7 +167,7 @@ def _manifest(
     return {
         "manifest_version": MANIFEST_VERSION,
         "provenance": dict(provenance),
-        "train": None if options.train is None else vars(options.train),
+        "train": None if options.train is None else options.train.to_json(),
         "new_head": None if options.new_head is None else vars(options.new_head),
         "images": {name: vars(image) for name, image in options.images.items()},
         "targets": figures["targets"],

@@ -15,11 +15,10 @@ import numpy as np
 from edgec.backends.base import CodeImage, KernelSpec, Workspace
 from edgec.compiler.memory.check import check_placements
 from edgec.compiler.memory.lifetimes import aligned
-from edgec.compiler.passes.mask_classes import class_limit
-from edgec.compiler.schedule import Schedule, TargetSchedules, may_be_view, same_order
+from edgec.compiler.passes.mask_classes import live_classes
+from edgec.compiler.schedule import Schedule, TargetSchedules, same_order
 from edgec.graph.errors import InternalError
 from edgec.graph.ir import Module, Role, Value
-from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from edgec.graph.text import print_module
 from edgec.runtime.abi import Storage
 from edgec.runtime.format import (
@@ -61,21 +60,6 @@ def pack_artifact(module: Module, targets: Sequence[tuple[TargetSchedules, CodeI
 def fingerprint(module: Module) -> bytes:
     """16 bytes that tell graph, update scheme, optimizer and initial weights; the same for every target."""
     return hashlib.sha256(print_module(module).encode()).digest()[:16]
-
-
-def label_ranges(schedule: Schedule) -> dict[str, tuple[int, int]]:
-    """For every input that holds class indices the lowest and the highest allowed: the loss would read past its row."""
-    ranges: dict[str, tuple[int, int]] = {}
-    for node in schedule.graph.nodes:
-        if not isinstance(node.op, SoftmaxCrossEntropy):
-            continue
-        logits, labels = node.inputs
-        while labels.producer is not None and may_be_view(labels.producer):
-            labels = labels.producer.inputs[0]
-        if labels.role is Role.INPUT:
-            high = min(logits.type.shape[1] - 1, ranges.get(labels.name, (0, logits.type.shape[1] - 1))[1])
-            ranges[labels.name] = (0, high)
-    return ranges
 
 
 def _leaves(module: Module) -> dict[str, Value]:
@@ -168,7 +152,7 @@ class _Packer:
         guard = schedule.guard
         for position, group in enumerate(schedule.groups):
             if position == guard:
-                calls.append(self._guard(schedule))
+                calls += self._guards(schedule)
             for call in schedule.lowerings[group].calls:
                 operands = tuple(
                     self._scratch(schedule, position, operand)
@@ -179,12 +163,17 @@ class _Packer:
                 label = _shortened(call.label)
                 calls.append(Call(Opcode.KERNEL, self.kernels[call.spec], operands, call.tasks, call.macs, label))
         if guard == len(schedule.groups):
-            calls.append(self._guard(schedule))
+            calls += self._guards(schedule)
         return Program(schedule.graph.name, schedule.plan.arena_bytes, tuple(calls), self._bindings(schedule))
 
-    def _guard(self, schedule: Schedule) -> Call:
-        loss = schedule.graph.outputs[schedule.graph.loss]
-        return Call(Opcode.GUARD, 0, (self._buffer(schedule, loss),), 0, label="guard")
+    def _guards(self, schedule: Schedule) -> list[Call]:
+        graph = schedule.graph
+        watched = ((Opcode.GUARD, graph.loss), (Opcode.GUARD_GRADIENTS, graph.guard))
+        return [
+            Call(opcode, 0, (self._buffer(schedule, graph.outputs[name]),), 0, label="guard")
+            for opcode, name in watched
+            if name is not None
+        ]
 
     def _buffer(self, schedule: Schedule, value: Value) -> int:
         home = schedule.home(value)
@@ -202,25 +191,23 @@ class _Packer:
         return self.buffers.add(Buffer(Region.ARENA, span.offset, span.bytes))
 
     def _bindings(self, schedule: Schedule) -> tuple[Binding, ...]:
-        graph, ranges = schedule.graph, label_ranges(schedule)
-        limit, bindings = class_limit(graph), []
-        limited = set(ranges)
-        if limit is not None:
-            ranges[limit[0].name] = (1, limit[1])
+        graph, bindings = schedule.graph, []
+        limit = live_classes(graph)
         for leaf in (*graph.by_role(Role.INPUT), *graph.by_role(Role.SCALAR)):
             slot = Slot.INPUT if leaf.role is Role.INPUT else Slot.SCALAR
-            binding = self._binding(schedule, leaf.name, slot, leaf, ranges.get(leaf.name, (0, -1)))
-            below = limit[0].name if limit is not None and leaf.name in limited else None
-            bindings.append(replace(binding, below=below))
+            binding = self._binding(schedule, leaf.name, slot, leaf)
+            if leaf.bounds is not None:
+                bounds = leaf.bounds
+                below = limit.name if limit is not None and slot is Slot.INPUT else None
+                binding = replace(binding, low=bounds.low, high=bounds.high, ignored=bounds.ignored, below=below)
+            bindings.append(binding)
         for name, value in graph.outputs.items():
             bindings.append(self._binding(schedule, name, Slot.LOSS if name == graph.loss else Slot.OUTPUT, value))
         return tuple(bindings)
 
-    def _binding(
-        self, schedule: Schedule, name: str, slot: Slot, value: Value, bounds: tuple[int, int] = (0, -1)
-    ) -> Binding:
+    def _binding(self, schedule: Schedule, name: str, slot: Slot, value: Value) -> Binding:
         buffer = self._buffer(schedule, value)
-        return Binding(name, slot, value.type.dtype.value, value.type.shape, buffer, *bounds)
+        return Binding(name, slot, value.type.dtype.value, value.type.shape, buffer)
 
 
 def kernel_specs(schedules: TargetSchedules) -> list[KernelSpec]:

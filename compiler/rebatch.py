@@ -88,7 +88,9 @@ def rebatch(graph: Graph, batch: int, name: str) -> tuple[Graph, dict[str, int |
     for leaf in graph.leaves.values():
         axes[leaf] = 0 if leaf.role is Role.INPUT and leaf.type.rank else None
         kind = leaf.type if axes[leaf] is None else leaf.type.with_shape(sizes.resize(leaf.type.shape, 0))
-        twins[leaf] = copy.add_leaf(leaf.role, leaf.name, kind, data=leaf.data, trainable=leaf.trainable)
+        twins[leaf] = copy.add_leaf(
+            leaf.role, leaf.name, kind, data=leaf.data, trainable=leaf.trainable, bounds=leaf.bounds
+        )
     for node in graph.nodes:
         operands = tuple(_Operand(value.type.shape, axes[value]) for value in node.inputs)
         values = [twins[value] for value in node.inputs]
@@ -111,7 +113,7 @@ def rebatch(graph: Graph, batch: int, name: str) -> tuple[Graph, dict[str, int |
                 raise InternalError(f"the batch rule of {op.name} promised {wanted} for {twin}")
     copy.outputs = {key: twins[value] for key, value in graph.outputs.items()}
     copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
-    copy.loss = graph.loss
+    copy.loss, copy.guard = graph.loss, graph.guard
     return copy, {key: axes[value] for key, value in graph.outputs.items()}
 
 

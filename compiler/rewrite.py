@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Node, Role, Value
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.transpose import Transpose
@@ -45,3 +46,17 @@ def param_behind(value: Value) -> Value | None:
 def describe(node: Node) -> str:
     """A node as errors quote it: where it came from, else its op and first result."""
     return f"node `{node.source}`" if node.source else f"{node.op.name} that computes `{node.outputs[0].name}`"
+
+
+def reserve(graph: Graph, name: str, what: str) -> None:
+    """Make `name` free for a leaf of ours. What the compiler named gives way; what the model named does not (E0302)."""
+    for value in list(graph.values()):
+        if value.name != name:
+            continue
+        if value.role in (Role.INPUT, Role.PARAM, Role.STATE):
+            raise UserError(
+                "E0302",
+                f"`{name}` is the name of {what}, and of one of the model's leaves: {value.role.value} {value}",
+                hint="rename it in the model; the label input's name can be chosen with `labels`",
+            )
+        graph.rename(value, graph.fresh_name(f"{name}.1"))

@@ -70,12 +70,17 @@ class Schedule:
 
     @property
     def guarded(self) -> bool:
-        """Whether a guard watches the loss: where there is a loss and something to protect from it."""
-        return self.graph.loss is not None and bool(self.graph.updates)
+        """Whether there is a guard: where it has something to watch, and something to protect from it."""
+        return bool(self.watched) and bool(self.graph.updates)
+
+    @property
+    def watched(self) -> list[Value]:
+        """What a guard wants to be finite: the loss, and the norm of the gradients where that was asked for."""
+        return [self.graph.outputs[name] for name in (self.graph.loss, self.graph.guard) if name is not None]
 
     def forward(self) -> set[Node]:
-        """The nodes that the loss depends on, which run before the guard; none where there is no guard."""
-        return self.graph.ancestors([self.graph.outputs[self.graph.loss]]) if self.guarded else set()
+        """The nodes that what is watched depends on, which run before the guard; none where there is no guard."""
+        return self.graph.ancestors(self.watched) if self.guarded else set()
 
     @property
     def guard(self) -> int | None:

@@ -71,6 +71,8 @@ def _body_difference(a: Graph, b: Graph) -> str | None:
                 return f"{what} `{name}` is {value_name(left[name])} and {value_name(right[name])}"
     if a.loss != b.loss:
         return f"the loss is {a.loss!r} and {b.loss!r}"
+    if a.guard != b.guard:
+        return f"the guard watches {a.guard!r} and {b.guard!r}"
     return None
 
 
@@ -99,7 +101,8 @@ def _same_value(a: Value, b: Value, twin: dict[Value, Value]) -> bool:
 
 def _same_leaf(a: Value, b: Value) -> bool:
     """Equal but for the name."""
-    return (a.type, a.role, a.trainable) == (b.type, b.role, b.trainable) and _same_data(a.data, b.data)
+    alike = (a.type, a.role, a.trainable, a.bounds) == (b.type, b.role, b.trainable, b.bounds)
+    return alike and _same_data(a.data, b.data)
 
 
 def _same_data(a: np.ndarray | None, b: np.ndarray | None) -> bool:

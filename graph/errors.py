@@ -56,6 +56,7 @@ CODES = {
     "E0610": "the tensor is frozen in this artifact",
     "E0611": "an output is not finite",
     "E0612": "the outputs differ from the reference",
+    "E0613": "the gradients are not finite",
 }
 
 

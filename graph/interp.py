@@ -76,6 +76,8 @@ def _run_dtype(value: Value, float_dtype: np.dtype | None) -> np.dtype:
 def _leaf_array(graph: Graph, leaf: Value, feeds: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
     """What a leaf holds at the start, as a copy: what is fed, else its own data."""
     array = feeds.get(leaf.name, leaf.data)
+    if array is None and leaf.role is Role.SCALAR and leaf.bounds is not None:
+        array = np.array(leaf.bounds.high)
     if array is None:
         raise UserError("E0601", f"nothing is fed for {leaf.role.value} `{leaf.name}` of program `{graph.name}`")
     array = np.asarray(array)

@@ -28,6 +28,15 @@ class Role(enum.Enum):
     SCALAR = "scalar"  # one f32 or i32 given at run time: learning rate, step, ...
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """What every element of an integer input or scalar must be: `low` to `high`, or `ignored` (no label here)."""
+
+    low: int
+    high: int
+    ignored: int | None = None
+
+
 @dataclass(eq=False)
 class Value:
     """A tensor: a leaf with a role, or output `index` of `producer`. Compared by identity."""
@@ -40,6 +49,7 @@ class Value:
     uses: list[tuple[Node, int]] = field(default_factory=list, repr=False)
     data: np.ndarray | None = field(default=None, repr=False)  # of a constant; initial value of a param or state
     trainable: bool = False  # a param that the update may change
+    bounds: Bounds | None = None  # of an input or scalar of integers; such a scalar is `high` where nobody gives it
 
     def __str__(self) -> str:
         return f"%{self.name}: {self.type}"
@@ -65,7 +75,7 @@ class Graph:
     """One program: leaves by name, nodes in order, named outputs, and updates of parameters and states.
 
     `updates` maps a param or state leaf to the value that replaces it at the end of the program. `loss` is the output
-    name of the scalar that the guard watches, in a train program.
+    name of the scalar that the guard watches, in a train program; `guard` that of another one that it watches.
     """
 
     def __init__(self, name: str):
@@ -75,16 +85,24 @@ class Graph:
         self.outputs: dict[str, Value] = {}
         self.updates: dict[Value, Value] = {}
         self.loss: str | None = None
+        self.guard: str | None = None
         self._names: set[str] = set()
 
     # -- building ---------------------------------------------------------------------------------------------------
 
     def add_leaf(
-        self, role: Role, name: str, type: TensorType, *, data: np.ndarray | None = None, trainable: bool = False
+        self,
+        role: Role,
+        name: str,
+        type: TensorType,
+        *,
+        data: np.ndarray | None = None,
+        trainable: bool = False,
+        bounds: Bounds | None = None,
     ) -> Value:
         if name in self._names:
             raise InternalError(f"value name {name!r} is taken in graph {self.name!r}")
-        value = Value(name, type, role, data=data, trainable=trainable)
+        value = Value(name, type, role, data=data, trainable=trainable, bounds=bounds)
         self._names.add(name)
         self.leaves[name] = value
         return value
@@ -224,11 +242,13 @@ class Graph:
     def clone(self, name: str | None = None) -> Graph:
         """A deep copy that shares array data."""
         copy = Graph(name or self.name)
-        copy.loss = self.loss
+        copy.loss, copy.guard = self.loss, self.guard
         copy._names = set(self._names)
         made: dict[Value, Value] = {}
         for leaf in self.leaves.values():
-            made[leaf] = Value(leaf.name, leaf.type, leaf.role, data=leaf.data, trainable=leaf.trainable)
+            made[leaf] = Value(
+                leaf.name, leaf.type, leaf.role, data=leaf.data, trainable=leaf.trainable, bounds=leaf.bounds
+            )
             copy.leaves[leaf.name] = made[leaf]
         for node in self.nodes:
             twin = Node(node.op, [made[v] for v in node.inputs], source=node.source)

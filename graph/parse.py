@@ -6,7 +6,7 @@ Grammar (`//` begins a comment that ends with the line):
     graph     = "graph" name "{" line* "}"
     line      = role value ":" type ["=" data] ["trainable"]
               | value ":" type {"," value ":" type} "=" op "(" [value {"," value}] ")" [attributes] ["@" string]
-              | "output" string "=" value | "update" value "=" value | "loss" string
+              | "output" string "=" value | "update" value "=" value | "loss" string | "guard" string
     data      = "#" hash | "[" [element {"," element}] "]"
     attributes = "{" name "=" attribute {"," name "=" attribute} "}"
     attribute = number | "true" | "false" | string | "(" [attribute {"," attribute}] ")"
@@ -25,7 +25,7 @@ import numpy as np
 
 from edgec.graph.attributes import declared_types, is_of_type, type_text
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Graph, Module, Role, Value
+from edgec.graph.ir import Bounds, Graph, Module, Role, Value
 from edgec.graph.ops import ALL_OPS
 from edgec.graph.ops.base import Op
 from edgec.graph.text import read_elements
@@ -181,9 +181,11 @@ class _Parser:
             self.update(token)
         elif self.keyword("loss"):
             self._graph.loss = self.string()
+        elif self.keyword("guard"):
+            self._graph.guard = self.string()
         else:
             roles = ", ".join(_ROLES)
-            hint = f"a line begins with %name, {roles}, output, update or loss"
+            hint = f"a line begins with %name, {roles}, output, update, loss or guard"
             raise self.error(f"unexpected {token.text or _END}", token, hint=hint)
 
     def update(self, token: _Token) -> None:
@@ -199,7 +201,15 @@ class _Parser:
         token, name, kind = self.typed_value()
         data = self.leaf_data(kind) if self.accept("=") else None
         trainable = self.keyword("trainable") is not None
-        self._values[name] = self._graph.add_leaf(role, name, kind, data=data, trainable=trainable)
+        bounds = self.bounds() if self.keyword("within") else None
+        self._values[name] = self._graph.add_leaf(role, name, kind, data=data, trainable=trainable, bounds=bounds)
+
+    def bounds(self) -> Bounds:
+        token = self.token
+        numbers = self.listed(self.attribute, "(", ")")
+        if len(numbers) not in (2, 3) or not all(type(number) is int for number in numbers):
+            raise self.error("bounds are two integers, lowest and highest, and perhaps one more that is allowed", token)
+        return Bounds(*numbers)
 
     def leaf_data(self, kind: TensorType) -> np.ndarray | None:
         token = self.token

@@ -37,6 +37,8 @@ def print_graph(graph: Graph) -> str:
     lines += [f"  update {value_name(leaf)} = {value_name(value)}" for leaf, value in graph.updates.items()]
     if graph.loss is not None:
         lines.append(f"  loss {json.dumps(graph.loss)}")
+    if graph.guard is not None:
+        lines.append(f"  guard {json.dumps(graph.guard)}")
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -68,7 +70,8 @@ def leaf_text(leaf: Value) -> str:
     """One line for a value that comes from outside."""
     role = leaf.role.value if leaf.role else "no-role"
     data = "" if leaf.data is None else f" = {_data_text(leaf)}"
-    return f"{role} {value_name(leaf)}: {leaf.type}{data}{' trainable' if leaf.trainable else ''}"
+    trainable = " trainable" if leaf.trainable else ""
+    return f"{role} {value_name(leaf)}: {leaf.type}{data}{trainable}{_bounds_text(leaf)}"
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,14 @@ def _spans(start: int, parts: Iterable[str]) -> tuple[Span, ...]:
         spans.append((start, start + len(part)))
         start += len(part) + len(", ")
     return tuple(spans)
+
+
+def _bounds_text(leaf: Value) -> str:
+    """` within (0,9)`, or ` within (0,9,-100)` where one more number is allowed."""
+    if leaf.bounds is None:
+        return ""
+    numbers = (leaf.bounds.low, leaf.bounds.high, leaf.bounds.ignored)
+    return f" within ({','.join(str(number) for number in numbers if number is not None)})"
 
 
 def _data_text(leaf: Value) -> str:

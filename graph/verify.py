@@ -37,18 +37,21 @@ class Phase(enum.Enum):
 # them is conv2d_input_grad: as a forward op it is the transposed convolution, and it has a gradient.
 _BACKWARD = frozenset(
     {
+        "accumulate",
+        "adam_update",
         "avg_pool2d_grad",
+        "bias_correction",
         "clip_grad",
         "conv2d_weight_grad",
         "cum_prod_grad",
         "gather_nd_grad",
         "hard_sigmoid_grad",
         "hard_swish_grad",
+        "lion_update",
         "max_pool2d_grad",
         "relu_grad",
         "sgd_update",
         "sigmoid_grad",
-        "softmax_cross_entropy_grad",
     }
 )
 
@@ -155,6 +158,8 @@ class _Verifier:
         elif (leaf.data.dtype, leaf.data.shape) != (leaf.type.dtype.numpy, leaf.type.shape):
             held = f"{leaf.data.dtype}{list(leaf.data.shape)}"
             raise self._fail_leaf(leaf, f"the data of `{name}` is {held}, its type {leaf.type}")
+        if leaf.bounds is not None and (leaf.role not in (Role.INPUT, Role.SCALAR) or leaf.type.dtype.is_float):
+            raise self._fail_leaf(leaf, f"`{name}` has bounds and is no input or scalar of integers")
         self._defined.add(leaf)
 
     def _node(self, node: Node) -> None:
@@ -230,12 +235,13 @@ class _Verifier:
                 raise self._fail(f"the update of `{leaf.name}` is {value}, which the program does not define")
             if value.type != leaf.type:
                 raise self._fail(f"the update of `{leaf.name}` is {value}, the leaf {leaf.type}")
-        if graph.loss is not None:
-            if graph.loss not in graph.outputs:
-                raise self._fail(f"the loss `{graph.loss}` is no output")
-            kind = graph.outputs[graph.loss].type
-            if kind.shape or not kind.dtype.is_float:
-                raise self._fail(f"the loss `{graph.loss}` is {kind}, not one float")
+        for what, name in (("loss", graph.loss), ("guarded", graph.guard)):
+            if name is not None:
+                if name not in graph.outputs:
+                    raise self._fail(f"the {what} `{name}` is no output")
+                kind = graph.outputs[name].type
+                if kind.shape or not kind.dtype.is_float:
+                    raise self._fail(f"the {what} `{name}` is {kind}, not one float")
 
     def _legality(self, phase: Phase) -> None:
         for node in self._graph.nodes:

@@ -19,8 +19,11 @@ from edgec.runtime.dtypes import DTYPES, numpy_dtype
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Slot, TensorKind
 from edgec.runtime.library import check, library
+from edgec.runtime.rows import padded
 from edgec.runtime.session import CallProfile, ModelHandle, Session
-from edgec.runtime.signature import Signature, TensorInfo, conform
+from edgec.runtime.signature import Signature, TensorInfo, check_names, conform
+
+_HELD_STEPS = "held/steps"
 
 __all__ = ["CallProfile", "Checkpoint", "Model", "Session", "Signature", "TensorInfo", "load"]
 
@@ -81,7 +84,9 @@ def _signature(model: ctypes.c_void_p, index: int) -> Signature:
     for binding in bindings:
         bounds = (binding.low, binding.high) if binding.high >= binding.low else None
         below = bindings[binding.below - 1].name.decode() if binding.below else None
-        slots.append((Slot(binding.slot), dataclasses.replace(_tensor_info(binding), bounds=bounds, below=below)))
+        ignored = binding.ignored if binding.ignored != binding.low else None
+        info = dataclasses.replace(_tensor_info(binding), bounds=bounds, ignored=ignored, below=below)
+        slots.append((Slot(binding.slot), info))
     name = program.name.decode()
     return Signature(name, index, tuple(slots), program.arena_bytes, program.macs, bool(program.updates))
 
@@ -148,18 +153,52 @@ class Model:
     def step(self, feeds: Mapping[str, object], lr: float | None = None, **scalars: float) -> float:
         """One training step; the loss before the update. `lr` and others are the program's scalars.
 
-        A scalar with bounds (`classes`) that is not given takes its greatest value.
+        Fewer samples than the batch are filled up with such that do not count. A scalar with bounds (`classes`) that is
+        not given takes its greatest value. With accumulation, gradients are held; the last step of a round updates.
 
-        RuntimeFailure E0604 for a label out of range and E0605 for a loss that is not finite: nothing was updated.
+        RuntimeFailure E0604 for a label out of range, E0605 for a loss and E0613 for gradients that are not finite:
+        nothing was updated.
         """
         if lr is not None:
             scalars["lr"] = lr
-        loss, _ = self._session.run("train", {**feeds, **scalars})
+        apply = self._apply_scalars(scalars)
+        try:
+            filled, _ = padded(self.signature("train"), {**feeds, **scalars})
+            loss, outputs = self._session.run("train", filled)
+        except RuntimeFailure as failure:
+            if failure.code == "E0605" and (damaged := self.not_finite()) is not None:
+                failure.message += f"; `{damaged}` is not either, since a gradient of an earlier step overflowed"
+                failure.hint = "go back to a checkpoint, and compile with --guard grads, which refuses such steps"
+            raise
+        if outputs.get("due"):
+            self._session.run("apply", apply)
         return float("nan") if loss is None else loss
 
+    @property
+    def held_steps(self) -> int:
+        """Steps whose gradients are held and not yet applied; 0 without accumulation."""
+        return int(self._read(_HELD_STEPS)) if "apply" in self._programs else 0
+
+    def apply(self, lr: float, **scalars: float) -> None:
+        """Update with the gradients that are held, before their round is full. RuntimeFailure E0613 as `step`."""
+        self._session.run("apply", {**scalars, "lr": lr})
+
+    def _apply_scalars(self, scalars: dict[str, float]) -> dict[str, float]:
+        """What `apply` takes of the scalars of a step; without accumulation nothing."""
+        if "apply" not in self._programs:
+            return {}
+        names = [info.name for info in self.signature("apply").scalars]
+        taken = {name: scalars.pop(name) for name in names if name in scalars}
+        check_names(taken, self.signature("apply").scalars, "program `apply`")
+        return taken
+
     def eval_step(self, feeds: Mapping[str, object], **scalars: float) -> tuple[float, dict[str, np.ndarray]]:
-        """(loss, outputs by name) of the `eval` program; nothing is updated."""
-        loss, outputs = self._session.run("eval", {**feeds, **scalars})
+        """(loss, outputs by name) of the `eval` program; nothing is updated. Fewer samples than the batch will do."""
+        filled, rows = padded(self.signature("eval"), {**feeds, **scalars})
+        loss, outputs = self._session.run("eval", filled)
+        if rows is not None:
+            batch = self.signature("eval").inputs[0].shape[0]
+            outputs = {name: y[:rows] if y.shape[:1] == (batch,) else y for name, y in outputs.items()}
         return float("nan") if loss is None else loss, outputs
 
     def profile(self) -> AbstractContextManager[list[CallProfile]]:
@@ -180,6 +219,14 @@ class Model:
     def trained(self) -> tuple[str, ...]:
         """Names of the parameters that some program updates."""
         return tuple(name for name in self._of_kind(TensorKind.PARAM) if self._weights[name].trained)
+
+    def not_finite(self) -> str | None:
+        """The name of a trained parameter that holds a number which is not finite; None where all are."""
+        for name in self.trained:
+            array = self._read(name)
+            if not np.isfinite(array if array.dtype.kind == "f" else array.astype(np.float32)).all():
+                return name
+        return None
 
     def set_parameters(self, values: Mapping[str, object]) -> None:
         """Replace parameters and states by name; all are checked before any is replaced.

@@ -116,6 +116,7 @@ def _bindings(rows: np.ndarray, names: _Names) -> tuple[Binding, ...]:
             buffer=int(row["buffer"]),
             low=int(row["low"]),
             high=int(row["high"]),
+            ignored=int(row["ignored"]) if row["ignored"] != row["low"] else None,
             below=names[rows[row["below"] - 1]["name"]] if row["below"] else None,
         )
         for row in rows

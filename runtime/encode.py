@@ -223,6 +223,7 @@ def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
                 {
                     "low": binding.low,
                     "high": binding.high,
+                    "ignored": binding.low if binding.ignored is None else binding.ignored,
                     "name": names.offset(binding.name),
                     "buffer": binding.buffer,
                     "slot": binding.slot,

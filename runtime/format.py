@@ -91,13 +91,14 @@ class Opcode(enum.IntEnum):
     KERNEL = 0
     GUARD = 1  # stop here with `loss is not finite` unless the f32 in the buffer is finite
     ZERO = 2  # fill the buffer with zero bytes
+    GUARD_GRADIENTS = 3  # the same as GUARD for the norm of the gradients
 
 
 @dataclass(frozen=True)
 class Call:
-    """One step of a program. `operands` are buffer indices (one for GUARD and ZERO); `label` names the source nodes.
+    """One step of a program. `operands` are buffer indices (one except for KERNEL); `label` names the source nodes.
 
-    `kernel` is -1 except for KERNEL. Nothing may write PARAM or STATE before a GUARD of the same program.
+    `kernel` is -1 except for KERNEL. Nothing may write PARAM or STATE before a guard of the same program.
     """
 
     opcode: Opcode
@@ -121,9 +122,9 @@ class Slot(enum.IntEnum):
 class Binding:
     """A named tensor of a program's signature, row-major, in the arena.
 
-    `low`..`high`, both included, bounds an integer input (labels) or scalar; high < low: no check. `below` names an
-    integer scalar that every element of a bounded input must be less than. SCALAR and LOSS have one element, and LOSS
-    is f32.
+    `low`..`high`, both included, bounds an integer input (labels) or scalar; high < low: no check. `ignored` is one
+    more number that is accepted: no label here. `below` names an integer scalar that every other element of a bounded
+    input must be less than. SCALAR and LOSS have one element, and LOSS is f32.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Binding:
     buffer: int
     low: int = 0
     high: int = -1
+    ignored: int | None = None
     below: str | None = None
 
 

@@ -39,6 +39,7 @@ class Status(enum.IntEnum):
     MISALIGNED = 0x45
     LOSS_NOT_FINITE = 0x50
     LABEL_OUT_OF_RANGE = 0x51
+    GRADIENT_NOT_FINITE = 0x52
     NOT_A_CHECKPOINT = 0x60
     CHECKPOINT_NEWER = 0x61
     CHECKPOINT_DAMAGED = 0x62
@@ -68,6 +69,7 @@ _CODES = {
     Status.READ_ONLY: "E0610",
     Status.LOSS_NOT_FINITE: "E0605",
     Status.LABEL_OUT_OF_RANGE: "E0604",
+    Status.GRADIENT_NOT_FINITE: "E0613",
     Status.NOT_A_CHECKPOINT: "E0506",
     Status.CHECKPOINT_NEWER: "E0506",
     Status.CHECKPOINT_DAMAGED: "E0506",
@@ -139,6 +141,7 @@ class BindingInfo(Structure):
         ("bytes", c_uint64),
         ("low", c_int64),
         ("high", c_int64),
+        ("ignored", c_int64),
         ("below", c_uint32),
     ]
 

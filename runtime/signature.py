@@ -16,6 +16,7 @@ class TensorInfo:
     """A named tensor outside: `model.inputs[0].name`, `.shape`, `.dtype` (numpy's).
 
     `bounds` are the least and greatest value that a run accepts of an integer input (labels) or scalar; None: any.
+    `ignored` is one more value that it accepts: an element without a label.
     `below` names a scalar that every element must be less than: the number of live classes.
     """
 
@@ -23,6 +24,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: np.dtype
     bounds: tuple[int, int] | None = None
+    ignored: int | None = None
     below: str | None = None
 
 

@@ -122,6 +122,7 @@ BINDING = np.dtype(
     [
         ("low", "<i8"),
         ("high", "<i8"),
+        ("ignored", "<i8"),
         ("name", "<u4"),
         ("buffer", "<u4"),
         ("slot", "u1"),

@@ -94,7 +94,7 @@ def inputs_of(artifact: Path, program: str) -> tuple[tuple[TensorInfo, ...], tup
 
 def _tensor_info(binding: Binding) -> TensorInfo:
     bounds = (binding.low, binding.high) if binding.high >= binding.low else None
-    return TensorInfo(binding.name, binding.shape, numpy_dtype(binding.dtype), bounds)
+    return TensorInfo(binding.name, binding.shape, numpy_dtype(binding.dtype), bounds, ignored=binding.ignored)
 
 
 def choose_variant(artifact: Path, device: str, target: str | None) -> Target:

@@ -124,6 +124,7 @@ static int show(edgec_model *model, edgec_session *session, uint32_t program) {
         edgec_binding_get(model, program, i, &binding);
         edgec_binding_data(session, program, i, &data);
         if (binding.slot == EDGEC_SLOT_INPUT) memset(data, 0, (size_t)binding.bytes);
+        if (binding.slot == EDGEC_SLOT_SCALAR && binding.high >= binding.low) *(int32_t *)data = (int32_t)binding.high;
     }
     edgec_status status = edgec_run(session, program);
     printf("%s: %s\\n", info.name, edgec_status_text(status));

@@ -20,6 +20,7 @@ from edgec.graph.ops.atan import Atan
 from edgec.graph.ops.atanh import Atanh
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.bce_logits import BceLogits
 from edgec.graph.ops.ceil import Ceil
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.clip_grad import ClipGrad
@@ -92,7 +93,7 @@ UNARY = [
     Tanh(),
 ]
 GRADIENTS = [ReluGrad(), SigmoidGrad(), ClipGrad(-0.5, 1.5), HardSigmoidGrad(0.2), HardSwishGrad()]
-BINARY = [Add(), Sub(), Mul(), Div(), Minimum(), Maximum(), Mod(), Fmod(), Pow()]
+BINARY = [Add(), BceLogits(), Sub(), Mul(), Div(), Minimum(), Maximum(), Mod(), Fmod(), Pow()]
 BITS = {"bit_and", "bit_or", "bit_xor", "shift_left", "shift_right"}
 
 
@@ -108,7 +109,8 @@ def test_every_elementwise_op_has_an_expression_and_a_case_here():
     assert elementwise == SUPPORTED
     # A broadcast reads no result of an anchor; updates are tested with the weight gradients they follow.
     # What reads or writes other types than f32 never follows a product: device_tests' cases of numbers have them.
-    others = {"broadcast_to", "sgd_update", "equal", "less", "less_equal", "where", "cast"} | BITS
+    updates = {"sgd_update", "adam_update", "lion_update", "accumulate", "bias_correction"}
+    others = updates | {"broadcast_to", "equal", "less", "less_equal", "where", "cast"} | BITS
     assert elementwise == {op.name for op in (*UNARY, *GRADIENTS, *BINARY)} | others
 
 

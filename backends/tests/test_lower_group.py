@@ -35,7 +35,6 @@ GENERIC_ONLY = {
     "resample",
     "scatter_elements",
     "scatter_nd",
-    "softmax_cross_entropy_grad",
     "top_k",
 }
 

@@ -7,13 +7,27 @@ of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from edgec.backends.tvm import integers, trigonometry
 from edgec.backends.tvm._tvm import Expr, tirx
 from edgec.backends.tvm.builder import bind, detach, like, maximum, minimum, scalar_type, select
 from edgec.backends.tvm.conversions import convert, truth
-from edgec.backends.tvm.functions import ceil, erf, exp, floor, log, magnitude, nearest, power, remainder, sqrt
+from edgec.backends.tvm.functions import (
+    ceil,
+    erf,
+    exp,
+    floor,
+    horner,
+    log,
+    log1p,
+    magnitude,
+    nearest,
+    power,
+    remainder,
+    sqrt,
+)
 from edgec.graph.ops.base import Op
 
 Formula = Callable[..., Expr]
@@ -84,6 +98,36 @@ def _sgd_update(op: Op, param: Expr, grad: Expr, lr: Expr, velocity: Expr | None
     return (param - lr * step, velocity)
 
 
+def _adam_update(op: Op, param: Expr, grad: Expr, lr: Expr, c1: Expr, c2: Expr, m: Expr, v: Expr) -> tuple[Expr, ...]:
+    """torch.optim.Adam; `decoupled`, torch.optim.AdamW."""
+    if op.decoupled:
+        param = bind(param - lr * like(param, op.weight_decay) * param)
+    elif op.weight_decay:
+        grad = bind(grad + like(param, op.weight_decay) * param)
+    m = bind(m + like(m, 1 - op.beta1) * (grad - m))
+    v = bind(like(v, op.beta2) * v + like(v, 1 - op.beta2) * grad * grad)
+    step = m / (sqrt(v) / sqrt(c2) + like(v, op.epsilon))
+    return (param - lr / c1 * step, m, v)
+
+
+def _lion_update(op: Op, param: Expr, grad: Expr, lr: Expr, m: Expr) -> tuple[Expr, ...]:
+    blend = bind(like(m, op.beta1) * m + like(m, 1 - op.beta1) * grad)
+    average = like(m, op.beta2) * m + like(m, 1 - op.beta2) * grad
+    return (param - lr * (_sign(blend) + like(param, op.weight_decay) * param), average)
+
+
+def _bias_correction(t: Expr, beta: float) -> Expr:
+    """1 - beta ** t = -(exp(x) - 1) with x = t * log(beta): near 0 by its series, where the difference loses digits."""
+    x = bind(t * like(t, math.log(beta)))
+    series = horner(x, *(1 / math.factorial(n) for n in range(9, 0, -1)))
+    return select(x > like(x, -0.5), like(x, 0.0) - x * series, like(x, 1.0) - exp(x))
+
+
+def _bce_logits(x: Expr, t: Expr) -> Expr:
+    wrong = select(x > like(x, 0.0), like(t, 1.0) - t, like(t, 0.0) - t)
+    return x * wrong + log1p(exp(like(x, 0.0) - magnitude(x)))
+
+
 # Single-output ops by their text name: op and operands to the result.
 _FORMULAS: Mapping[str, Formula] = {
     "broadcast_to": lambda op, x: x,  # whoever loads an operand broadcasts it
@@ -133,6 +177,9 @@ _FORMULAS: Mapping[str, Formula] = {
     "clip": lambda op, x: _clip(x, op.low, op.high),
     "hard_sigmoid": lambda op, x: _clip(like(x, op.alpha) * x + like(x, op.beta), 0.0, 1.0),
     "hard_swish": lambda op, x: x * _clip(x * like(x, 1.0 / 6.0) + like(x, 0.5), 0.0, 1.0),
+    "accumulate": lambda op, held, new, keep: select(keep == like(keep, 0.0), new, held + new),
+    "bce_logits": lambda op, x, t: _bce_logits(x, t),
+    "bias_correction": lambda op, t: _bias_correction(t, op.beta),
     "relu_grad": lambda op, dy, y: _pass_where(y > like(y, 0.0), dy),
     "sigmoid_grad": lambda op, dy, y: dy * y * (like(y, 1.0) - y),
     "clip_grad": lambda op, dy, y: _inside(y, op.low, op.high, dy),
@@ -141,13 +188,21 @@ _FORMULAS: Mapping[str, Formula] = {
 }
 
 
+# Ops with several results: op and operands to all of them.
+_UPDATES: Mapping[str, Callable[..., tuple[Expr, ...]]] = {
+    "sgd_update": _sgd_update,
+    "adam_update": _adam_update,
+    "lion_update": _lion_update,
+}
+
+
 def evaluate(op: Op, operands: Sequence[Expr]) -> tuple[Expr, ...]:
     """The results of an elementwise op, each with a name. Operands must have equal lanes."""
     # An operand may appear several times in a formula.
     named = [bind(x) for x in operands]
-    results = _sgd_update(op, *named) if op.name == "sgd_update" else (_FORMULAS[op.name](op, *named),)
+    results = _UPDATES[op.name](op, *named) if op.name in _UPDATES else (_FORMULAS[op.name](op, *named),)
     # TVM's analysis of ranges, which sees through names, gives up on products of floats that are a choice of two.
     return tuple(detach(result) for result in results)
 
 
-SUPPORTED = frozenset(_FORMULAS) | {"sgd_update"}
+SUPPORTED = frozenset(_FORMULAS) | frozenset(_UPDATES)

@@ -10,12 +10,15 @@ from __future__ import annotations
 from edgec.backends.base import Target
 from edgec.backends.tvm.tiling import panel_width
 from edgec.graph.ir import Node, Role, Value
+from edgec.graph.ops.accumulate import Accumulate
+from edgec.graph.ops.adam_update import AdamUpdate
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.convolution import Convolution
+from edgec.graph.ops.lion_update import LionUpdate
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
@@ -25,6 +28,7 @@ from edgec.graph.ops.transpose import Transpose
 from edgec.runtime.abi import Storage
 
 _MAKE_FEATURE_MAPS = (Convolution, MaxPool2d, MaxPool2dGrad, AvgPool2d, AvgPool2dGrad)
+_UPDATES = (Accumulate, AdamUpdate, LionUpdate, SgdUpdate)
 _WEIGHT_ROLES = (Role.PARAM, Role.STATE, Role.CONSTANT)
 
 
@@ -92,9 +96,9 @@ def _storage_of_weight(value: Value, target: Target) -> Storage | None:
 
 def _tied(value: Value) -> list[Value]:
     """Whatever an elementwise op combines with a weight lies as the weight does: an update with its gradient and
-    velocity.
+    averages.
     """
-    near = [node for node, _ in value.uses if isinstance(node.op, SgdUpdate)]
+    near = [node for node, _ in value.uses if isinstance(node.op, _UPDATES)]
     if value.producer is not None and value.producer.op.elementwise:
         near.append(value.producer)
     return [other for node in near for other in node.inputs if other.type.shape == value.type.shape]
@@ -150,6 +154,6 @@ def _is_feature_map(value: Value) -> bool:
             return False
         computed = [v for v in node.inputs if v.type.rank == 4 and v.producer is not None]
         if not computed:
-            return True
+            return not any(v.role in _WEIGHT_ROLES and v.type.shape == value.type.shape for v in node.inputs)
         value = max(computed, key=lambda v: v.type.size)  # of what is broadcast, the others
     return True

@@ -39,11 +39,12 @@ class SoftmaxSpec:
 
 @dataclass(frozen=True)
 class CrossEntropySpec:
-    """logits[batch, classes], labels i64[batch] -> loss[], and probabilities[batch, classes] if wanted. One task."""
+    """logits, targets[rows, classes] -> losses[rows], and probabilities[rows, classes] if wanted. Tasks share rows."""
 
-    batch: int
+    rows: int
     classes: int
     probabilities: bool
+    tasks: int
 
     @property
     def stem(self) -> str:
@@ -51,14 +52,10 @@ class CrossEntropySpec:
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
-        size = self.batch * self.classes
+        size = self.rows * self.classes
         wanted = (Argument(DType.F32, size, Access.WRITE),) if self.probabilities else ()
-        return (
-            Argument(DType.F32, size, Access.READ),
-            Argument(DType.I64, self.batch, Access.READ),
-            Argument(DType.F32, 1, Access.WRITE),
-            *wanted,
-        )
+        read = Argument(DType.F32, size, Access.READ)
+        return (read, read, Argument(DType.F32, self.rows, Access.WRITE), *wanted)
 
 
 def lower_softmax(request: Request) -> Lowering | None:
@@ -72,19 +69,19 @@ def lower_softmax(request: Request) -> Lowering | None:
     if not all(request.storage[value].is_row_major for value in values):
         return None
     x = group.anchor.inputs[0]
+    rows, classes = math.prod(x.type.shape[:-1]), x.type.shape[-1]
+    tasks = max(1, min(_MOST_TASKS, x.type.size // _TASK_ELEMENTS, rows))
     if isinstance(op, SoftmaxCrossEntropy):
-        loss, probabilities = group.anchor.outputs
-        if request.alias or not any(loss is value for value in group.outputs):
+        losses, probabilities = group.anchor.outputs
+        if request.alias or not any(losses is value for value in group.outputs):
             return None
         wanted = tuple(value for value in group.outputs if value is probabilities)
-        spec = CrossEntropySpec(*x.type.shape, bool(wanted))
-        request.call(spec, (*group.anchor.inputs, loss, *wanted), 1)
+        spec = CrossEntropySpec(rows, classes, bool(wanted), tasks)
+        request.call(spec, (*group.anchor.inputs, losses, *wanted), tasks)
         return request.lowering()
     if op.axis != x.type.rank - 1:
         return None
     y = group.anchor.output
-    rows, classes = math.prod(x.type.shape[:-1]), x.type.shape[-1]
-    tasks = max(1, min(_MOST_TASKS, x.type.size // _TASK_ELEMENTS, rows))
     in_place = y in request.alias
     request.call(SoftmaxSpec(rows, classes, in_place, tasks), (y,) if in_place else (x, y), tasks)
     return request.lowering()

@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T, tirx
-from edgec.backends.tvm.builder import Index, Pointer, bind, broadcast, build_kernel, constant, maximum, serial
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm.builder import (
+    Index,
+    Pointer,
+    bind,
+    broadcast,
+    build_kernel,
+    constant,
+    maximum,
+    select,
+    serial,
+)
 from edgec.backends.tvm.functions import exp, log
-from edgec.backends.tvm.generic.loops_code import Variable
 from edgec.backends.tvm.lanes_code import LaneFold, walk
 from edgec.backends.tvm.softmax import CrossEntropySpec, SoftmaxSpec
 
@@ -25,19 +34,27 @@ def emit_softmax(spec: SoftmaxSpec, target: Target) -> PrimFunc:
 
 
 def emit_cross_entropy(spec: CrossEntropySpec, target: Target) -> PrimFunc:
-    """The mean runs over the batch in order. -log p is log(sum) - (x[label] - max): no small p is rounded first."""
+    """-log p is taken as log(sum) - (x - max): no small p is rounded first. A target of 0 counts nothing."""
 
-    def body(logits: Pointer, labels: Pointer, loss: Pointer, *rest: Pointer | Expr) -> None:
+    def body(logits: Pointer, targets: Pointer, losses: Pointer, *rest: Pointer | Expr) -> None:
         *probabilities, lo, hi = rest
-        with serial(lo, hi):
-            total = Variable(0.0)
-            with serial(0, spec.batch) as n:
-                start = n * spec.classes
-                y = probabilities[0] if probabilities else None
-                highest, partition = _normalise(logits, y, start, spec.classes, target)
-                label = bind(tirx.Cast("int32", labels.load(n)))
-                total.add(log(partition) - (logits.load(start + label) - highest))
-            loss.store(0, total.value / constant(float(spec.batch)))
+        y = probabilities[0] if probabilities else None
+        share = -(-spec.rows // spec.tasks)
+        with serial(lo * share, T.min(hi * share, spec.rows)) as row:
+            start = row * spec.classes
+            highest, partition = _normalise(logits, y, start, spec.classes, target)
+            rest_of = bind(log(partition))
+            total = LaneFold(spec.classes, target.lanes, 0.0, lambda a, b: a + b)
+
+            def count(i: Index, lanes: int) -> None:
+                t = bind(targets.load(start + i, lanes))
+                shifted = logits.load(start + i, lanes) - broadcast(highest, lanes)
+                value = t * (broadcast(rest_of, lanes) - shifted)
+                zero = constant(0.0, lanes)
+                total.add(select(t == zero, zero, value), lanes)
+
+            walk(spec.classes, target.lanes, count)
+            losses.store(row, total.result())
 
     return build_kernel(spec.arguments, body)
 

@@ -140,9 +140,9 @@ class _Machine:
                 raise self.fail(f"{leaf} shares its memory with another leaf")
 
     def _guard(self) -> None:
-        loss = self.graph.outputs[self.graph.loss or ""]
-        if not self.holds(loss):
-            raise self.fail(f"the guard reads {loss}, which is not there")
+        for value in self.schedule.watched:
+            if not self.holds(value):
+                raise self.fail(f"the guard reads {value}, which is not there")
         self.committing = True
 
     def _view(self, group: Group) -> None:

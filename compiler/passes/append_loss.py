@@ -1,93 +1,100 @@
-"""Pass `append_loss`: makes the programs `train` and `eval` from `infer`: the train batch, a label input, the loss.
+"""Pass `append_loss`: makes the programs `train` and `eval` from `infer`: the train batch, label inputs, the loss.
 
-A model that ends in softmax trains on its logits. `train` hands out the loss alone; `eval` the model's outputs too.
+A model that ends in softmax (for binary cross entropy, sigmoid) trains on its logits. `train` hands out the loss alone;
+`eval` the model's outputs too.
 
 Requires NO_BATCH_NORM. Ensures LOSS.
 """
 
 from __future__ import annotations
 
+from edgec.compiler.losses import Loss, LossBuilder, refusal
 from edgec.compiler.passbase import Options
 from edgec.compiler.rebatch import batch_of, rebatch
-from edgec.compiler.rewrite import reshape
+from edgec.compiler.rewrite import reserve
 from edgec.compiler.train import Train
-from edgec.graph.errors import InternalError, UserError
-from edgec.graph.ir import Graph, Module, Role, Value
+from edgec.graph.errors import UserError
+from edgec.graph.ir import Graph, Module, Value
+from edgec.graph.ops.div import Div
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.softmax import Softmax
-from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from edgec.graph.types import DType, tensor
 
 LOSS = "loss"
+WEIGHT = "loss.weight"
 
 
 def append_loss(module: Module, options: Options) -> bool:
-    if options.train is None:
+    train = options.train
+    if train is None:
         return False
     infer = module.programs["infer"]
-    if LOSS in infer.outputs:
+    if LOSS in infer.outputs and train.loss != f"output:{LOSS}":
         raise UserError("E0302", f"the model has an output called `{LOSS}`, the name of the training loss")
-    batch = options.train.batch or batch_of(infer)
-    program, axes = rebatch(infer, batch, "eval")
-    name = next(iter(program.outputs))
-    if axes[name] != 0:
-        raise _refusal(name, program.outputs[name], batch)
-    loss = _loss(program, options.train, batch)
-    program.outputs[LOSS] = loss
+    names = _scored_names(infer, train)
+    program, axes = _rebatched(infer, train, names)
+    values = {name: program.outputs[name] for name in names}
+    program.outputs = {name: program.outputs[name] for name in infer.outputs}
+    loss = _loss(program, train, values, axes)
+    reserve(program, LOSS, "the training loss")
+    if loss.weight is None:
+        program.outputs[LOSS] = program.emit1(Reshape(()), loss.total, name=LOSS)
+    else:
+        reserve(program, WEIGHT, "the weight of the rows in the loss")
+        program.rename(loss.weight, WEIGHT)
+        program.outputs[LOSS] = program.emit1(Div(), loss.total, loss.weight, name=LOSS)
     program.loss = LOSS
-    train = program.clone("train")
-    train.outputs = {LOSS: train.outputs[LOSS]}
-    module.programs["train"], module.programs["eval"] = train, program
+    copy = program.clone("train")
+    copy.outputs = {LOSS: copy.outputs[LOSS]}
+    module.programs["train"], module.programs["eval"] = copy, program
     return True
 
 
-def reserve(graph: Graph, name: str, what: str) -> None:
-    """Make `name` free for a leaf of ours. What the compiler named gives way; what the model named does not (E0302)."""
-    for value in list(graph.values()):
-        if value.name != name:
-            continue
-        if value.role in (Role.INPUT, Role.PARAM, Role.STATE):
-            raise UserError(
-                "E0302",
-                f"`{name}` is the name of {what}, and of one of the model's leaves: {value.role.value} {value}",
-                hint="rename it in the model; the label input's name can be chosen with `labels`",
-            )
-        graph.rename(value, graph.fresh_name(f"{name}.1"))
+def total_and_weight(graph: Graph) -> tuple[Value, Value | None]:
+    """The two halves of the program's loss, see `losses.Loss`."""
+    node = graph.outputs[graph.loss].producer
+    if isinstance(node.op, Div) and node.inputs[1].name == WEIGHT:
+        return node.inputs[0], node.inputs[1]
+    return graph.outputs[graph.loss], None
 
 
-def _loss(graph: Graph, train: Train, batch: int) -> Value:
-    if train.loss != "softmax_cross_entropy":
-        raise InternalError(f"loss {train.loss!r} passed the check of Train")
-    logits = _logits(graph, batch)
-    reserve(graph, train.labels, "the label input")
-    reserve(graph, LOSS, "the training loss")
-    labels = graph.add_leaf(Role.INPUT, train.labels, tensor(DType.I64, batch))
-    loss, _ = graph.emit(SoftmaxCrossEntropy(), logits, labels, names=(LOSS, "probabilities"))
-    return loss
+def _scored_names(infer: Graph, train: Train) -> list[str]:
+    """Outputs, or else values by name, on which the loss is taken. UserError E0302 for names that are not there."""
+    kind, _, listed = train.loss.partition(":")
+    if not listed:
+        return [next(iter(infer.outputs))]
+    values = {value.name: value for node in infer.nodes for value in node.outputs}
+    names = list(dict.fromkeys(listed.split(",") if kind == "sum_mse" else [listed]))
+    for name in names:
+        if name not in infer.outputs and (kind == "output" or name not in values):
+            hint = f"the model's outputs are {', '.join(infer.outputs)}"
+            raise UserError("E0302", f"the model has no value called `{name}`", where=f"loss {train.loss}", hint=hint)
+    return names
 
 
-def _logits(graph: Graph, batch: int) -> Value:
-    """The first output as [N,C], from before its softmax if it has one. UserError E0302 if it has another form."""
-    name, output = next(iter(graph.outputs.items()))
-    shape = output.type.shape
-    longer = [axis for axis in range(1, len(shape)) if shape[axis] != 1]
-    if len(shape) < 2 or shape[0] != batch or len(longer) > 1 or not output.type.dtype.is_float:
-        raise _refusal(name, output, batch)
-    before = output
-    while before.producer is not None and isinstance(before.producer.op, Reshape):
-        before = before.producer.inputs[0]
-    if before.producer is not None and isinstance(before.producer.op, Softmax):
-        axis = before.producer.op.axis
-        if before.type.shape[axis] * batch == before.type.size and before.type.shape[0] == batch and axis:
-            output = before.producer.inputs[0]
-    return reshape(graph, output, (batch, output.type.size // batch))
+def _rebatched(infer: Graph, train: Train, names: list[str]) -> tuple[Graph, dict[str, int | None]]:
+    """`infer` at the train batch, with the named values among its outputs; and where those hold the batch."""
+    source = infer.clone()
+    values = {value.name: value for node in source.nodes for value in node.outputs}
+    source.outputs |= {name: values[name] for name in names if name not in source.outputs}
+    if train.loss.startswith("output:") and train.batch is None:
+        return source.clone("eval"), dict.fromkeys(names, 0)
+    batch = train.batch or batch_of(infer)
+    return rebatch(source, batch, "eval")
 
 
-def _refusal(name: str, output: Value, batch: int) -> UserError:
-    return UserError(
-        "E0302",
-        f"softmax_cross_entropy needs one score for each class: output `{name}` is {output.type}, "
-        f"not [{batch},classes]",
-        where=f"output `{name}`",
-        hint="the loss is taken on the first output of the model",
-    )
+def _loss(program: Graph, train: Train, values: dict[str, Value], axes: dict[str, int | None]) -> Loss:
+    kind = train.loss.partition(":")[0]
+    if kind == "output":
+        ((name, value),) = values.items()
+        return LossBuilder(program, train, 1).of_model(name, value)
+    batch = train.batch or batch_of(program)
+    for name, value in values.items():
+        if axes[name] != 0 or not value.type.rank or value.type.shape[0] != batch or not value.type.dtype.is_float:
+            raise refusal(name, value, batch)
+    builder = LossBuilder(program, train, batch)
+    if kind == "sum_mse":
+        losses = [builder.elementwise(value, f"{train.labels}.{name}") for name, value in values.items()]
+        return builder.sum(losses)
+    ((name, value),) = values.items()
+    if kind == "softmax_cross_entropy":
+        return builder.classification(name, value)
+    return builder.elementwise(value, train.labels)

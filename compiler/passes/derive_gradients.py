@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.compiler.passbase import Options
+from edgec.compiler.passes.append_loss import total_and_weight
 from edgec.compiler.rewrite import describe
 from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Graph, Module, Node, Value
@@ -33,7 +34,10 @@ def derive_gradients(module: Module, options: Options) -> bool:
     if loss not in needed:
         raise _unreachable(path, needed)
     gradients = _Gradients(graph, needed)
-    gradients.add(loss, gradients.constant(np.ones((), np.float32)))
+    # Held gradients are those of sums: sums of several batches add up.
+    held = options.train is not None and options.train.accumulate > 1
+    root = total_and_weight(graph)[0] if held else loss
+    gradients.add(root, gradients.constant(np.ones((), np.float32)))
     for node in reversed(path):
         if any(value in needed for value in node.outputs):
             gradients.through(node)

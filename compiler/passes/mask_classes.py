@@ -12,10 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.compiler.passbase import Options
-from edgec.compiler.passes.append_loss import reserve
 from edgec.compiler.passes.replace_head import class_axis, find_head
-from edgec.compiler.rewrite import param_behind
-from edgec.graph.ir import Graph, Module, Node, Role, Value
+from edgec.compiler.rewrite import param_behind, reserve
+from edgec.graph.ir import Bounds, Graph, Module, Node, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.clip import Clip
@@ -33,7 +32,7 @@ def mask_classes(module: Module, options: Options) -> bool:
     if options.new_head is None:
         return False
     graph = module.programs["infer"]
-    if CLASSES in graph.leaves and graph.leaves[CLASSES].role is Role.SCALAR:
+    if live_classes(graph) is not None:
         return False
     reserve(graph, CLASSES, "the number of live classes")
     layer = find_head(graph, options.new_head.node)
@@ -43,15 +42,10 @@ def mask_classes(module: Module, options: Options) -> bool:
     return True
 
 
-def class_limit(graph: Graph) -> tuple[Value, int] | None:
-    """The scalar `classes` of a program and how many there are at most; None where there is none."""
+def live_classes(graph: Graph) -> Value | None:
+    """The scalar `classes` of a program, if it has one."""
     leaf = graph.leaves.get(CLASSES)
-    if leaf is None or leaf.role is not Role.SCALAR:
-        return None
-    value = leaf
-    while value.type.size == 1 and isinstance(value.uses[0][0].op, Cast | Sub):
-        value = value.uses[0][0].output
-    return leaf, value.type.size
+    return leaf if leaf is not None and leaf.role is Role.SCALAR else None
 
 
 def _behind_bias(graph: Graph, layer: Node) -> Value:
@@ -74,7 +68,7 @@ def _mask(graph: Graph, scores: Value, axis: int, count: int) -> None:
     def emit(op: object, *operands: Value, name: str = "") -> Value:
         return graph.emit1(op, *operands, name=name, before=before)
 
-    classes = graph.add_leaf(Role.SCALAR, CLASSES, tensor(DType.I32))
+    classes = graph.add_leaf(Role.SCALAR, CLASSES, tensor(DType.I32), bounds=Bounds(1, count))
     live = emit(Cast(dtype.value), classes)
     positions = graph.constant(np.arange(count).reshape(shape).astype(dtype.numpy), "class.numbers")
     keep = emit(Clip(0.0, 1.0), emit(Sub(), live, positions), name="class.live")

@@ -30,22 +30,48 @@ def test_train_and_eval_are_made_from_infer() -> None:
         graph train {
           input %x: f32[8,2,1,3]
           param %w: f32[6,4] trainable
-          input %target: i64[8]
+          constant %numbers: i32[8] = [0, 1, 2, 3, 4, 5, 6, 7]
+          scalar %rows: i32[] within (1,8)
+          input %target: i64[8] within (0,3)
+          constant %classes: i64[1,4] = [0, 1, 2, 3]
           %flat: f32[8,6] = reshape(%x) {shape=(8,6)}
           %logits: f32[8,4] = matmul(%flat, %w)
           %p: f32[8,4] = softmax(%logits) {axis=1}
-          %loss: f32[], %probabilities: f32[8,4] = softmax_cross_entropy(%logits, %target)
+          %valid: bool[8] = less(%numbers, %rows)
+          %mask: f32[8] = cast(%valid) {to="f32"}
+          %column: f32[8,1] = reshape(%mask) {shape=(8,1)}
+          %labels: i64[8,1] = reshape(%target) {shape=(8,1)}
+          %hit: bool[8,4] = equal(%labels, %classes)
+          %one: f32[8,4] = cast(%hit) {to="f32"}
+          %targets: f32[8,4] = mul(%one, %column)
+          %losses: f32[8], %probabilities: f32[8,4] = softmax_cross_entropy(%logits, %targets)
+          %total: f32[] = reduce_sum(%losses) {axes=(0)}
+          %weight: f32[] = cast(%rows) {to="f32"}
+          %loss: f32[] = div(%total, %weight)
           output "loss" = %loss
           loss "loss"
         }
         graph eval {
           input %x: f32[8,2,1,3]
           param %w: f32[6,4] trainable
-          input %target: i64[8]
+          constant %numbers: i32[8] = [0, 1, 2, 3, 4, 5, 6, 7]
+          scalar %rows: i32[] within (1,8)
+          input %target: i64[8] within (0,3)
+          constant %classes: i64[1,4] = [0, 1, 2, 3]
           %flat: f32[8,6] = reshape(%x) {shape=(8,6)}
           %logits: f32[8,4] = matmul(%flat, %w)
           %p: f32[8,4] = softmax(%logits) {axis=1}
-          %loss: f32[], %probabilities: f32[8,4] = softmax_cross_entropy(%logits, %target)
+          %valid: bool[8] = less(%numbers, %rows)
+          %mask: f32[8] = cast(%valid) {to="f32"}
+          %column: f32[8,1] = reshape(%mask) {shape=(8,1)}
+          %labels: i64[8,1] = reshape(%target) {shape=(8,1)}
+          %hit: bool[8,4] = equal(%labels, %classes)
+          %one: f32[8,4] = cast(%hit) {to="f32"}
+          %targets: f32[8,4] = mul(%one, %column)
+          %losses: f32[8], %probabilities: f32[8,4] = softmax_cross_entropy(%logits, %targets)
+          %total: f32[] = reduce_sum(%losses) {axes=(0)}
+          %weight: f32[] = cast(%rows) {to="f32"}
+          %loss: f32[] = div(%total, %weight)
           output "p" = %p
           output "loss" = %loss
           loss "loss"
@@ -72,7 +98,8 @@ def logits_name(tail: str, output: str) -> str:
     """
     module = parse_module(text)
     append_loss(module, Options(train=Train()))
-    value = module.programs["train"].outputs["loss"].producer.inputs[0]
+    (node,) = [node for node in module.programs["train"].nodes if node.op.name == "softmax_cross_entropy"]
+    value = node.inputs[0]
     while value.producer.op.name == "reshape":
         value = value.producer.inputs[0]
     assert value.type.shape[0] == 1
@@ -118,7 +145,7 @@ def test_computed_values_give_way_to_the_names_of_training() -> None:
         ('output "p"', 'output "loss"', "output called `loss`"),
         ("%x", "%labels", "`labels` is the name of the label input"),
         ("%w", "%loss", "`loss` is the name of the training loss"),
-        ('output "p" = %p', '%s: f32[1,2,2] = reshape(%p) {shape=(1,2,2)}\n output "p" = %s', "one score"),
+        ('output "p" = %p', '%s: f32[2,2] = reshape(%p) {shape=(2,2)}\n output "p" = %s', "one score"),
         ('output "p" = %p', '%s: f32[4] = reshape(%p) {shape=(4)}\n output "p" = %s', "one score"),
     ],
 )

@@ -119,7 +119,7 @@ def test_records_of_the_train_program() -> None:
     bindings = {b.name: b for b in train.bindings}
     assert (bindings["labels"].low, bindings["labels"].high) == (0, 4)
     assert bindings["x"].shape == (4, 3, 6, 6) and bindings["x"].low > bindings["x"].high
-    assert [b.slot for b in train.bindings] == [Slot.INPUT, Slot.INPUT, Slot.SCALAR, Slot.LOSS]
+    assert [b.slot for b in train.bindings] == [Slot.INPUT, Slot.INPUT, Slot.SCALAR, Slot.SCALAR, Slot.LOSS]
     assert all(len(kernel.arguments) <= 24 for kernel in variant.kernels)
 
 
@@ -149,8 +149,9 @@ def test_figures() -> None:
     }
     train = figures["programs"]["train"]
     assert train["state_bytes"] == 4 * weights
-    # Saved: the image as kernels read it, the stem before and the mean after hard_swish, the probabilities.
-    assert train["saved_activation_bytes"] == 4 * 4 * (3 * 36 + 8 * 16 + 8 + 5)
+    # Saved: the image as kernels read it, the stem before and the mean after hard_swish, probabilities and targets, and
+    # how many rows count.
+    assert train["saved_activation_bytes"] == 4 * (4 * (3 * 36 + 8 * 16 + 8 + 5 + 5) + 1)
     assert train["arena_bytes"] > train["saved_activation_bytes"]
     assert json.loads(json.dumps(result.artifact.manifest)) == result.artifact.manifest
 

@@ -11,7 +11,7 @@ from edgec.tools.testing.pass_check import check_becomes, check_pass
 
 FORWARD = """
   input %x: f32[2,3]
-  input %labels: i64[2]
+  input %targets: f32[2,4]
   param %v: f32[3,3]{first}
   param %w: f32[3,4] trainable
   {constants}
@@ -19,7 +19,8 @@ FORWARD = """
   %r: f32[2,3] = relu(%h)
   %s: f32[2,3] = add(%r, %h)
   %logits: f32[2,4] = matmul(%s, %w)
-  %loss: f32[], %p: f32[2,4] = softmax_cross_entropy(%logits, %labels)
+  %losses: f32[2], %p: f32[2,4] = softmax_cross_entropy(%logits, %targets)
+  %loss: f32[] = reduce_sum(%losses) {{axes=(0)}}
   {backward}
   output "loss" = %loss
   {outputs}
@@ -41,7 +42,13 @@ def test_contributions_of_several_readers_are_summed() -> None:
             first=" trainable",
             constants="constant %one: f32[] = [1.0]",
             backward="""
-              %d.logits: f32[2,4] = softmax_cross_entropy_grad(%p, %labels, %one)
+              %d.one: f32[1] = reshape(%one) {shape=(1)}
+              %d.losses: f32[2] = broadcast_to(%d.one) {shape=(2)}
+              %column: f32[2,1] = reshape(%d.losses) {shape=(2,1)}
+              %weight: f32[2,1] = reduce_sum(%targets) {axes=(1), keepdims=true}
+              %q: f32[2,4] = mul(%p, %weight)
+              %off: f32[2,4] = sub(%q, %targets)
+              %d.logits: f32[2,4] = mul(%off, %column)
               %d.s: f32[2,3] = matmul(%d.logits, %w) {transpose_b=true}
               %d.w: f32[3,4] = matmul(%s, %d.logits) {transpose_a=true}
               %through: f32[2,3] = relu_grad(%d.s, %r)
@@ -61,7 +68,13 @@ def test_nothing_is_computed_for_what_is_frozen() -> None:
         train(
             constants="constant %one: f32[] = [1.0]",
             backward="""
-              %d.logits: f32[2,4] = softmax_cross_entropy_grad(%p, %labels, %one)
+              %d.one: f32[1] = reshape(%one) {shape=(1)}
+              %d.losses: f32[2] = broadcast_to(%d.one) {shape=(2)}
+              %column: f32[2,1] = reshape(%d.losses) {shape=(2,1)}
+              %weight: f32[2,1] = reduce_sum(%targets) {axes=(1), keepdims=true}
+              %q: f32[2,4] = mul(%p, %weight)
+              %off: f32[2,4] = sub(%q, %targets)
+              %d.logits: f32[2,4] = mul(%off, %column)
               %d.w: f32[3,4] = matmul(%s, %d.logits) {transpose_a=true}
             """,
             outputs='output "w/gradient" = %d.w',

@@ -6,11 +6,12 @@ import torch
 
 from edgec.compiler.adapt import NewHead
 from edgec.compiler.passbase import Options
-from edgec.compiler.passes.mask_classes import class_limit, mask_classes
+from edgec.compiler.passes.mask_classes import live_classes, mask_classes
 from edgec.compiler.pipeline import transform_module
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
+from edgec.graph.ir import Bounds
 from edgec.graph.parse import parse_module
 from edgec.tools.testing.pass_check import check_becomes
 from edgec.tools.testing.programs import initialise
@@ -39,7 +40,7 @@ def test_behind_the_bias_of_a_dense_layer() -> None:
           input %x: f32[4,3]
           param %fc.w: f32[3,3]
           param %fc.b: f32[3]
-          scalar %classes: i32[]
+          scalar %classes: i32[] within (1,3)
           constant %class.numbers: f32[3] = [0.0, 1.0, 2.0]
           constant %class.far: f32[] = [-10000.0]
           %m: f32[4,3] = matmul(%x, %fc.w) {transpose_b=true} @"fc"
@@ -83,7 +84,7 @@ def test_the_head_learns_as_torchs_linear_with_the_live_classes_alone(classes: i
     module = initialise(parse_module(MODEL.format(n=9)))
     assert transform_module(module, options)
     train, infer = module.programs["train"], module.programs["infer"]
-    assert class_limit(train) == (train.leaves["classes"], 6)
+    assert live_classes(train).bounds == Bounds(1, 6)
     rng = np.random.default_rng(classes)
     x, labels = rng.standard_normal((4, 3)), rng.integers(0, classes, 4)
     feeds = {"x": x, "labels": labels, "classes": np.int32(classes)}

@@ -1,9 +1,10 @@
 """Every op case."""
 
-from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers
+from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers, updates
 
 OP_CASES = (
     *elementwise.CASES,
+    *updates.CASES,
     *compute.CASES,
     *movement.CASES,
     *loss.CASES,

@@ -1,8 +1,10 @@
 """The closed set of ops, one file each. `ALL_OPS` is the list: explicit, ordered, no logic."""
 
 from edgec.graph.ops.abs import Abs
+from edgec.graph.ops.accumulate import Accumulate
 from edgec.graph.ops.acos import Acos
 from edgec.graph.ops.acosh import Acosh
+from edgec.graph.ops.adam_update import AdamUpdate
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin
@@ -14,6 +16,8 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.bce_logits import BceLogits
+from edgec.graph.ops.bias_correction import BiasCorrection
 from edgec.graph.ops.bit_and import BitAnd
 from edgec.graph.ops.bit_or import BitOr
 from edgec.graph.ops.bit_xor import BitXor
@@ -48,6 +52,7 @@ from edgec.graph.ops.hard_swish_grad import HardSwishGrad
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.less import Less
 from edgec.graph.ops.less_equal import LessEqual
+from edgec.graph.ops.lion_update import LionUpdate
 from edgec.graph.ops.log import Log
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
@@ -83,7 +88,6 @@ from edgec.graph.ops.sinh import Sinh
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
 from edgec.graph.ops.sqrt import Sqrt
 from edgec.graph.ops.sub import Sub
 from edgec.graph.ops.tan import Tan
@@ -145,8 +149,12 @@ ALL_OPS: tuple[type[Op], ...] = (
     RmsNorm,
     Softmax,
     SoftmaxCrossEntropy,
-    SoftmaxCrossEntropyGrad,
+    BceLogits,
     SgdUpdate,
+    AdamUpdate,
+    Accumulate,
+    LionUpdate,
+    BiasCorrection,
     Neg,
     Abs,
     Sign,

@@ -1,4 +1,4 @@
-"""Softmax and cross entropy with class indices, averaged over the batch (torch's `cross_entropy`)."""
+"""Softmax and cross entropy with a weight for every class of every row: torch's `cross_entropy`, before its mean."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.errors import UserError
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance, type_error
-from edgec.graph.ops.checks import operands, require_float
+from edgec.graph.ops.checks import operands, require_float, require_same_type
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduce_sum import ReduceSum
-from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
+from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sub import Sub
-from edgec.graph.types import DType, TensorType
+from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
     from edgec.graph.ir import Value
@@ -23,28 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Op):
-    """logits[N,C], labels i64[N] -> loss[], the mean of -log p[label]; probabilities[N,C], the softmax."""
+    """logits[N,C], targets t[N,C] -> losses[N], -sum(t * log p) of each row; probabilities p[N,C], the softmax.
+
+    Targets need not add up to 1: class indices, label smoothing, class weights, ignored and padded rows are all a
+    matter of what they hold. A target of 0 counts nothing, also where its p is 0.
+    """
 
     name: ClassVar[str] = "softmax_cross_entropy"
     tolerance: ClassVar[Tolerance] = Tolerance.ACCUMULATION
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        logits, labels = operands(self, inputs, 2)
+        logits, targets = operands(self, inputs, 2)
         require_float(self, logits)
         if logits.rank != 2 or 0 in logits.shape:
             raise type_error(self, "logits must be [N,C]", *inputs, hint="flatten the model's output to two axes")
-        if labels != TensorType(DType.I64, logits.shape[:1]):
-            raise type_error(self, f"labels must be i64[{logits.shape[0]}]", *inputs)
-        return logits.with_shape(()), logits
+        require_same_type(self, logits, targets)
+        return logits.with_shape(logits.shape[:1]), logits
 
     def reference(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
-        logits, labels = inputs
-        check_labels(labels, logits.shape[1])
+        logits, targets = inputs
         shifted = logits - logits.max(axis=1, keepdims=True)
         exponentials = np.exp(shifted)
-        total = exponentials.sum(axis=1, keepdims=True)
-        losses = np.log(total[:, 0]) - shifted[np.arange(len(labels)), labels]
-        return np.asarray(losses.mean(), logits.dtype), exponentials / total
+        total = exponentials.sum(axis=1, keepdims=True, dtype=logits.dtype)
+        surprise = np.where(targets == 0, 0, np.log(total) - shifted)
+        return (targets * surprise).sum(axis=1, dtype=logits.dtype), exponentials / total
 
     def vjp(
         self,
@@ -53,19 +54,15 @@ class SoftmaxCrossEntropy(Op):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        (_, labels), (_, p), (dloss, dp) = inputs, outputs, gradients
+        """dlogits = (p * sum(t) - t) * dlosses. Targets are data and get none."""
+        (logits, targets), (_, p), (dlosses, dp) = inputs, outputs, gradients
         dlogits = None
-        if dloss is not None:
-            dlogits = build.emit(SoftmaxCrossEntropyGrad(), p, labels, dloss)
+        if dlosses is not None:
+            column = build.emit(Reshape((logits.type.shape[0], 1)), dlosses)
+            weight = build.emit(ReduceSum((1,), keepdims=True), targets)
+            dlogits = build.emit(Mul(), build.emit(Sub(), build.emit(Mul(), p, weight), targets), column)
         if dp is not None:  # the softmax's own gradient: p * (dp - sum(p * dp))
             inner = build.emit(ReduceSum((1,), keepdims=True), build.emit(Mul(), p, dp))
             through = build.emit(Mul(), p, build.emit(Sub(), dp, inner))
             dlogits = through if dlogits is None else build.emit(Add(), dlogits, through)
         return dlogits, None
-
-
-def check_labels(labels: np.ndarray, classes: int) -> None:
-    """UserError E0604 unless every label names a class: numpy would read a negative one from the end."""
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise UserError("E0604", f"label {wrong[0]} is outside 0..{classes - 1}")

@@ -212,13 +212,13 @@ def test_comments_and_layout_are_free():
 def test_nodes_of_several_results_and_operands():
     graph = Graph("g")
     logits = graph.add_leaf(Role.INPUT, "logits", tensor(DType.F32, 2, 3))
-    labels = graph.add_leaf(Role.INPUT, "labels", tensor(DType.I64, 2))
-    loss, probabilities = graph.emit(SoftmaxCrossEntropy(), logits, labels, names=["loss", "p"])
+    targets = graph.add_leaf(Role.INPUT, "targets", tensor(DType.F32, 2, 3))
+    _, probabilities = graph.emit(SoftmaxCrossEntropy(), logits, targets, names=["losses", "p"])
     graph.outputs["p"] = graph.emit1(Concat(0), probabilities, logits, probabilities)
     line = node_text(graph.nodes[0])
-    assert line.text == "%loss: f32[], %p: f32[2,3] = softmax_cross_entropy(%logits, %labels)"
-    assert [line.text[a:b] for a, b in line.results] == ["%loss: f32[]", "%p: f32[2,3]"]
-    assert [line.text[a:b] for a, b in line.operands] == ["%logits", "%labels"]
+    assert line.text == "%losses: f32[2], %p: f32[2,3] = softmax_cross_entropy(%logits, %targets)"
+    assert [line.text[a:b] for a, b in line.results] == ["%losses: f32[2]", "%p: f32[2,3]"]
+    assert [line.text[a:b] for a, b in line.operands] == ["%logits", "%targets"]
     assert line.text[slice(*line.op)] == "softmax_cross_entropy"
     round_trip(graph)
 

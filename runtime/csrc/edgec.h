@@ -77,6 +77,7 @@ typedef enum edgec_status {
     /* The data of this run. */
     EDGEC_LOSS_NOT_FINITE = 0x50,    /* parameters and states are as before the step */
     EDGEC_LABEL_OUT_OF_RANGE = 0x51, /* nothing ran; see edgec_failure_get */
+    EDGEC_GRADIENT_NOT_FINITE = 0x52, /* under a finite loss, where gradients are guarded; nothing was updated */
 
     /* Checkpoints. */
     EDGEC_NOT_A_CHECKPOINT = 0x60,
@@ -186,6 +187,7 @@ typedef struct edgec_binding_info {
     uint32_t shape[EDGEC_MAX_RANK];
     uint64_t bytes;
     int64_t low, high; /* the range of integers that edgec_run accepts; high < low: any */
+    int64_t ignored;   /* one more that it accepts (no label here); `low` where there is none */
     uint32_t below;    /* 0, or 1 + the binding of a scalar that every element must be less than (live classes) */
 } edgec_binding_info;
 
@@ -211,7 +213,7 @@ edgec_status edgec_binding_data(edgec_session *session, uint32_t program, uint32
 edgec_status edgec_input(edgec_session *session, uint32_t program, const char *name, const void *data, size_t bytes);
 edgec_status edgec_output(edgec_session *session, uint32_t program, const char *name, void *data, size_t bytes);
 
-/* Runs a program to its end. EDGEC_LABEL_OUT_OF_RANGE and EDGEC_LOSS_NOT_FINITE leave parameters and states as they
+/* Runs a program to its end. EDGEC_LABEL_OUT_OF_RANGE and EDGEC_.._NOT_FINITE leave parameters and states as they
  * were; after the latter the loss itself can be read. */
 edgec_status edgec_run(edgec_session *session, uint32_t program);
 

@@ -45,6 +45,7 @@ static const char *code_of(edgec_status status) {
         case EDGEC_WRONG_SIZE: return "E0603";
         case EDGEC_LABEL_OUT_OF_RANGE: return "E0604";
         case EDGEC_LOSS_NOT_FINITE: return "E0605";
+        case EDGEC_GRADIENT_NOT_FINITE: return "E0613";
         case EDGEC_NO_SUCH_PROGRAM: return "E0606";
         case EDGEC_OUT_OF_MEMORY:
         case EDGEC_CANNOT_MAP:

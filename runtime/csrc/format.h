@@ -146,7 +146,7 @@ typedef FORMAT_RECORD format_program {
 } format_program;
 _Static_assert(sizeof(format_program) == 32, "program");
 
-enum format_opcode { OPCODE_KERNEL = 0, OPCODE_GUARD = 1, OPCODE_ZERO = 2 };
+enum format_opcode { OPCODE_KERNEL = 0, OPCODE_GUARD = 1, OPCODE_ZERO = 2, OPCODE_GUARD_GRADIENTS = 3 };
 
 typedef FORMAT_RECORD format_call {
     uint64_t macs;
@@ -165,6 +165,7 @@ typedef uint32_t format_operand; /* index of a buffer */
 typedef FORMAT_RECORD format_binding {
     int64_t low;
     int64_t high;
+    int64_t ignored; /* one more that is accepted; `low` where there is none */
     uint32_t name;
     uint32_t buffer;
     uint8_t slot;
@@ -174,6 +175,6 @@ typedef FORMAT_RECORD format_binding {
     uint32_t below; /* 0, or 1 + the number of the program's scalar that every element must be less than */
     uint32_t shape[8];
 } format_binding;
-_Static_assert(sizeof(format_binding) == 64, "binding");
+_Static_assert(sizeof(format_binding) == 72, "binding");
 
 #endif

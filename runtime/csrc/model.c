@@ -195,6 +195,7 @@ edgec_status edgec_binding_get(const edgec_model *model, uint32_t program, uint3
     info->rank = b->rank;
     info->bytes = copy_shape(info->shape, b->shape, b->rank, b->dtype);
     info->low = b->low;
+    info->ignored = b->ignored;
     info->high = b->high;
     info->below = b->below;
     return EDGEC_OK;

@@ -152,6 +152,7 @@ static edgec_status check_ranges(edgec_session *session, uint32_t program) {
         }
         for (uint64_t k = 0; k < elements; k++) {
             int64_t value = load_integer(session->addresses[b->buffer], k, b->dtype);
+            if (value == b->ignored && value != b->low) continue;
             if (value >= b->low && value <= b->high && (b->below == 0 || value < below)) continue;
             session->failure = (edgec_failure){i, k, value};
             return EDGEC_LABEL_OUT_OF_RANGE;
@@ -172,6 +173,8 @@ static edgec_status run_call(edgec_session *session, const format_call *call) {
     uint32_t first = call->operand_count > 0 ? a->operands[call->first_operand] : 0;
     switch (call->opcode) {
         case OPCODE_GUARD: return is_finite(session->addresses[first]) ? EDGEC_OK : EDGEC_LOSS_NOT_FINITE;
+        case OPCODE_GUARD_GRADIENTS:
+            return is_finite(session->addresses[first]) ? EDGEC_OK : EDGEC_GRADIENT_NOT_FINITE;
         case OPCODE_ZERO: memset(session->addresses[first], 0, (size_t)a->buffers[first].bytes); return EDGEC_OK;
         default:
             if (session->pool != NULL && call->tasks > 1)
@@ -190,7 +193,7 @@ static edgec_status run_profiled(edgec_session *session, uint32_t program, uint3
     edgec_profile_event event = {
         .program = program,
         .call = index,
-        .kernel = call->opcode == OPCODE_GUARD ? "guard" : "zero",
+        .kernel = call->opcode == OPCODE_ZERO ? "zero" : "guard",
         .label = artifact_string(a, call->label),
         .start_ns = start - began,
         .ns = platform_nanoseconds() - start,

@@ -25,6 +25,7 @@ const char *edgec_status_text(edgec_status status) {
         case EDGEC_READ_ONLY: return "the tensor is frozen in this artifact";
         case EDGEC_MISALIGNED: return "the memory is not aligned to 64 bytes";
         case EDGEC_LOSS_NOT_FINITE: return "the loss is not finite; nothing was updated";
+        case EDGEC_GRADIENT_NOT_FINITE: return "the gradients are not finite; nothing was updated";
         case EDGEC_LABEL_OUT_OF_RANGE: return "an element of an integer input is out of its range; nothing ran";
         case EDGEC_NOT_A_CHECKPOINT: return "the file is not an edgec checkpoint";
         case EDGEC_CHECKPOINT_NEWER: return "the checkpoint has a newer format than this runtime";

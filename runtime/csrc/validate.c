@@ -117,10 +117,14 @@ static int valid_kernel(const artifact *a, const format_kernel *k, uint32_t *end
 
 static int in_arena(const format_buffer *b, const format_program *p) { return within(b->offset, b->bytes, p->arena_bytes); }
 
+static int is_guard(const format_call *c) {
+    return c->opcode == OPCODE_GUARD || c->opcode == OPCODE_GUARD_GRADIENTS;
+}
+
 static int valid_call(const artifact *a, const format_program *p, const format_call *c, uint32_t *end) {
     if (!valid_name(a, c->label) || c->tasks < 0) return 0;
     if (!next_range(end, c->first_operand, c->operand_count, a->operand_count)) return 0;
-    if (c->opcode > OPCODE_ZERO) return 0;
+    if (c->opcode > OPCODE_GUARD_GRADIENTS) return 0;
     if (c->opcode == OPCODE_KERNEL) {
         if (c->kernel >= a->kernel_count || c->operand_count != a->kernels[c->kernel].argument_count) return 0;
     } else if (c->operand_count != 1) {
@@ -130,7 +134,7 @@ static int valid_call(const artifact *a, const format_program *p, const format_c
         uint32_t index = a->operands[c->first_operand + i];
         if (index >= a->buffer_count) return 0;
         const format_buffer *b = &a->buffers[index];
-        uint64_t needed = c->opcode == OPCODE_GUARD ? sizeof(float) : 0;
+        uint64_t needed = is_guard(c) ? sizeof(float) : 0;
         if (c->opcode == OPCODE_KERNEL) needed = a->arguments[a->kernels[c->kernel].first_argument + i].bytes;
         if (b->bytes < needed || (b->region == REGION_ARENA && !in_arena(b, p))) return 0;
         if (call_writes(a, c, i) && b->region == REGION_WEIGHTS) return 0;
@@ -183,7 +187,7 @@ static edgec_status validate_program(const artifact *a, uint32_t index, ends *en
     for (uint32_t i = p->first_call; i < end->calls; i++) {
         const format_call *c = &a->calls[i];
         if (!valid_call(a, p, c, &end->operands)) return refuse(refused, SECTION_CALLS, i);
-        if (c->opcode == OPCODE_GUARD && updated) return refuse(refused, SECTION_CALLS, i);
+        if (is_guard(c) && updated) return refuse(refused, SECTION_CALLS, i);
         updated |= call_updates(a, c);
     }
     for (uint32_t i = p->first_binding; i < end->bindings; i++)

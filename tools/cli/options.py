@@ -82,10 +82,17 @@ def compilation(command: Callable) -> Callable:
                 metavar="[SPEC.toml]",
                 help="Add the programs `train` and `eval`, as the file and the options below say.",
             ),
-            click.option("--loss", help="Of training: softmax_cross_entropy."),
-            click.option("--optimizer", help="Of training: sgd."),
+            click.option(
+                "--loss", help="softmax_cross_entropy, bce_logits, mse, l1, huber, output:NAME or sum_mse:A,B."
+            ),
+            click.option("--label-smoothing", type=float, help="Of softmax_cross_entropy."),
+            click.option("--optimizer", help="sgd, adam, adamw or lion."),
             click.option("--momentum", type=float, help="Of sgd."),
-            click.option("--weight-decay", type=float, help="Of sgd."),
+            click.option("--weight-decay", type=float, help="Of the optimizer; its own by default."),
+            click.option("--decay", help="What decays: all, or the weights without biases and norms."),
+            click.option("--accumulate", type=click.IntRange(min=1), metavar="K", help="One update for every K steps."),
+            click.option("--clip-norm", type=float, help="Greatest norm of all gradients together."),
+            click.option("--clip-value", type=float, help="Greatest size of an element of a gradient."),
             click.option(
                 "--train-batch", "train_batch", type=click.IntRange(min=1), help="Batch of `train` and `eval`."
             ),
@@ -95,7 +102,7 @@ def compilation(command: Callable) -> Callable:
                 metavar="SIZE",
                 help="Of `train`: arena, states and trained parameters. What does not fit is computed twice. As 256KB.",
             ),
-            click.option("--guard", help="What stops a step: loss."),
+            click.option("--guard", help="What stops a step that is not finite: loss, or grads too."),
             click.option(
                 "--new-head",
                 type=HeadType(),

@@ -39,6 +39,11 @@ _INTERRUPTED = 130
     help="Save here after every epoch, and when interrupted.",
 )
 @click.option("--checkpoint-every", type=click.IntRange(min=1), help="Save after so many steps instead.")
+@click.option(
+    "--best-checkpoint",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Save here whatever evaluates best on --eval-data.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 @THREADS
 @JSON
@@ -57,6 +62,7 @@ def command(
     seed: int,
     checkpoint: Path | None,
     checkpoint_every: int | None,
+    best_checkpoint: Path | None,
     resume: bool,
     threads: int | None,
     as_json: bool,
@@ -70,6 +76,8 @@ def command(
     if checkpoint is None and (resume or checkpoint_every):
         name = "--resume goes on from" if resume else "--checkpoint-every is about"
         raise click.UsageError(f"{name} a checkpoint: add --checkpoint FILE")
+    if best_checkpoint is not None and eval_data is None:
+        raise click.UsageError("--best-checkpoint keeps what evaluates best: add --eval-data FILE")
     rates = _schedule(schedule, lr, step_every, step_factor, warmup)
     arrays, eval_arrays = read_arrays(data), read_arrays(eval_data) if eval_data else None
     started = time.monotonic()
@@ -89,6 +97,7 @@ def command(
             seed=seed,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every or 0,
+            best_checkpoint=best_checkpoint,
             resume=resume,
             max_steps=max_steps,
             stop=stop,
@@ -121,7 +130,8 @@ def _schedule(name: str, lr: float, every: int | None, factor: float, warmup: in
 
 
 def _describe(epoch: int, evaluation: Evaluation) -> str:
-    figures = f"loss {evaluation.loss:.4f}, accuracy {evaluation.accuracy:.2%} of {evaluation.samples}"
+    accuracy = "" if evaluation.accuracy is None else f", accuracy {evaluation.accuracy:.2%}"
+    figures = f"loss {evaluation.loss:.4f}{accuracy} of {evaluation.samples}"
     return f"after epoch {epoch + 1}: {figures}"
 
 
@@ -148,4 +158,5 @@ def _record(done: Fit, seconds: float) -> dict:
         "stopped": done.stopped,
         "losses": list(done.losses),
         "evaluations": [dataclasses.asdict(evaluation) for evaluation in done.evaluations],
+        "best": None if done.best is None else dataclasses.asdict(done.best),
     }

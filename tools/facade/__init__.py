@@ -13,6 +13,7 @@ _EXPORTS = {
     "compile": "edgec.tools.api",
     "load": "edgec.runtime",
     "Train": "edgec.compiler.train",
+    "ParameterGroup": "edgec.compiler.parameter_groups",
     "NewHead": "edgec.compiler.adapt",
     "ImageInput": "edgec.compiler.adapt",
     "UserError": "edgec.graph.errors",

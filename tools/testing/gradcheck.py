@@ -102,11 +102,13 @@ def check_vjp(
     op: Op,
     *inputs: np.ndarray,
     output_gradients: Sequence[np.ndarray | None] | None = None,
+    data: Sequence[int] = (),
     seed: int = 0,
     rtol: float = 1e-6,
     atol: float = 1e-6,
 ) -> None:
-    """Assert that the `vjp` of `op` at `inputs` agrees with finite differences for every float input.
+    """Assert that the `vjp` of `op` at `inputs` agrees with finite differences for every float input but
+    those whose numbers are in `data` (targets of a loss).
 
     Float inputs are taken to float64; keep them away from kinks (a relu at 0). `output_gradients` are drawn at random
     unless given; give None for an output that no one reads. Each input is also asked for alone, so that a `vjp` that
@@ -116,7 +118,7 @@ def check_vjp(
     if output_gradients is None:
         rng = np.random.default_rng(seed)
         output_gradients = [rng.standard_normal(y.shape) for y in op.reference(*arrays)]
-    floats = [i for i, x in enumerate(arrays) if x.dtype == np.float64]
+    floats = [i for i, x in enumerate(arrays) if x.dtype == np.float64 and i not in data]
     together = vjp_gradients(op, arrays, output_gradients)
     for i in floats:
         expected = numerical_gradient(op, arrays, output_gradients, i)

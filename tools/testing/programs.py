@@ -24,12 +24,14 @@ def initialise(module: Module, seed: int = 0) -> Module:
 
 
 def feeds(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
-    """Values for all inputs and scalars; integers are class indices 0 and 1."""
+    """Values for all inputs and scalars; integers are class indices 0 and 1, bounded scalars their greatest value."""
     rng = np.random.default_rng(seed)
     arrays = {}
     for leaf in (*graph.by_role(Role.INPUT), *graph.by_role(Role.SCALAR)):
         if leaf.type.dtype.is_float:
             arrays[leaf.name] = rng.uniform(-1, 1, leaf.type.shape).astype(leaf.type.dtype.numpy)
+        elif leaf.role is Role.SCALAR and leaf.bounds is not None:
+            arrays[leaf.name] = np.array(leaf.bounds.high, leaf.type.dtype.numpy)
         else:
             arrays[leaf.name] = rng.integers(0, 2, leaf.type.shape).astype(leaf.type.dtype.numpy)
     return arrays

@@ -29,12 +29,12 @@ def _with_leaves(graph: Graph, old: DType, new: DType) -> Graph:
     for leaf in graph.leaves.values():
         kind = TensorType(new, leaf.type.shape) if leaf.type.dtype is old else leaf.type
         data = leaf.data.astype(kind.dtype.numpy) if leaf.data is not None else None
-        twins[leaf] = copy.add_leaf(leaf.role, leaf.name, kind, data=data, trainable=leaf.trainable)
+        twins[leaf] = copy.add_leaf(leaf.role, leaf.name, kind, data=data, trainable=leaf.trainable, bounds=leaf.bounds)
     for node in graph.nodes:
         operands = [twins[value] for value in node.inputs]
         outputs = copy.emit(node.op, *operands, names=[v.name for v in node.outputs], source=node.source)
         twins.update(zip(node.outputs, outputs, strict=True))
     copy.outputs = {name: twins[value] for name, value in graph.outputs.items()}
     copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
-    copy.loss = graph.loss
+    copy.loss, copy.guard = graph.loss, graph.guard
     return copy

@@ -100,7 +100,7 @@ def folder(tmp_path_factory) -> Path:
         "data": data(),
         "data-label": data(labels=np.full(4 * BATCH, CLASSES)),
         "data-name": {"images": data()["x"], "labels": data()["labels"]},
-        "data-few": {name: array[:2] for name, array in data().items()},
+        "data-none": {name: array[:0] for name, array in data().items()},
         "data-huge": data(x=data()["x"] * np.float32(1e30)),
     }.items():
         np.savez(folder / f"{name}.npz", **arrays)
@@ -193,7 +193,7 @@ CASES = {
     "training what cannot be trained": "edgec train infer.edge --epochs 1 --lr 0.1 --data data.npz",
     "a label out of range": _TRAIN + "data-label.npz",
     "data with other names": _TRAIN + "data-name.npz",
-    "fewer samples than a batch": _TRAIN + "data-few.npz",
+    "no samples": _TRAIN + "data-none.npz",
     "a loss that is not finite": _TRAIN + "data-huge.npz",
     "live classes of an old head": _TRAIN + "data.npz --classes 2",
     "a checkpoint of another model": _TRAIN + "data.npz --checkpoint wide.edgeckpt --resume",

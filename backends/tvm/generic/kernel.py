@@ -104,9 +104,11 @@ def _own_rows(op: Op, x: tuple[int, ...]) -> int:
             return math.prod(x[: op.axis] + x[op.axis + 1 :])
         case GatherNdGrad():
             return math.prod(op.shape[: op.batch_dims])
+        case SoftmaxCrossEntropy():
+            return x[0]
         case LayerNorm() | RmsNorm():
             return math.prod(x[: op.axis])
         case MaxPool2dGrad():
             return math.prod(x[:2])
-        case _:  # all of it: a sum over the batch, updates that come in order
+        case _:  # all of it: updates that come in order
             return 1

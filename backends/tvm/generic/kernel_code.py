@@ -61,7 +61,6 @@ from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
 from edgec.graph.ops.top_k import TopK
 from edgec.graph.ops.transpose import Transpose
 
@@ -83,7 +82,6 @@ ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tup
     ReduceSum: reduction_code.reduce_sum,
     ReduceMean: reduction_code.reduce_mean,
     ReduceMax: reduction_code.reduce_max,
-    SoftmaxCrossEntropyGrad: softmax_code.softmax_cross_entropy_grad,
     ReduceMin: reduction_code.reduce_min,
     ReduceProd: reduction_code.reduce_prod,
     ArgMax: ranking_code.arg_reduce,

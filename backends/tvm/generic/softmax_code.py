@@ -1,18 +1,17 @@
-"""Softmax, its cross entropy with labels, and the gradient of that."""
+"""Softmax, and its cross entropy with targets."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-from edgec.backends.tvm._tvm import Expr, tirx
+from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, bind, constant, select
 from edgec.backends.tvm.functions import exp, log
 from edgec.backends.tvm.generic.loops_code import Variable, loops
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
-from edgec.graph.ops.softmax_cross_entropy_grad import SoftmaxCrossEntropyGrad
 
 
 def softmax(op: Softmax, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
@@ -25,32 +24,19 @@ def softmax(op: Softmax, inputs: Sequence[Tensor], outputs: Sequence[Tensor | No
 def softmax_cross_entropy(
     op: SoftmaxCrossEntropy, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index
 ) -> None:
-    """The whole op; the mean runs over the batch in order.
-
-    -log p is taken as log(sum) - (x[label] - max): no small p is rounded first.
-    """
-    logits, labels = inputs
-    loss, probabilities = outputs
-    batch, classes = logits.shape
+    """One row of logits and targets. -log p is taken as log(sum) - (x - max): no small p is rounded first."""
+    logits, targets = inputs
+    losses, probabilities, *_ = (*outputs, None)
+    classes = logits.shape[1]
+    highest, partition = _normalise(logits, probabilities, classes, lambda i: [row, i])
+    rest = bind(log(partition))
     total = Variable(0.0)
-    with loops(batch) as (n,):
-        highest, partition = _normalise(logits, probabilities, classes, lambda i: [n, i])
-        label = bind(tirx.Cast("int32", labels.load([n])))
-        total.add(log(partition) - (logits.load([n, label]) - highest))
-    if loss is not None:
-        loss.store([], total.value / constant(float(batch)))
-
-
-def softmax_cross_entropy_grad(
-    op: SoftmaxCrossEntropyGrad, inputs: Sequence[Tensor], index: Sequence[Index]
-) -> tuple[Expr, ...]:
-    """dlogits[n, c] = (p[n, c] - (c == label)) * dloss / N."""
-    probabilities, labels, dloss = inputs
-    n, c = index
-    hit = labels.load([n]) == tirx.Cast("int64", c)
-    target = select(hit, constant(1.0), constant(0.0))
-    scale = dloss.load([]) / constant(float(probabilities.shape[0]))
-    return ((probabilities.load([n, c]) - target) * scale,)
+    with loops(classes) as (i,):
+        target = bind(targets.load([row, i]))
+        value = target * (rest - (logits.load([row, i]) - highest))
+        total.add(select(target == constant(0.0), constant(0.0), value))
+    if losses is not None:
+        losses.store([row], total.value)
 
 
 def _normalise(x: Tensor, y: Tensor | None, extent: int, at: Callable[[Index], list[Index]]) -> tuple[Expr, Expr]:

@@ -33,7 +33,6 @@ static void demand(edgec_status status) {
 static const image_feed *find_feed(const char *name) {
     for (uint32_t i = 0; i < image_feed_count; i++)
         if (strcmp(image_feeds[i].name, name) == 0) return &image_feeds[i];
-    demand(EDGEC_NO_SUCH_TENSOR);
     return NULL;
 }
 
@@ -42,6 +41,12 @@ static void fill(edgec_model *model, edgec_session *session, uint32_t program, u
     for (uint32_t i = 0; edgec_binding_get(model, program, i, &info) == EDGEC_OK; i++) {
         if (info.slot != EDGEC_SLOT_INPUT && info.slot != EDGEC_SLOT_SCALAR) continue;
         const image_feed *feed = find_feed(info.name);
+        if (feed == NULL && info.slot == EDGEC_SLOT_SCALAR && info.high >= info.low) {
+            int32_t greatest = (int32_t)info.high; /* all rows count, all classes live */
+            demand(edgec_input(session, program, info.name, &greatest, sizeof greatest));
+            continue;
+        }
+        if (feed == NULL) demand(EDGEC_NO_SUCH_TENSOR);
         const uint8_t *data = (const uint8_t *)feed->data + step * feed->bytes;
         if (info.bytes > feed->bytes) demand(EDGEC_WRONG_SIZE);
         demand(edgec_input(session, program, info.name, data, (size_t)info.bytes));
