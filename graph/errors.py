@@ -20,7 +20,7 @@ CODES = {
     "E0102": "the file is truncated or damaged",
     "E0103": "the model uses operators that cannot be imported",
     "E0104": "an input has a dynamic shape and no value was given for it",
-    "E0105": "a shape was given for an input that does not exist, or contradicts the model",
+    "E0105": "a shape or value was given for an input that does not exist, or contradicts the model",
     "E0106": "the model file cannot be read",
     "E0107": "the model is too large for one protobuf",
     "E0108": "the torch module cannot be exported",

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgec import __version__
 from edgec.backends.base import Target
 from edgec.backends.targets import find_target
@@ -32,6 +34,8 @@ from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.layout import write_artifact
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from edgec.frontend.torch import TorchSource
 
     Model = Source | TorchSource
@@ -47,6 +51,7 @@ class Request:
 
     shapes: of inputs by name, where the model leaves them open.
     batch: the leading extent that inputs of the `infer` program get where the model leaves it open.
+    values: of inputs of an ONNX model that never change, by name: the artifact does not have them.
     example_inputs: the arguments of a torch module's forward.
     new_head, images: what is changed in the model, see `compiler/adapt.py`.
     """
@@ -59,6 +64,7 @@ class Request:
     example_inputs: ExampleInputs | None = None
     new_head: NewHead | None = None
     images: Mapping[str, ImageInput] = field(default_factory=dict)
+    values: Mapping[str, ArrayLike] = field(default_factory=dict)
 
     @property
     def options(self) -> Options:
@@ -69,18 +75,23 @@ class Request:
 
     def read(self) -> Module:
         """The imported module. UserError E01.."""
-        if is_torch(self.model):
-            return read_torch(self.model, self.example_inputs, shapes=self.shapes, batch=self.batch)
-        return read_onnx(self.model, shapes=self.shapes, batch=self.batch)
+        if not is_torch(self.model):
+            return read_onnx(self.model, shapes=self.shapes, batch=self.batch, values=self.values)
+        if self.values:
+            hint = "fix the argument in a module around this one"
+            raise UserError("E0105", "values can be given for inputs of ONNX models only", hint=hint)
+        return read_torch(self.model, self.example_inputs, shapes=self.shapes, batch=self.batch)
 
     def provenance(self) -> dict:
         """For the manifest: where the artifact comes from. No path, no date: equal input gives equal bytes."""
+        fixed = {"values": {name: np.asarray(value).tolist() for name, value in self.values.items()}}
+        made = {"edgec": __version__, **(fixed if self.values else {})}
         if not isinstance(self.model, str | Path):
-            return {"edgec": __version__}
+            return made
         with open(self.model, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = os.fsencode(Path(self.model).name).decode(errors="backslashreplace")  # manifests are UTF-8
-        return {"edgec": __version__, "model": name, "model_sha256": digest}
+        return {**made, "model": name, "model_sha256": digest}
 
 
 def compile(
@@ -94,6 +105,7 @@ def compile(
     example_inputs: ExampleInputs | None = None,
     new_head: int | NewHead | None = None,
     images: Mapping[str, ImageInput] | None = None,
+    values: Mapping[str, ArrayLike] | None = None,
 ) -> Report:
     """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
 
@@ -101,6 +113,7 @@ def compile(
     example_inputs: the arguments of a torch module's forward, in order or by name; they fix its shapes.
     new_head: so many outputs of a fresh dense layer instead of the last one's, of which the scalar `classes` are live.
     images: inputs by name that take u8 images [N,H,W,C], with their mean and standard deviation.
+    values: inputs of an ONNX model that never change, such as a sampling rate; the artifact does not have them.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
         edgec.compile(torch_module, example_inputs=(x,), target="rpi4", out="m.edge")
@@ -108,7 +121,7 @@ def compile(
     _refuse_unknown(model, example_inputs)
     head = NewHead(new_head) if isinstance(new_head, int) else new_head
     targets = parse_targets(target)
-    request = Request(model, targets, shapes or {}, batch, train, example_inputs, head, images or {})
+    request = Request(model, targets, shapes or {}, batch, train, example_inputs, head, images or {}, values or {})
     result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early
     return result.report

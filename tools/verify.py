@@ -44,8 +44,11 @@ def draw_feeds(inputs: tuple[TensorInfo, ...], seed: int) -> dict[str, np.ndarra
 
 
 def model_feeds(feeds: Mapping[str, np.ndarray], manifest: Mapping) -> dict[str, np.ndarray]:
-    """What the model takes where its artifact takes `feeds`: images u8 [N,H,W,C] become normalised [N,C,H,W]."""
-    given = dict(feeds)
+    """What the model takes where its artifact takes `feeds`: images u8 [N,H,W,C] become normalised [N,C,H,W], and
+    inputs that were fixed are there again.
+    """
+    fixed = manifest.get("provenance", {}).get("values", {})
+    given = {name: np.asarray(value) for name, value in fixed.items()} | dict(feeds)
     for name, image in manifest.get("images", {}).items():
         if name in given:
             pixels = given[name].astype(np.float64) / 255
@@ -69,9 +72,22 @@ def run_onnxruntime(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+        given = dict(feeds)
+        for item in session.get_inputs():
+            if item.name in given:
+                given[item.name] = _as_input(given[item.name], item.type, item.shape)
+        return dict(zip(names, session.run(names, given), strict=True))
     except Exception as error:  # onnxruntime's own classes have no common base
         raise UserError("E0106", f"onnxruntime cannot run the model: {error}", where=str(path)) from error
+
+
+def _as_input(array: np.ndarray, kind: str, shape: Sequence[int | str | None]) -> np.ndarray:
+    """A number of a manifest, which has Python's types, in the type and shape that an input has for onnxruntime."""
+    if array.dtype.itemsize < 8 or array.size != 1:
+        return array
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    dtype = np.dtype({"float": "float32", "double": "float64"}.get(name, name))
+    return np.full(shape, array, dtype) if all(isinstance(extent, int) for extent in shape) else array.astype(dtype)
 
 
 def compare(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> list[Difference]:

@@ -18,6 +18,7 @@ from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.base import Op
 from edgec.graph.types import DType, TensorType
 
+KNOWN_AT_COMPILE_TIME = "it must be known at compile time"
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
 MAX_RANK = 32  # of what converters put in between; numpy has 64
 MAX_FOLDED = 2**28  # elements that folding may make for one model: whole networks whose weights are filled, 1 GiB
@@ -164,7 +165,7 @@ class Context:
         """An input that must be known at compile time; `what` names it in the reason if it is not."""
         entry = self.entry(node, index)
         if isinstance(entry, Value):
-            raise Unsupported(f"{what} is computed from the model's inputs; it must be known at compile time")
+            raise Unsupported(f"{what} is computed from the model's inputs; {KNOWN_AT_COMPILE_TIME}")
         return entry.array
 
     def known_ints(self, node: Node, index: int, what: str) -> tuple[int, ...]:

@@ -7,8 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from edgec.frontend.onnx.context import (
+    KNOWN_AT_COMPILE_TIME,
     LOST,
     MAX_ELEMENTS,
     Context,
@@ -23,9 +25,9 @@ from edgec.frontend.onnx.evaluate import evaluated
 from edgec.frontend.onnx.expand import function_body, is_function
 from edgec.frontend.onnx.functions import called
 from edgec.frontend.onnx.model import Body, Function, Model, Node, Opaque, Sparse, Unsupported
-from edgec.frontend.onnx.ops import CONTROL_FLOW, CONVERTERS, data_dependent, refusal
+from edgec.frontend.onnx.ops import CONTROL_FLOW, CONVERTERS, DEPENDS_ON_DATA, data_dependent, refusal
 from edgec.frontend.onnx.reader import NEWEST_OPSET, Source, read_model
-from edgec.frontend.onnx.shapes import Shape, bind_shapes
+from edgec.frontend.onnx.shapes import Shape, bind_shapes, bind_values
 from edgec.frontend.onnx.upgrade import OLDEST_OPSET
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Role, Value
@@ -34,18 +36,27 @@ from edgec.graph.types import TensorType
 MAX_DEPTH = 50  # of functions and bodies inside one another
 
 
-def read_onnx(source: Source, *, shapes: Mapping[str, Shape] | None = None, batch: int | None = None) -> Module:
+def read_onnx(
+    source: Source,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    batch: int | None = None,
+    values: Mapping[str, ArrayLike] | None = None,
+) -> Module:
     """Import an ONNX model (path, bytes or `ModelProto`) as a module with the program `infer`.
 
     `shapes` binds inputs by name; `batch` sets the leading dimensions that stay dynamic. Inputs, outputs and parameters
-    keep their ONNX names; a parameter has the shape of its initializer, whose data it shares.
+    keep their ONNX names; a parameter has the shape of its initializer, whose data it shares. `values` are inputs that
+    never change (a sampling rate, a mode): the program does not have them.
 
-    UserError: E0101, E0102, E0106, E0107 for the file, E0104 and E0105 for shapes, E0103 for everything that cannot be
-    imported, in one list, and E0201 for operands that do not fit one another.
+    UserError: E0101, E0102, E0106, E0107 for the file, E0104 and E0105 for shapes and values, E0103 for everything that
+    cannot be imported, in one list, and E0201 for operands that do not fit one another.
     """
     model = read_model(source)
     _check_inputs(model)
-    return Module({"infer": _Importer(model, bind_shapes(model.inputs, shapes or {}, batch, model.label)).run()})
+    fixed = bind_values(model.inputs, values or {}, model.label)
+    given = {name: array.shape for name, array in fixed.items()} | dict(shapes or {})
+    return Module({"infer": _Importer(model, bind_shapes(model.inputs, given, batch, model.label), fixed).run()})
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class _Problem:
 
 
 class _Importer:
-    def __init__(self, model: Model, shapes: Mapping[str, Shape]):
+    def __init__(self, model: Model, shapes: Mapping[str, Shape], fixed: Mapping[str, np.ndarray]):
         self.model = model
         self.nodes = needed(model.nodes, model.outputs)
         self.graph = Graph("infer")
@@ -69,7 +80,10 @@ class _Importer:
         self.ctx = Context(self.graph, names.union(model.initializers, shapes))
         self.path: list[Node] = []  # the nodes being imported, each inside a body of the one before it
         self.problems: dict[str, _Problem] = {}  # by their text: a loop meets each of its own many times
+        self.ctx.entries.update({name: Known(array) for name, array in fixed.items()})
         for item in model.inputs:
+            if item.name in fixed:
+                continue
             if math.prod(shapes[item.name]) > MAX_ELEMENTS:
                 message = f"input {item} would have more than {MAX_ELEMENTS} elements"
                 raise UserError("E0103", message, where=model.label)
@@ -85,7 +99,7 @@ class _Importer:
         except ExhaustedError as error:
             self._note(_Problem(self.path[0], (), "E0103", str(error)))
         if self.problems:
-            raise _listed(list(self.problems.values()), self.model.label)
+            raise _listed(list(self.problems.values()), self.model)
         for name in self.model.outputs:
             self._load(name, f"output `{name}`")
             try:
@@ -244,13 +258,25 @@ def needed(nodes: Sequence[Node], outputs: Collection[str]) -> list[Node]:
     return kept[::-1]
 
 
-def _listed(problems: list[_Problem], label: str) -> UserError:
+def _listed(problems: list[_Problem], model: Model) -> UserError:
     """E0103 with every problem; E0201 if all operators are known and only operands do not fit."""
     code = "E0103" if any(problem.code == "E0103" for problem in problems) else "E0201"
     what = "that cannot be imported" if code == "E0103" else "with operands that do not fit"
     count = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
-    hint = "check the given shapes: the model may be made for one size" if code == "E0201" else None
-    return UserError(code, "\n".join([f"the model has {count} {what}:", *map(str, problems)]), where=label, hint=hint)
+    text = "\n".join([f"the model has {count} {what}:", *map(str, problems)])
+    return UserError(code, text, where=model.label, hint=_advice(code, text, model))
+
+
+def _advice(code: str, text: str, model: Model) -> str | None:
+    if code == "E0201":
+        return "check the given shapes: the model may be made for one size"
+    # What decides structure is a switch, not data.
+    switches = [item.name for item in model.inputs if item.dims is not None and all(dim == 1 for dim in item.dims)]
+    if KNOWN_AT_COMPILE_TIME in text and switches:
+        return f"an input that never changes can be fixed: --value {switches[0]}=NUMBER"
+    if DEPENDS_ON_DATA in text:
+        return "cut the model before these nodes (onnx.utils.extract_model) and run what follows where shapes may vary"
+    return None
 
 
 def _remove_dead(graph: Graph) -> None:

@@ -49,6 +49,7 @@ CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
     **SEQUENCES,
 }
 
+DEPENDS_ON_DATA = "its output shape depends on data"
 _DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
@@ -85,4 +86,4 @@ def _too_many(node: Node) -> str | None:
 
 
 def data_dependent(node: Node) -> str | None:
-    return "its output shape depends on data" if node.op in _DATA_DEPENDENT else None
+    return DEPENDS_ON_DATA if node.op in _DATA_DEPENDENT else None

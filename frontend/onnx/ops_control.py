@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axis
-from edgec.frontend.onnx.context import Context, Entry, Known, Listed, Results, as_tensor
+from edgec.frontend.onnx.context import (
+    KNOWN_AT_COMPILE_TIME,
+    Context,
+    Entry,
+    Known,
+    Listed,
+    Results,
+    as_tensor,
+)
 from edgec.frontend.onnx.model import Body, Node, Unsupported
 from edgec.frontend.onnx.ops_movement import joined
 from edgec.graph.ir import Value
@@ -93,7 +101,7 @@ def _trips(count: np.ndarray) -> int:
 def _is_true(condition: Entry) -> bool:
     condition = as_tensor(condition)
     if not isinstance(condition, Known) or condition.array.size != 1:
-        raise Unsupported("the condition is computed from the model's inputs; it must be known at compile time")
+        raise Unsupported(f"the condition is computed from the model's inputs; {KNOWN_AT_COMPILE_TIME}")
     return bool(condition.array.reshape(()))
 
 

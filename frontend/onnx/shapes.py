@@ -1,13 +1,41 @@
-"""Binds the dynamic dimensions of a model's inputs to numbers: from `--shape`, from shared symbols, from `--batch`."""
+"""Binds the dynamic dimensions of a model's inputs to numbers: from `--shape`, from shared symbols, from `--batch`; and
+whole inputs to values, from `--value`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from edgec.frontend.onnx.model import Dim, Input
 from edgec.graph.errors import UserError
 
 Shape = tuple[int, ...]
+
+
+def bind_values(inputs: Sequence[Input], values: Mapping[str, ArrayLike], where: str) -> dict[str, np.ndarray]:
+    """Inputs that are fixed, as arrays of their dtype; one number fills a shape that is known.
+
+    UserError E0105 for a name that is no input, and for numbers that its dtype does not have.
+    """
+    known = {item.name: item for item in inputs}
+    fixed = {}
+    for name, value in values.items():
+        if name not in known:
+            raise _no_input(name, known, where)
+        item, array = known[name], np.asarray(value)
+        sizes = [dim for dim in item.dims or () if isinstance(dim, int)]
+        if array.ndim == 0 and item.dims is not None and len(sizes) == len(item.dims):
+            array = np.full(sizes, array)
+        with np.errstate(all="ignore"):
+            converted = array.astype(item.dtype.numpy) if array.dtype.kind in "biuf" else None
+        if converted is None or not (item.dtype.is_float or np.array_equal(converted, array)):
+            message = f"the value {value} for `{name}` is not of its type {item.dtype.value}"
+            raise UserError("E0105", message, where=where)
+        fixed[name] = converted
+    return fixed
 
 
 def bind_shapes(
@@ -140,6 +168,11 @@ def _dynamic(inputs: Sequence[Input], symbols: Mapping[str, int], where: str) ->
 
 def _quoted(names: Collection[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "none"
+
+
+def _no_input(name: str, inputs: Mapping[str, Input], where: str) -> UserError:
+    names = ", ".join(f"`{known}`" for known in inputs) or "none"
+    return UserError("E0105", f"the model has no input `{name}`", where=where, hint=f"its inputs: {names}")
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -49,6 +49,33 @@ def test_one_branch_of_if_is_taken(condition: bool):
     assert imported.op.name == ("add" if condition else "mul")
 
 
+@pytest.mark.parametrize("value", [True, False, 1, np.array([0])])
+def test_a_switch_among_the_inputs_can_be_fixed(value: object):
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("Add"), else_branch=branch("Mul"))
+    proto = model([node])
+    proto.graph.input.append(typed("c", (1,), TensorProto.BOOL))
+    with pytest.raises(UserError) as caught:
+        read_onnx(proto)
+    assert caught.value.hint == "an input that never changes can be fixed: --value c=NUMBER"
+    graph = read_onnx(proto, values={"c": value}).programs["infer"]
+    assert [leaf.name for leaf in graph.by_role(Role.INPUT)] == ["x"]
+    assert graph.nodes[0].op.name == ("add" if np.all(value) else "mul")
+
+
+def test_values_that_do_not_fit():
+    proto = model([helper.make_node("Mul", ["x", "k"], ["y"])])
+    proto.graph.input.append(typed("k", (4,), TensorProto.INT64))
+    for values, message in (
+        ({"z": 1}, "no input `z`"),
+        ({"k": 1.5}, "1.5 for `k` is not of its type i64"),
+        ({"k": "fast"}, "is not of its type"),
+        ({"k": [1, 2]}, "contradicts"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            read_onnx(proto, values=values)
+        assert caught.value.code == "E0105"
+
+
 def test_a_condition_from_data_is_refused():
     nodes = [
         helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT),

@@ -38,6 +38,24 @@ class ShapeType(click.ParamType):
         return name, tuple(int(word) for word in words)
 
 
+class ValueType(click.ParamType):
+    """`NAME=16000`, or several numbers `NAME=1,2,3`. Becomes (name, number or tuple of numbers)."""
+
+    name = "NAME=NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        name, equals, words = value.rpartition("=")
+        try:
+            numbers = tuple(
+                int(word) if word.strip().lstrip("+-").isdecimal() else float(word) for word in words.split(",")
+            )
+        except ValueError:
+            numbers = ()
+        if not equals or not name or not numbers:
+            self.fail(f"{value!r} is not of the form NAME=16000", param, ctx)
+        return name, numbers[0] if len(numbers) == 1 else numbers
+
+
 class HeadType(click.ParamType):
     """`10`, or `10:NODE`; becomes (classes, node or None)."""
 
@@ -73,6 +91,9 @@ def compilation(command: Callable) -> Callable:
         (
             click.option("--target", default="x86", show_default=True, metavar="T[,T...]", help="See `edgec targets`."),
             click.option("--shape", "shapes", type=ShapeType(), multiple=True, help="Shape of an input."),
+            click.option(
+                "--value", "values", type=ValueType(), multiple=True, help="An ONNX input that never changes: fix it."
+            ),
             click.option("--batch", type=click.IntRange(min=1), help="Leading extent where the model leaves it open."),
             click.option(
                 "--train",
@@ -133,6 +154,7 @@ def make_request(
     new_head: tuple[int, str | None] | None,
     seed: int,
     images: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...],
+    values: tuple[tuple[str, Any], ...],
     **train_options: Any,
 ) -> Request:
     """What the options of `compilation` ask for. UserError E0111, E0302, E0401, E0507."""
@@ -144,7 +166,7 @@ def make_request(
         targets = parse_targets(target)
     head = None if new_head is None else NewHead(*new_head, seed)
     adapted = {name: ImageInput(mean, std) for name, mean, std in images}
-    return Request(model, targets, dict(shapes), batch, train, new_head=head, images=adapted)
+    return Request(model, targets, dict(shapes), batch, train, new_head=head, images=adapted, values=dict(values))
 
 
 def make_train(specification: str | None, **options: Any) -> Train | None:

@@ -180,3 +180,33 @@ def test_wrong_options(folder, capsys, options: list[str], status: int, message:
     with pytest.raises(SystemExit) as caught:
         main(["check", str(folder / "cnn.onnx"), "--batch", "1", *options])
     assert caught.value.code == status and message in capsys.readouterr().err
+
+
+def test_a_switch_is_fixed(folder):
+    """The artifact has one input less, and `edgec verify` gives the model both."""
+    scale, shift = (
+        onnx.helper.make_graph([onnx.helper.make_node(op, ["x", "x"], ["z"])], op, [], [_info("z", None)])
+        for op in ("Mul", "Add")
+    )
+    nodes = [
+        onnx.helper.make_node("Equal", ["rate", "wanted"], ["same"]),
+        onnx.helper.make_node("If", ["same"], ["y"], then_branch=scale, else_branch=shift),
+    ]
+    inputs = [_info("x", (1, 40)), onnx.helper.make_tensor_value_info("rate", onnx.TensorProto.INT32, ())]
+    wanted = onnx.numpy_helper.from_array(np.array(16000, np.int32), "wanted")
+    graph = onnx.helper.make_graph(nodes, "switch", inputs, [_info("y", (1, 40))], [wanted])
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / "switch.onnx")
+    for words in (["compile", "switch.onnx", "--value", "rate=16000"], ["verify", "switch.onnx", "switch.edge"]):
+        words = [str(folder / word) if word.startswith("switch.") else word for word in words]
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+    x = np.linspace(-1, 1, 40, dtype=np.float32)[None]
+    with edgec.load(folder / "switch.edge") as model:
+        assert [info.name for info in model.inputs] == ["x"]
+        np.testing.assert_array_equal(model.run({"x": x})["y"], x * x)
+
+
+def _info(name: str, shape: tuple[int, ...] | None) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
