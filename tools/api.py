@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     Model = Source | TorchSource
 
 Shapes = Mapping[str, tuple[int, ...]]
+_PIECE = 1 << 20  # elements
 ExampleInputs = Sequence[object] | Mapping[str, object]
 
 
@@ -124,6 +126,8 @@ def compile(
     request = Request(model, targets, shapes or {}, batch, train, example_inputs, head, images or {}, values or {})
     result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early
+    for warning in weight_warnings(result):
+        warnings.warn(warning, stacklevel=2)
     return result.report
 
 
@@ -164,6 +168,20 @@ def build(request: Request, out: Path, observer: Observer | None = None) -> Comp
         raise UserError("E0505", f"cannot write the artifact: {error.strerror}", where=str(out)) from error
     report = dataclasses.replace(result.report, artifact_bytes=out.stat().st_size)
     return dataclasses.replace(result, report=report)
+
+
+def weight_warnings(result: CompileResult) -> list[str]:
+    """Parameters that are not finite: the model was damaged in training, and no input will give a sensible output."""
+    return [
+        f"parameter `{tensor.name}` holds values that are not finite"
+        for tensor in result.artifact.tensors
+        if tensor.data.dtype.kind == "f" and not _is_finite(tensor.data.reshape(-1))
+    ]
+
+
+def _is_finite(flat: np.ndarray) -> bool:
+    """Piece by piece: a large weight is mapped from its file."""
+    return all(np.isfinite(flat[start : start + _PIECE]).all() for start in range(0, flat.size, _PIECE))
 
 
 def _accepted(path: Path) -> None:

@@ -109,6 +109,7 @@ def choose_variant(artifact: Path, device: str, target: str | None) -> Target:
     # Boards are Arm more often than not; qemu is for Arm only.
     preferred = [candidate for candidate in candidates if candidate.arch is Arch.AARCH64]
     if not preferred and device == "qemu":
-        message, hint = "the artifact has no variant for aarch64", "compile for more than one: --target x86,rpi4"
+        message = f"qemu runs variants for aarch64; the artifact has {', '.join(names)}"
+        hint = "compile for more than one: --target x86,rpi4; C sources for micro-controllers run in their firmware"
         raise UserError("E0504", message, where=str(artifact), hint=hint)
     return (preferred or candidates)[0]

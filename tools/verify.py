@@ -10,6 +10,12 @@ import numpy as np
 
 from edgec.graph.errors import UserError
 from edgec.runtime import TensorInfo
+from edgec.runtime.dtypes import dtype_name
+from edgec.runtime.format import Artifact
+
+# Of errors, relative to an output's largest value, by the coarsest numbers that an artifact computes with.
+TOLERANCES = {"bf16": 5e-2, "f16": 1e-2}
+TOLERANCE = 1e-4  # of f32
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,13 @@ class Difference:
     @property
     def relative(self) -> float:
         return self.largest_error / self.largest_magnitude if self.largest_magnitude else self.largest_error
+
+
+def usual_tolerance(artifact: Artifact) -> float:
+    """What rounding explains, for the coarsest dtype of a tensor that the artifact names."""
+    used = {dtype_name(tensor.data.dtype) for tensor in artifact.tensors}
+    used |= {binding.dtype for variant in artifact.variants for p in variant.programs for binding in p.bindings}
+    return next((tolerance for name, tolerance in TOLERANCES.items() if name in used), TOLERANCE)
 
 
 def draw_feeds(inputs: tuple[TensorInfo, ...], seed: int) -> dict[str, np.ndarray]:

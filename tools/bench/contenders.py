@@ -8,10 +8,15 @@ All draw the same data from the same seed. Peers are imported here, in the worke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgec.runtime import load
+
+if TYPE_CHECKING:
+    import torch
 
 Step = Callable[[], object]
 
@@ -65,21 +70,17 @@ def _openvino(spec: Mapping) -> Step:
 
 
 def _torch(spec: Mapping) -> Step:
-    import onnx  # noqa: PLC0415  a peer needs it
     import torch  # noqa: PLC0415  a peer
-
-    from edgec.tools.testing.torch_model import OnnxTwin  # noqa: PLC0415  loads torch
 
     torch.set_num_threads(spec["threads"])
     torch.manual_seed(0)
-    twin = OnnxTwin(onnx.load(spec["model"]), logits=spec["program"] == "train")
+    twin, parameters = _torch_model(spec)
     ((_, shape),) = spec["shapes"].items()
     x = torch.from_numpy(draw(tuple(shape), np.dtype(np.float32)))
     if spec["mode"] != "eager":
         twin, x = twin.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     function = torch.compile(twin) if spec["mode"] == "compile" else twin
     if spec["program"] == "infer":
-        function.eval()
 
         def infer() -> object:
             with torch.inference_mode():
@@ -88,7 +89,7 @@ def _torch(spec: Mapping) -> Step:
         return infer
     labels = torch.from_numpy(draw((shape[0],), np.dtype(np.int64), spec["classes"] - 1))
     trained = spec.get("trained")
-    for name, parameter in twin.named_onnx_parameters().items():
+    for name, parameter in parameters.items():
         parameter.requires_grad_(trained is None or name in trained)
     rule = {key: spec[key] for key in ("momentum", "weight_decay", "nesterov") if key in spec}
     optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], lr=spec["lr"], **rule)
@@ -101,3 +102,20 @@ def _torch(spec: Mapping) -> Step:
         return loss.item()
 
     return train
+
+
+def _torch_model(spec: Mapping) -> tuple[torch.nn.Module, dict[str, torch.nn.Parameter]]:
+    """The model as a torch module that gives logits, for `spec`'s program; its parameters as edgec names them."""
+    if spec["model"].endswith(".pt2"):
+        from edgec.frontend.torch.archive import load_archive  # noqa: PLC0415  loads torch
+
+        module = load_archive(Path(spec["model"])).module()
+        return module, dict(module.named_parameters())
+    import onnx  # noqa: PLC0415  a peer needs it
+
+    from edgec.tools.testing.torch_model import OnnxTwin  # noqa: PLC0415  loads torch
+
+    twin = OnnxTwin(onnx.load(spec["model"]), logits=spec["program"] == "train")
+    if spec["program"] == "infer":
+        twin.eval()
+    return twin, twin.named_onnx_parameters()

@@ -20,11 +20,14 @@ _LEARNING_RATE = 1e-6
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine: the module that must be installed, what installs it, and its configurations by program."""
+    """An engine: the modules that must be installed, what installs them, its configurations by program, and the kinds
+    of model files that it runs.
+    """
 
     modules: tuple[str, ...]
     install: str
     configurations: Mapping[str, Sequence[Mapping[str, str]]]
+    reads: tuple[str, ...] = (".onnx",)
 
 
 _TORCH = [{"kind": "torch", "mode": mode} for mode in TORCH_MODES]
@@ -35,7 +38,9 @@ PEERS = {
         ("torch", "onnx"),
         "pip install torch --index-url https://download.pytorch.org/whl/cpu",
         {"infer": _TORCH, "train": _TORCH},
+        reads=(".onnx", ".pt2"),
     ),
+    "tflite": Peer(("ai_edge_litert",), "pip install ai-edge-litert", {"infer": []}, reads=(".tflite",)),
 }
 
 
@@ -65,9 +70,11 @@ class Bench:
         return {**vars(self), "peers": peers, "left_out": dict(self.left_out)}
 
 
-def unavailable(name: str, program: str) -> str | None:
-    """Why peer `name` cannot run `program` here, or None."""
+def unavailable(name: str, program: str, source: Path) -> str | None:
+    """Why peer `name` cannot run `program` of the model `source` here, or None."""
     peer = PEERS[name]
+    if source.suffix not in peer.reads:
+        return f"it runs {' and '.join(peer.reads)} files, and the artifact was compiled from {source.name}"
     if any(importlib.util.find_spec(module) is None for module in peer.modules):
         return f"not installed: {peer.install}"
     if program not in peer.configurations:
@@ -77,7 +84,7 @@ def unavailable(name: str, program: str) -> str | None:
 
 def bench(artifact: Path, program: str, threads: int, peers: Sequence[str], source: Path | None, rounds: int) -> Bench:
     """Time `program`, and each of `peers` running `source`, the model. UserError E0606, E0608."""
-    left_out = {name: reason for name in peers if (reason := unavailable(name, program)) is not None}
+    left_out = {name: reason for name in peers if (reason := unavailable(name, program, source)) is not None}
     contenders: dict[str, dict[str, Any]] = {}
     with load(artifact, threads=1) as model:
         signature, trained = model.signature(program), model.trained

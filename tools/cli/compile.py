@@ -54,12 +54,14 @@ def command(
     """
     request = make_request(model, **options)
     out, sources = _places(model, output, emit, request.targets)
-    from edgec.tools.api import build  # noqa: PLC0415  after the options were checked
+    from edgec.tools.api import build, weight_warnings  # noqa: PLC0415  after the options were checked
 
     with _observer(dump_ir, stop_after) as observer:
         result = build(request, out, observer)
     if result is None:
         return
+    for warning in weight_warnings(result):
+        echo(f"warning: {warning}", err=True)
     if keep_kernels is not None:
         _keep_kernels(result, keep_kernels)
     library = None if sources is None else _write_static(result, sources, model.stem)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -23,6 +25,7 @@ from edgec.tools.verify import (
     model_feeds,
     refuse_other_head,
     run_onnxruntime,
+    usual_tolerance,
     worst_of,
 )
 
@@ -41,7 +44,9 @@ _SHOWN_OF_TRAINING = 10
 @click.option("--input", "inputs", type=click.Path(path_type=Path), help="Arrays by input name (.npz), else random.")
 @click.option("--seed", default=0, show_default=True, help="Of the first random inputs.")
 @click.option("--batches", type=click.IntRange(min=1), default=1, show_default=True, help="Random inputs to try.")
-@click.option("--tolerance", default=1e-4, show_default=True, help="Of errors, relative to an output's largest value.")
+@click.option(
+    "--tolerance", type=float, help="Of errors, relative to an output's largest value; 1e-4, f16 1e-2, bf16 5e-2."
+)
 @DEVICE
 @TARGET
 @THREADS
@@ -54,7 +59,7 @@ def command(
     inputs: Path | None,
     seed: int,
     batches: int,
-    tolerance: float,
+    tolerance: float | None,
     device: str,
     target: str | None,
     threads: int | None,
@@ -68,8 +73,10 @@ def command(
     Example: edgec verify model.onnx model.edge --batches 3 --device qemu
     """
     against = against or ("torch" if is_torch(model) else "onnxruntime")
-    manifest = read_artifact(artifact).manifest
+    contents = read_artifact(artifact)
+    manifest = contents.manifest
     refuse_other_head(manifest, artifact)
+    tolerance = usual_tolerance(contents) if tolerance is None else tolerance
     if train and device != "local":
         raise click.UsageError("--train is for --device local: devices send back no parameters")
     program = "train" if train else "infer"
@@ -77,11 +84,30 @@ def command(
     with located(artifact):
         wanted = inputs_of(artifact, program)[0]
     draws = [given] if given is not None else [draw_feeds(wanted, seed + number) for number in range(batches)]
-    if train:
-        runs = [_train_once(model, artifact, feeds, manifest, threads, target) for feeds in draws]
-    else:
-        runs = _run_all(model, against, artifact, draws, manifest, device, target, threads)
-    _report(model, artifact, worst_of(runs), tolerance * (_TRAINING_SLACK if train else 1), as_json, train, against)
+    with _explained(model, artifact, manifest):
+        if train:
+            runs = [_train_once(model, artifact, feeds, manifest, threads, target) for feeds in draws]
+        else:
+            runs = _run_all(model, against, artifact, draws, manifest, device, target, threads)
+        allowed = tolerance * (_TRAINING_SLACK if train else 1)
+        _report(model, artifact, worst_of(runs), allowed, as_json, train, against)
+
+
+@contextlib.contextmanager
+def _explained(model: Path, artifact: Path, manifest: Mapping) -> Iterator[None]:
+    """What differs because this is another model's artifact is said so."""
+    try:
+        yield
+    except UserError as error:
+        provenance = manifest.get("provenance", {})
+        if "model_sha256" not in provenance or not model.is_file():
+            raise
+        with model.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest == provenance["model_sha256"]:
+            raise
+        hint = f"{artifact.name} was compiled from another file, `{provenance.get('model')}`, than this {model.name}"
+        raise UserError(error.code, error.message, where=error.where or str(model), hint=hint) from error
 
 
 def _run_all(
@@ -128,7 +154,7 @@ def _report(
 ) -> None:
     if as_json:
         outputs = {row.name: {**vars(row), "relative": row.relative} for row in rows}
-        show_json({"against": "torch" if train else against, "outputs": outputs})
+        show_json({"against": "torch" if train else against, "tolerance": tolerance, "outputs": outputs})
     else:
         shown = sorted(rows, key=lambda row: -row.relative)[:_SHOWN_OF_TRAINING] if train else rows
         show_table(

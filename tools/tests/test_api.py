@@ -69,3 +69,12 @@ def test_what_the_runtime_would_refuse_is_never_left_behind(tmp_path, monkeypatc
     with pytest.raises(InternalError, match="the runtime refuses what was compiled: a record is wrong"):
         edgec.compile(dense(), batch=1, out=out)
     assert out.read_text() == "what stood there" and list(tmp_path.iterdir()) == [out]
+
+
+def test_weights_that_are_not_finite_are_warned_of(tmp_path):
+    model = dense()
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[2, 1] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    with pytest.warns(UserWarning, match="parameter `w` holds values that are not finite"):
+        edgec.compile(model, batch=1, out=tmp_path / "m.edge")

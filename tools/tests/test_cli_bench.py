@@ -5,12 +5,14 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.tools import api
 from edgec.tools.bench import peers
 from edgec.tools.bench.compare import Timing
+from edgec.tools.bench.contenders import build_step
 from edgec.tools.cli import main
 from edgec.tools.testing.models import small_cnn_onnx
 
@@ -90,7 +92,7 @@ def test_an_artifact_that_does_not_run_is_an_error(folder, asked, monkeypatch) -
 
 
 def test_usage(folder, capsys) -> None:
-    assert _edgec(capsys, str(folder / "cnn.edge"), "--compare", "tflite")[0] == 2
+    assert _edgec(capsys, str(folder / "cnn.edge"), "--compare", "toaster")[0] == 2
     status, _, err = _edgec(capsys, str(folder / "cnn.edge"), "--compare", "torch", "--model", str(folder / "no.onnx"))
     assert status == 1 and "E0507" in err
 
@@ -100,3 +102,34 @@ def test_it_measures(folder) -> None:
     result = peers.bench(folder / "cnn.edge", "infer", 1, ("onnxruntime",), folder / "cnn.onnx", 2)
     assert result.median_ms > 0
     assert result.peers["onnxruntime"].ratio == result.median_ms / result.peers["onnxruntime"].median_ms
+
+
+def test_a_model_of_another_kind_is_no_failure_of_the_peer(folder, asked, monkeypatch, capsys) -> None:
+    (folder / "cnn.pt2").write_bytes(b"")
+    monkeypatch.setattr("edgec.tools.cli.export.find_source", lambda artifact, model: model)
+    words = (
+        str(folder / "cnn.edge"),
+        "--model",
+        str(folder / "cnn.pt2"),
+        "--compare",
+        "onnxruntime,tflite,torch",
+        "--json",
+    )
+    status, out, said = _edgec(capsys, *words)
+    result = json.loads(out)
+    assert status == 0 and set(result["peers"]) == {"torch"}
+    reason = "files, and the artifact was compiled from cnn.pt2"
+    assert result["left_out"] == {"onnxruntime": f"it runs .onnx {reason}", "tflite": f"it runs .tflite {reason}"}
+
+
+def test_a_torch_program_is_a_contender(tmp_path) -> None:
+    """Inference in each mode, and a step that changes what is trained only."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    torch.export.save(torch.export.export(module, (torch.zeros(2, 1, 8, 8),)), tmp_path / "m.pt2")
+    spec = {"kind": "torch", "model": str(tmp_path / "m.pt2"), "threads": 1, "shapes": {"x": (2, 1, 8, 8)}}
+    for mode in ("eager", "channels_last"):
+        assert build_step(spec | {"mode": mode, "program": "infer"})().shape == (2, 3)
+    train = spec | {"mode": "eager", "program": "train", "lr": 0.1, "classes": 3, "trained": ["3.weight", "3.bias"]}
+    step = build_step(train)
+    losses = [step() for _ in range(5)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from edgec.runtime import Model
 from edgec.tools import api
 from edgec.tools.cli import main
 from edgec.tools.testing.models import small_cnn_onnx
-from edgec.tools.verify import Difference, compare, model_feeds, worst_of
+from edgec.tools.verify import Difference, compare, model_feeds, usual_tolerance, worst_of
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,22 @@ def test_several_inputs_and_the_worst_of_them(verify) -> None:
         for seed in (5, 6, 7)
     ]
     assert row["relative"] == max(one["relative"] for one in single)
+
+
+def test_another_model_than_the_artifacts_is_said_so(verify) -> None:
+    status, _, said = verify("cnn4.onnx", "cnn.edge")
+    assert status == 1 and "error[E0612]" in said
+    assert "hint: cnn.edge was compiled from another file, `cnn3.onnx`, than this cnn4.onnx" in said
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "tolerance"),
+    [(["float32"], 1e-4), (["float32", "float16"], 1e-2), (["uint16", "float16"], 5e-2), (["int8"], 1e-4)],
+)
+def test_tolerance_goes_by_the_coarsest_numbers(dtypes: list[str], tolerance: float) -> None:
+    """A uint16 of an artifact holds the bits of a bf16."""
+    tensors = tuple(SimpleNamespace(data=np.zeros(1, dtype)) for dtype in dtypes)
+    assert usual_tolerance(SimpleNamespace(tensors=tensors, variants=())) == tolerance
 
 
 def test_a_training_step_is_torchs(verify) -> None:
