@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from edgec.frontend.convolution3d import conv3d, stacked
 from edgec.frontend.onnx.arguments import Pair, Windows, read_sliding, read_windows
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
@@ -14,10 +15,7 @@ from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.slice import Slice
-from edgec.graph.ops.transpose import Transpose
 from edgec.graph.ops.window import Pads
 
 
@@ -68,32 +66,16 @@ def _conv(ctx: Context, node: Node) -> Converted:
 
 
 def _conv_3d(ctx: Context, node: Node) -> Converted:
-    """A sum over the taps in depth, each of which is a convolution of all slices as images of one batch."""
     x, w = ctx.value(node, 0), ctx.value(node, 1)
     if w.type.rank != 5 or node.get_ints("kernel_shape", w.type.shape[2:]) != w.type.shape[2:]:
         raise Unsupported(f"a weight of shape {list(w.type.shape)}")
-    deep, rows, columns = read_sliding(node, x.type.shape[2:], w.type.shape[2:])
-    pads = (rows.low, columns.low, rows.high, columns.high)
-    strides, dilations = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
-    op = Conv2d(strides, pads, dilations, node.get_int("group", 1))
-    n, channels, _, height, width = x.type.shape
-    slices = ctx.emit(node, Transpose((0, 2, 1, 3, 4)), x)
-    if deep.low or deep.high:
-        slices = ctx.emit(node, Pad((0, deep.low, 0, 0, 0), (0, deep.high, 0, 0, 0)), slices)
-    total = None
-    for tap in range(deep.kernel):
-        first = tap * deep.dilation
-        ends = (n, first + (deep.output - 1) * deep.stride + 1, channels, height, width)
-        read = ctx.emit(node, Slice((0, first, 0, 0, 0), ends, (1, deep.stride, 1, 1, 1)), slices)
-        images = ctx.emit(node, Reshape((n * deep.output, channels, height, width)), read)
-        plane = ctx.emit(node, Slice.along(2, tap, tap + 1, w.type), w)
-        plane = ctx.emit(node, Reshape((*w.type.shape[:2], *w.type.shape[3:])), plane)
-        part = ctx.emit(node, op, images, plane)
-        total = part if total is None else ctx.emit(node, Add(), total, part)
-    assert total is not None  # read_sliding has seen at least one tap
-    total = _with_bias(ctx, node, total)
-    y = ctx.emit(node, Reshape((n, deep.output, *total.type.shape[1:])), total)
-    return ctx.emit(node, Transpose((0, 2, 1, 3, 4)), y)
+    axes = read_sliding(node, x.type.shape[2:], w.type.shape[2:])
+    strides, low, high, dilations = (
+        tuple(getattr(axis, name) for axis in axes) for name in ("stride", "low", "high", "dilation")
+    )
+    writer = ctx.writer(node)
+    images = conv3d(writer, x, w, strides, low, high, dilations, node.get_int("group", 1))
+    return stacked(writer, _with_bias(ctx, node, images), x.type.shape[0])
 
 
 def _conv_transpose(ctx: Context, node: Node) -> Converted:

