@@ -99,16 +99,17 @@ def refuse_unsupported(module: Module, backends: Sequence[Backend]) -> None:
     """UserError E0103 for tensors that no artifact can hold; E0403 names every node without a lowering, by target."""
     _refuse_nameless(module)
     for backend in backends:
-        missing: dict[str, str] = {}
+        missing: dict[str, dict[str, str]] = {}
         for graph in module.programs.values():
             for node in graph.nodes:
                 reason = backend.unsupported(node)
                 if reason is not None:
-                    missing.setdefault(_describe(graph, node), reason)
+                    record = {"node": node.source, "op": node.op.name, "program": graph.name, "reason": reason}
+                    missing.setdefault(_describe(graph, node), record)
         if missing:
-            lines = [f"  {node}: {reason}" for node, reason in missing.items()]
+            lines = [f"  {node}: {record['reason']}" for node, record in missing.items()]
             message = "\n".join([f"target {backend.target.name} cannot run:", *lines])
-            raise UserError("E0403", message, where=f"target {backend.target.name}")
+            raise UserError("E0403", message, where=f"target {backend.target.name}", nodes=list(missing.values()))
 
 
 def _refuse_nameless(module: Module) -> None:

@@ -10,6 +10,7 @@ Every code stands here once with its summary; `UserError` refuses any other. The
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 MAX_LINE = 1000  # characters of a line of an error
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -65,13 +66,24 @@ class EdgecError(Exception):
 
 
 class UserError(EdgecError):
-    """The user's input is at fault: a code, what is wrong, where, and what to do. Exit status 1."""
+    """The user's input is at fault: a code, what is wrong, where, and what to do. Exit status 1.
 
-    def __init__(self, code: str, message: str, *, where: str | None = None, hint: str | None = None):
+    `nodes` is the list that the message has as lines, for programs: what is known of each, by name.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        nodes: Sequence[Mapping[str, str | int]] = (),
+    ):
         if code not in CODES:
             raise InternalError(f"error code {code} is not in the list")
         super().__init__(message)
-        self.code, self.message, self.where, self.hint = code, message, where, hint
+        self.code, self.message, self.where, self.hint, self.nodes = code, message, where, hint, tuple(nodes)
 
     def __str__(self) -> str:
         return self.render()

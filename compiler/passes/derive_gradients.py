@@ -69,6 +69,7 @@ def _unreachable(path: list[Node], needed: set[Value]) -> UserError:
         "E0301",
         f"no gradient reaches a trained parameter: {len(ends)} operators between them and the loss have none:{listed}",
         hint="train layers behind these, with `update`",
+        nodes=[{"node": node.source, "op": node.op.name, "reason": node.op.no_gradient} for node in ends],
     )
 
 

@@ -70,6 +70,10 @@ class _Problem:
         inside = f" in `{self.outer[-1].label}` ({self.outer[-1].op})" if self.outer else ""
         return f"  `{self.node.label}` ({self.node.op}, opset {self.node.opset}){inside}: {self.reason}"
 
+    def to_json(self) -> dict[str, str | int]:
+        record = {"node": self.node.label, "op": self.node.op, "opset": self.node.opset, "reason": self.reason}
+        return record | ({"inside": self.outer[-1].label} if self.outer else {})
+
 
 class _Importer:
     def __init__(self, model: Model, shapes: Mapping[str, Shape], fixed: Mapping[str, np.ndarray]):
@@ -264,7 +268,8 @@ def _listed(problems: list[_Problem], model: Model) -> UserError:
     what = "that cannot be imported" if code == "E0103" else "with operands that do not fit"
     count = "1 node" if len(problems) == 1 else f"{len(problems)} nodes"
     text = "\n".join([f"the model has {count} {what}:", *map(str, problems)])
-    return UserError(code, text, where=model.label, hint=_advice(code, text, model))
+    nodes = [problem.to_json() for problem in problems]
+    return UserError(code, text, where=model.label, hint=_advice(code, text, model), nodes=nodes)
 
 
 def _advice(code: str, text: str, model: Model) -> str | None:

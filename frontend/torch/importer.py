@@ -148,7 +148,8 @@ def _listed(problems: list[_Problem], label: str) -> UserError:
     count = "1 operation" if len(problems) == 1 else f"{len(problems)} operations"
     hint = "write them with other operations of torch, or leave them to the application around the model"
     lines = [f"the model has {count} {what}:", *map(str, problems)]
-    return UserError(code, "\n".join(lines), where=label, hint=hint if code == "E0103" else None)
+    nodes = [{"node": item.call.label, "op": item.call.op, "reason": item.reason} for item in problems]
+    return UserError(code, "\n".join(lines), where=label, hint=hint if code == "E0103" else None, nodes=nodes)
 
 
 def _remove_dead(graph: Graph) -> None:

@@ -58,7 +58,7 @@ def command(model: Path, as_json: bool, **options: Any) -> int:
 
 def _show_problems(problems: list[UserError], as_json: bool) -> int:
     if as_json:
-        names = ("code", "message", "where", "hint")
+        names = ("code", "message", "where", "hint", "nodes")
         show_json({"problems": [{name: getattr(problem, name) for name in names} for problem in problems]})
     for problem in problems:
         show_error(problem)

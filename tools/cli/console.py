@@ -93,7 +93,8 @@ def located(where: object) -> Iterator[None]:
         failure = as_user_error(error)
         if failure is None or failure.where:
             raise
-        raise UserError(failure.code, failure.message, where=str(where), hint=failure.hint) from error
+        where, hint, nodes = str(where), failure.hint, failure.nodes
+        raise UserError(failure.code, failure.message, where=where, hint=hint, nodes=nodes) from error
 
 
 def as_user_error(error: Exception) -> UserError | None:

@@ -149,6 +149,9 @@ def test_check_lists_what_cannot_be_trained_and_what_cannot_be_lowered(edgec_com
     status, out, _ = edgec_command(*words, "--json")
     problems = json.loads(out)["problems"]
     assert status == 1 and [problem["code"] for problem in problems] == ["E0301", "E0403", "E0403"]
+    assert all({"node", "op", "reason"} <= record.keys() for problem in problems for record in problem["nodes"])
+    assert problems[0]["nodes"]
+    assert problems[1]["nodes"] and {record["program"] for record in problems[1]["nodes"]} == {"infer"}
 
 
 def test_check_names_nodes_that_cannot_be_imported(edgec_command, folder):
@@ -158,6 +161,9 @@ def test_check_names_nodes_that_cannot_be_imported(edgec_command, folder):
     onnx.save(model, folder / "odd.onnx")
     status, _, err = edgec_command("check", "odd.onnx", "--batch", "1")
     assert status == 1 and "error[E0103]" in err and "relu1" in err
+    (problem,) = json.loads(edgec_command("check", "odd.onnx", "--batch", "1", "--json")[1])["problems"]
+    reason = "the operator belongs to the domain `acme`"
+    assert problem["nodes"] == [{"node": "relu1", "op": "Relux", "opset": 1, "reason": reason}]
 
 
 # -- run --
