@@ -35,7 +35,7 @@ _FARTHEST = 2.0**24  # positions beyond which no f32 has a fraction
 
 
 @dataclass(frozen=True)
-class _Tap:
+class Tap:
     """One position along one axis for every point, as whole f32 numbers within the axis, and its weight."""
 
     position: Value
@@ -43,8 +43,8 @@ class _Tap:
 
 
 @dataclass(frozen=True)
-class _Sampler:
-    """Arithmetic on f32[N, P], one number for each of P points."""
+class Sampler:
+    """Arithmetic on f32 tensors, one number for each point: [N, P] for a grid."""
 
     writer: Writer
     padding: str
@@ -59,22 +59,26 @@ class _Sampler:
     def times(self, x: Value, number: float) -> Value:
         return self(Mul(), x, self.writer.number(number, x))
 
-    def taps(self, mode: str, grid: Value, extent: int) -> list[_Tap]:
+    def taps(self, mode: str, grid: Value, extent: int) -> list[Tap]:
         """`grid` has -1 and 1 at the centres (`corners`) or at the outer edges of the first and last element."""
         place = self.times(self.plus(grid, 1.0), (extent - 1) / 2 if self.corners else extent / 2)
         place = self(Clip(-_FARTHEST, _FARTHEST), place if self.corners else self.plus(place, -0.5))
         if mode == "nearest":
             return [self.inside(self(Round(), place), None, extent)]
         if mode == "linear":
-            place = self.folded(place, extent)
-            low = self(Floor(), place)
-            fraction = self(Sub(), place, low)
-            weights = [self.plus(self.times(fraction, -1.0), 1.0), fraction]
-            return [self.inside(self.plus(low, float(i)), weight, extent) for i, weight in enumerate(weights)]
+            return self.linear(place, extent)
         low = self(Floor(), place)
         fraction = self(Sub(), place, low)
         weights = [self.cubic(self.distance(fraction, i), near=i in (0, 1)) for i in range(-1, 3)]
         return [self.inside(self.plus(low, float(i)), weight, extent) for i, weight in enumerate(weights, -1)]
+
+    def linear(self, place: Value, extent: int) -> list[Tap]:
+        """The two elements beside a place; elements stand at whole numbers."""
+        place = self.folded(place, extent)
+        low = self(Floor(), place)
+        fraction = self(Sub(), place, low)
+        weights = [self.plus(self.times(fraction, -1.0), 1.0), fraction]
+        return [self.inside(self.plus(low, float(i)), weight, extent) for i, weight in enumerate(weights)]
 
     def distance(self, fraction: Value, tap: int) -> Value:
         return self.plus(fraction, float(-tap)) if tap < 1 else self.plus(self.times(fraction, -1.0), float(tap))
@@ -103,17 +107,17 @@ class _Sampler:
         rest = self(Sub(), shifted, self.times(turns, 2 * span))
         return self.plus(self.times(self(Abs(), self.plus(rest, -span)), -1.0), low + span)
 
-    def inside(self, position: Value, weight: Value | None, extent: int) -> _Tap:
+    def inside(self, position: Value, weight: Value | None, extent: int) -> Tap:
         """A tap within the axis; what lies outside counts for nothing if padding is with zeros."""
         if self.padding != "zeros":
             position = self.folded(position, extent)
             # Half a step outside after reflection: the nearest element.
-            return _Tap(self(Clip(0.0, float(extent - 1)), position), weight)
+            return Tap(self(Clip(0.0, float(extent - 1)), position), weight)
         moved = self(Clip(0.0, float(extent - 1)), position)
         counts = self(Equal(), moved, position)
         if weight is None:
-            return _Tap(moved, self.writer.cast(counts, DType.F32))
-        return _Tap(moved, self(Where(), counts, weight, self.writer.number(0.0, position)))
+            return Tap(moved, self.writer.cast(counts, DType.F32))
+        return Tap(moved, self(Where(), counts, weight, self.writer.number(0.0, position)))
 
 
 def grid_sample(writer: Writer, x: Value, grid: Value, mode: str, padding: str, corners: bool) -> Value:
@@ -124,7 +128,7 @@ def grid_sample(writer: Writer, x: Value, grid: Value, mode: str, padding: str, 
     """
     n, channels, *size = x.type.shape
     points = grid.type.shape[1:-1]
-    sampler = _Sampler(writer, padding, corners)
+    sampler = Sampler(writer, padding, corners)
     count, rank = math.prod(points), len(size)
     flat = sampler(Reshape((n, count, rank)), writer.cast(grid, DType.F32))
     taps = []
@@ -141,7 +145,7 @@ def grid_sample(writer: Writer, x: Value, grid: Value, mode: str, padding: str, 
     return sampler(Reshape((n, channels, *points)), sampler(Transpose((0, 2, 1)), total))
 
 
-def _read(sampler: _Sampler, rows: Value, taps: tuple[_Tap, ...], size: list[int]) -> Value:
+def _read(sampler: Sampler, rows: Value, taps: tuple[Tap, ...], size: list[int]) -> Value:
     """The elements of rows[N, S, C] at one tap for each axis, weighted: [N, P, C]."""
     writer = sampler.writer
     place, weight = None, None

@@ -103,14 +103,27 @@ def _feeds(model: onnx.ModelProto, inputs: Sequence[np.ndarray]) -> dict[str, np
 
 
 def structural_names(model: onnx.ModelProto) -> set[str]:
-    """Names of everything whose value a structural slot reads, directly or through other nodes."""
+    """Names of everything whose value a structural slot reads, directly or through other nodes; of bodies, too."""
     wanted: set[str] = set()
-    for node in reversed(model.graph.node):
+    for node in reversed(list(_all_nodes(model.graph))):
         slots = STRUCTURAL_SLOTS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
         wanted.update(node.input[slot] for slot in slots if slot < len(node.input) and node.input[slot])
         if node.op_type not in TYPE_ONLY and not wanted.isdisjoint(node.output):
             wanted.update(name for name in node.input if name)
+            wanted.update(info.name for body in _bodies(node) for info in body.output)
     return wanted
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes, each behind those of the bodies in it."""
+    for node in graph.node:
+        for body in _bodies(node):
+            yield from _all_nodes(body)
+        yield node
+
+
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
 
 
 def _static(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], bound: Collection[str]) -> onnx.ModelProto:

@@ -40,6 +40,7 @@ STRUCTURAL_SLOTS: dict[str, tuple[int, ...]] = {
     "STFT": (1, 3),  # frame_step, frame_length
     "Slice": (1, 2, 3, 4),  # starts, ends, axes, steps
     "Split": (1,),  # sizes
+    "SplitToSequence": (1,),  # sizes
     "Squeeze": _AXES,
     "Tile": (1,),  # repeats
     "TopK": (1,),  # k

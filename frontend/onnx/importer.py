@@ -59,6 +59,9 @@ def read_onnx(
     return Module({"infer": _Importer(model, bind_shapes(model.inputs, given, batch, model.label), fixed).run()})
 
 
+_NAMELESS = Opaque("an output without a name")
+
+
 @dataclass(frozen=True)
 class _Problem:
     node: Node
@@ -186,7 +189,8 @@ class _Importer:
                 return evaluated(self.ctx, node, CONVERTERS[node.op])
         if is_function(node):
             types = [self.ctx.type(node, i) if name else None for i, name in enumerate(node.inputs)]
-            return self._run_body(function_body(node, types), {})
+            made = iter(self._run_body(function_body(node, types), {}))
+            return tuple(next(made) if name else _NAMELESS for name in node.outputs)
         for index, name in enumerate(node.inputs):
             if name:
                 self.ctx.entry(node, index)

@@ -24,6 +24,7 @@ from edgec.frontend.onnx.ops_pool import POOLS
 from edgec.frontend.onnx.ops_quant import QUANTIZED
 from edgec.frontend.onnx.ops_recurrent import RECURRENT
 from edgec.frontend.onnx.ops_reduce import REDUCTIONS
+from edgec.frontend.onnx.ops_regions import REGIONS
 from edgec.frontend.onnx.ops_resize import RESIZES
 from edgec.frontend.onnx.ops_select import SELECTIONS
 from edgec.frontend.onnx.ops_sequence import SEQUENCES
@@ -42,6 +43,7 @@ CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
     **QUANTIZED,
     **RESIZES,
     **GRIDS,
+    **REGIONS,
     **SIGNALS,
     **SELECTIONS,
     **RECURRENT,

@@ -1,4 +1,4 @@
-"""Control flow that is decided at compile time: one branch of `If`; `Loop` and `Scan` unrolled."""
+"""Control flow that is decided at compile time: one branch of `If`, or a choice of both; `Loop` and `Scan` unrolled."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from edgec.frontend.onnx.ops_movement import joined
 from edgec.graph.ir import Value
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.where import Where
 
 RunBody = Callable[[Body, Mapping[str, Entry]], Results]
 
@@ -28,10 +29,25 @@ MAX_TRIPS = 4096
 
 
 def _if(ctx: Context, node: Node, run: RunBody) -> Results:
-    condition = ctx.known(node, 0, "the condition")
-    if condition.size != 1:
-        raise Unsupported(f"the condition has {condition.size} elements")
-    return run(node.get_body("then_branch" if condition.reshape(()) else "else_branch"), {})
+    """The branch that a known condition takes; of a computed one both, and a choice between results of equal types."""
+    condition = ctx.entry(node, 0)
+    if ctx.type(node, 0).size != 1:
+        raise Unsupported(f"the condition has {ctx.type(node, 0).size} elements")
+    if isinstance(condition, Known):
+        return run(node.get_body("then_branch" if condition.array.reshape(()) else "else_branch"), {})
+    condition = ctx.emit(node, Reshape(()), condition) if condition.type.shape else condition
+    branches = [run(node.get_body(name), {}) for name in ("then_branch", "else_branch")]
+    results = []
+    for pair in zip(*branches, strict=True):
+        if any(isinstance(result, Listed) for result in pair):
+            raise Unsupported("the condition is computed from the model's inputs and chooses between sequences")
+        a, b = (ctx.constant(node, result.array) if isinstance(result, Known) else result for result in pair)
+        if a.type != b.type:
+            raise Unsupported(
+                f"the condition is computed from the model's inputs and chooses between {a.type} and {b.type}"
+            )
+        results.append(ctx.emit(node, Where(), condition, a, b))
+    return tuple(results)
 
 
 def _loop(ctx: Context, node: Node, run: RunBody) -> Results:

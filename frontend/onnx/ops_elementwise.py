@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from functools import partial, reduce
 
+import numpy as np
+
 from edgec.frontend.onnx.arguments import broadcast
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.exp import Exp
@@ -146,7 +149,10 @@ def _identity(ctx: Context, node: Node) -> Converted:
 def _dropout(ctx: Context, node: Node) -> Converted:
     if ctx.has(node, 2) and ctx.known(node, 2, "the training mode").any():
         raise Unsupported("dropout in training mode; export the model for inference")
-    return ctx.entry(node, 0)
+    if not any(node.outputs[1:]):
+        return ctx.entry(node, 0)
+    kept = ctx.constant(node, np.array(True))
+    return ctx.entry(node, 0), ctx.emit(node, BroadcastTo(ctx.type(node, 0).shape), kept)
 
 
 ELEMENTWISE = {

@@ -16,21 +16,28 @@ from edgec.frontend.onnx.arguments import Sliding, read_sliding
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded
+from edgec.frontend.onnx.ops_logic import cast
 from edgec.graph.ir import Value
 from edgec.graph.ops.abs import Abs
 from edgec.graph.ops.add import Add
+from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.avg_pool2d import AvgPool2d
+from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.pow import Pow
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.sqrt import Sqrt
+from edgec.graph.types import DType
 
 
 def _windows(ctx: Context, node: Node) -> list[Sliding]:
@@ -52,7 +59,64 @@ def _max_pool(ctx: Context, node: Node) -> Converted:
         )
         return ctx.emit(node, op, x)
 
-    return _separably(ctx, node, ctx.value(node, 0), _windows(ctx, node), pool)
+    x, windows = ctx.value(node, 0), _windows(ctx, node)
+    small = x.type.dtype in (DType.U8, DType.I8)  # which f32 holds exactly
+    y = _separably(ctx, node, cast(ctx, node, x, DType.F32) if small else x, windows, pool)
+    y = cast(ctx, node, y, x.type.dtype)
+    return (y, _places(ctx, node, x, windows)) if any(node.outputs[1:]) else y
+
+
+def _places(ctx: Context, node: Node, x: Value, windows: Sequence[Sliding]) -> Value:
+    """Where in the whole of x[N, C, ...] the maxima stand: the first in each window."""
+    n, c, *size = x.type.shape
+    outputs, taps = (math.prod(numbers) for numbers in zip(*((w.output, w.kernel) for w in windows), strict=True))
+    bounded(outputs * taps)
+    order = "F" if node.get_int("storage_order", 0) else "C"
+    read = np.meshgrid(*(window.taps().ravel() for window in windows), indexing="ij")
+    inside = np.logical_and.reduce([(0 <= r) & (r < extent) for r, extent in zip(read, size, strict=True)])
+    read = [np.clip(r, 0, extent - 1) for r, extent in zip(read, size, strict=True)]
+    perm = (*range(0, 2 * len(size), 2), *range(1, 2 * len(size), 2))
+
+    def rows(table: np.ndarray) -> np.ndarray:
+        """[outputs, taps] of a table that has them axis by axis."""
+        axes = [extent for window in windows for extent in (window.output, window.kernel)]
+        return table.reshape(axes).transpose(perm).reshape(outputs, taps)
+
+    elements = math.prod(size)
+    sources = rows(np.where(inside, np.ravel_multi_index(read, size), elements))
+    names = rows(np.ravel_multi_index(read, size, order=order))
+    low = -math.inf if x.type.dtype.is_float else float(np.iinfo(x.type.dtype.numpy).min)
+    flat = ctx.emit(node, Reshape((n, c, elements)), x)
+    flat = ctx.emit(node, Pad((0, 0, 0), (0, 0, 1), low), flat)
+    found = ctx.emit(node, Gather(2), flat, ctx.constant(node, sources.astype(np.int32)))
+    best = ctx.emit(node, ArgMax(3), found)
+    best = ctx.emit(node, Add(), best, ctx.constant(node, np.arange(outputs) * taps))
+    place = ctx.emit(node, Gather(0), ctx.constant(node, names.reshape(-1).astype(np.int64)), best)
+    starts = (np.arange(n * c) * elements).reshape(n, c, 1)
+    place = ctx.emit(node, Add(), place, ctx.constant(node, starts))
+    return ctx.emit(node, Reshape((n, c, *(window.output for window in windows))), place)
+
+
+def _max_unpool(ctx: Context, node: Node) -> Converted:
+    """The elements of x at the places that a max pool named, zeros elsewhere."""
+    x, places = ctx.value(node, 0), ctx.value(node, 1)
+    kernel = node.get_ints("kernel_shape")
+    rank = len(kernel)
+    strides, pads = node.get_ints("strides", (1,) * rank), node.get_ints("pads", (0,) * 2 * rank)
+    n, c, *size = x.type.shape
+    if places.type.shape != x.type.shape or not len(size) == rank == len(strides) == len(pads) // 2:
+        raise Unsupported(f"places {places.type} and a kernel of {list(kernel)} for {x.type}")
+    made = [(s - 1) * strides[i] + kernel[i] - pads[i] - pads[rank + i] for i, s in enumerate(size)]
+    if min(made) < 1:
+        raise Unsupported(f"a result of {made}")
+    empty = ctx.emit(node, BroadcastTo((n * c * math.prod(made),)), ctx.number(node, 0, x))
+    flat = (ctx.emit(node, Reshape((x.type.size,)), value) for value in (places, x))
+    y = ctx.emit(node, Reshape((n, c, *made)), ctx.emit(node, ScatterElements(0), empty, *flat))
+    wanted = ctx.known_ints(node, 2, "the shape of the result") if ctx.has(node, 2) else y.type.shape
+    if len(wanted) != y.type.rank or wanted[:2] != (n, c) or any(a < b for a, b in zip(wanted[2:], made, strict=True)):
+        raise Unsupported(f"a result of {list(wanted)} for {y.type}")
+    more = tuple(a - b for a, b in zip(wanted, y.type.shape, strict=True))
+    return ctx.emit(node, Pad((0,) * y.type.rank, more), y) if any(more) else y
 
 
 def _average_pool(ctx: Context, node: Node) -> Converted:
@@ -177,6 +241,7 @@ def _lrn(ctx: Context, node: Node) -> Converted:
 
 POOLS = {
     "MaxPool": _max_pool,
+    "MaxUnpool": _max_unpool,
     "AveragePool": _average_pool,
     "LpPool": _lp_pool,
     "GlobalAveragePool": partial(_global_pool, ReduceMean),

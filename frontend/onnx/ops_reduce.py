@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
+
+import ml_dtypes
 
 from edgec.frontend.onnx.arguments import normal_axes, normal_axis
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node
+from edgec.frontend.onnx.ops_logic import cast
 from edgec.graph.ir import Value
+from edgec.graph.ops.abs import Abs
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.log import Log
 from edgec.graph.ops.mul import Mul
@@ -20,11 +27,16 @@ from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.softmax import Softmax
+from edgec.graph.ops.sqrt import Sqrt
 from edgec.graph.ops.sub import Sub
+from edgec.graph.types import DType
 
 
 def _reduce(kind: type[Reduction], ctx: Context, node: Node) -> Converted:
-    return _reduced(kind, ctx, node, ctx.value(node, 0))
+    x = ctx.value(node, 0)
+    if x.type.dtype is not DType.BOOL:
+        return _reduced(kind, ctx, node, x)
+    return cast(ctx, node, _reduced(kind, ctx, node, cast(ctx, node, x, DType.U8)), DType.BOOL)
 
 
 def _reduced(kind: type[Reduction], ctx: Context, node: Node, x: Value) -> Value:
@@ -35,9 +47,32 @@ def _reduced(kind: type[Reduction], ctx: Context, node: Node, x: Value) -> Value
     return ctx.emit(node, kind(axes, bool(node.get_int("keepdims", 1))), x)
 
 
-def _reduce_sum_square(ctx: Context, node: Node) -> Converted:
+def _reduce_sum_square(ctx: Context, node: Node) -> Value:
     x = ctx.value(node, 0)
     return _reduced(ReduceSum, ctx, node, ctx.emit(node, Mul(), x, x))
+
+
+def _reduce_log_sum(ctx: Context, node: Node) -> Converted:
+    return ctx.emit(node, Log(), _reduced(ReduceSum, ctx, node, ctx.value(node, 0)))
+
+
+def _reduce_log_sum_exp(ctx: Context, node: Node) -> Converted:
+    """log(sum(exp(x - max))) + max: nothing overflows. An infinite maximum is not subtracted from itself."""
+    x = ctx.value(node, 0)
+    kept = dataclasses.replace(node, attributes={**node.attributes, "keepdims": 1})
+    largest = float(ml_dtypes.finfo(x.type.dtype.numpy).max) if x.type.dtype.is_float else math.inf
+    top = ctx.emit(node, Clip(-largest, largest), _reduced(ReduceMax, ctx, kept, x))
+    total = _reduced(ReduceSum, ctx, node, ctx.emit(node, Exp(), ctx.emit(node, Sub(), x, top)))
+    top = ctx.emit(node, Reshape(total.type.shape), top)
+    return ctx.emit(node, Add(), ctx.emit(node, Log(), total), top)
+
+
+def _reduce_l1(ctx: Context, node: Node) -> Converted:
+    return _reduced(ReduceSum, ctx, node, ctx.emit(node, Abs(), ctx.value(node, 0)))
+
+
+def _reduce_l2(ctx: Context, node: Node) -> Converted:
+    return ctx.emit(node, Sqrt(), _reduce_sum_square(ctx, node))
 
 
 def _softmax(ctx: Context, node: Node) -> Converted:
@@ -73,6 +108,10 @@ REDUCTIONS = {
     "ReduceMin": partial(_reduce, ReduceMin),
     "ReduceProd": partial(_reduce, ReduceProd),
     "ReduceSumSquare": _reduce_sum_square,
+    "ReduceLogSum": _reduce_log_sum,
+    "ReduceLogSumExp": _reduce_log_sum_exp,
+    "ReduceL1": _reduce_l1,
+    "ReduceL2": _reduce_l2,
     "Softmax": _softmax,
     "LogSoftmax": _log_softmax,
 }

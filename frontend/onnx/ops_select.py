@@ -1,8 +1,10 @@
-"""Operators that choose by position: triangles, one-hot rows, maxima as ones."""
+"""Operators that choose by position: triangles, one-hot rows, maxima as ones, determinants."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from functools import partial, reduce
 
 import numpy as np
 
@@ -24,9 +26,13 @@ from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.sqrt import Sqrt
+from edgec.graph.ops.sub import Sub
 from edgec.graph.ops.where import Where
 from edgec.graph.types import DType
+
+_MAX_DETERMINANT = 4
 
 
 def _trilu(ctx: Context, node: Node) -> Converted:
@@ -96,9 +102,28 @@ def _lp_norm(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, Div(), x, ctx.emit(node, Maximum(), norm, smallest))
 
 
+def _det(ctx: Context, node: Node) -> Converted:
+    """Determinants of small matrices x[..., n, n]: the sum over permutations."""
+    x = ctx.value(node, 0)
+    n = x.type.shape[-1] if x.type.rank >= 2 else 0
+    if x.type.shape[-2:] != (n, n) or not 1 <= n <= _MAX_DETERMINANT:
+        raise Unsupported(f"determinants of {x.type}; square matrices of up to {_MAX_DETERMINANT} rows are supported")
+    outer = x.type.shape[:-2]
+    rows = ctx.emit(node, Reshape((*outer, n * n)), x)
+    cells = [ctx.emit(node, Slice.along(len(outer), i, i + 1, rows.type), rows) for i in range(n * n)]
+    total = None
+    for columns in itertools.permutations(range(n)):
+        product = reduce(partial(ctx.emit, node, Mul()), (cells[row * n + c] for row, c in enumerate(columns)))
+        swaps = sum(a > b for a, b in itertools.combinations(columns, 2))
+        total = product if total is None else ctx.emit(node, Sub() if swaps % 2 else Add(), total, product)
+    assert total is not None  # the identity comes first
+    return ctx.emit(node, Reshape(outer), total)
+
+
 SELECTIONS = {
     "Trilu": _trilu,
     "OneHot": _one_hot,
     "Hardmax": _hardmax,
     "LpNormalization": _lp_norm,
+    "Det": _det,
 }

@@ -7,17 +7,21 @@ import math
 import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axis
-from edgec.frontend.onnx.context import Context, Converted
-from edgec.frontend.onnx.model import Node, Unsupported
+from edgec.frontend.onnx.context import Context, Converted, Known
+from edgec.frontend.onnx.model import Node, Opaque, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded
+from edgec.frontend.onnx.ops_logic import cast
+from edgec.frontend.onnx.tensors import numpy_dtype
 from edgec.graph.ir import Value
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
+from edgec.graph.types import DType
 
 
 def _dft(ctx: Context, node: Node) -> Converted:
@@ -85,27 +89,67 @@ def _stft(ctx: Context, node: Node) -> Converted:
         x = ctx.emit(node, Reshape((*x.type.shape, 1)), x)
     parts = x.type.shape[-1] if x.type.rank == 3 else 0
     step = int(ctx.known_scalar(node, 1, "the frame step"))
-    window = ctx.known(node, 2, "the window") if ctx.has(node, 2) else None
+    window = ctx.type(node, 2).shape if ctx.has(node, 2) else None
     if ctx.has(node, 3):
         length = int(ctx.known_scalar(node, 3, "the frame length"))
     elif window is not None:
-        length = window.size
+        length = math.prod(window)
     else:
         raise Unsupported("neither a window nor a frame length is given")
-    window = np.ones(length) if window is None else window
-    if parts not in (1, 2) or window.shape != (length,) or step < 1 or not 1 <= length <= x.type.shape[1]:
-        raise Unsupported(f"frames of {length} in steps of {step}, of a signal {x.type} through {list(window.shape)}")
+    if parts not in (1, 2) or window not in (None, (length,)) or step < 1 or not 1 <= length <= x.type.shape[1]:
+        raise Unsupported(f"frames of {length} in steps of {step}, of a signal {x.type} through {window}")
     one_sided = bool(node.get_int("onesided", 1))
     if one_sided and parts == 2:
         raise Unsupported("half a spectrum of complex numbers")
-    matrix = _matrix(length, length, parts, inverse=False, one_sided=one_sided) * window[:, None, None, None]
+    matrix = _matrix(length, length, parts, inverse=False, one_sided=one_sided)
     made = matrix.shape[2]
     filters = matrix.transpose(2, 3, 1, 0).reshape(2 * made, parts, 1, length).astype(x.type.dtype.numpy)
+    filters = _windowed(ctx, node, filters)
     batch, samples, _ = x.type.shape
     signal = ctx.emit(node, Transpose((0, 2, 1)), x) if parts == 2 else x
     signal = ctx.emit(node, Reshape((batch, parts, 1, samples)), signal)
-    y = ctx.emit(node, Conv2d((1, step)), signal, ctx.constant(node, filters))
+    y = ctx.emit(node, Conv2d((1, step)), signal, filters)
     return ctx.emit(node, Transpose((0, 3, 1, 2)), ctx.emit(node, Reshape((batch, made, 2, y.type.shape[3])), y))
+
+
+def _windowed(ctx: Context, node: Node, filters: np.ndarray) -> Value:
+    """The filters times the window, input 2; at run time if that is computed."""
+    if not ctx.has(node, 2):
+        return ctx.constant(node, filters)
+    window = ctx.entry(node, 2)
+    if isinstance(window, Value):
+        return ctx.emit(node, Mul(), ctx.constant(node, filters), cast(ctx, node, window, DType.of(filters.dtype)))
+    return ctx.constant(node, (filters * window.array).astype(filters.dtype))
+
+
+def _mel_weight_matrix(ctx: Context, node: Node) -> Converted:
+    """[frequencies, bands]: triangles over a spectrum whose corners are evenly spaced in mels."""
+    names = (
+        "the number of bands",
+        "the length of the transform",
+        "the sample rate",
+        "the lowest edge",
+        "the highest edge",
+    )
+    bands, length, rate, low, high = (ctx.known_scalar(node, index, name) for index, name in enumerate(names))
+    bands, length = int(bands), int(length)
+    if bands < 1 or length < 1 or rate <= 0:
+        raise Unsupported(f"{bands} bands of a transform of length {length} at {rate:g} samples a second")
+    frequencies = length // 2 + 1
+    bounded(frequencies * bands)
+    dtype = numpy_dtype(node.get_int("output_datatype", 1))
+    if isinstance(dtype, Opaque):
+        raise Unsupported(f"makes {dtype.what}")
+    mels = 2595 * np.log10(1 + np.array([low, high]) / 700)
+    edges = mels[0] + np.arange(bands + 2) * (mels[1] - mels[0]) / (bands + 2)
+    bins = np.floor((length + 1) * (700 * (10 ** (edges / 2595) - 1)) / rate).astype(np.int64)
+    matrix = np.zeros((frequencies, bands))
+    for band, (left, peak, right) in enumerate(zip(bins, bins[1:], bins[2:], strict=False)):
+        rows = np.arange(frequencies)
+        rising, falling = (rows >= left) & (rows <= peak), (rows >= peak) & (rows < right)
+        matrix[rising, band] = (rows[rising] - left) / (peak - left) if peak > left else 1
+        matrix[falling, band] = (right - rows[falling]) / (right - peak) if right > peak else 1
+    return Known(matrix.astype(dtype))
 
 
 def _col2im(ctx: Context, node: Node) -> Converted:
@@ -130,4 +174,4 @@ def _col2im(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, op, dy, ctx.constant(node, ones))
 
 
-SIGNALS = {"DFT": _dft, "STFT": _stft, "Col2Im": _col2im}
+SIGNALS = {"DFT": _dft, "STFT": _stft, "MelWeightMatrix": _mel_weight_matrix, "Col2Im": _col2im}

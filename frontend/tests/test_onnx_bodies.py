@@ -54,9 +54,7 @@ def test_a_switch_among_the_inputs_can_be_fixed(value: object):
     node = helper.make_node("If", ["c"], ["y"], then_branch=branch("Add"), else_branch=branch("Mul"))
     proto = model([node])
     proto.graph.input.append(typed("c", (1,), TensorProto.BOOL))
-    with pytest.raises(UserError) as caught:
-        read_onnx(proto)
-    assert caught.value.hint == "an input that never changes can be fixed: --value c=NUMBER"
+    assert [node.op.name for node in read_onnx(proto).programs["infer"].nodes] == ["reshape", "add", "mul", "where"]
     graph = read_onnx(proto, values={"c": value}).programs["infer"]
     assert [leaf.name for leaf in graph.by_role(Role.INPUT)] == ["x"]
     assert graph.nodes[0].op.name == ("add" if np.all(value) else "mul")
@@ -76,13 +74,24 @@ def test_values_that_do_not_fit():
         assert caught.value.code == "E0105"
 
 
-def test_a_condition_from_data_is_refused():
+def on_data(then_branch: onnx.GraphProto, else_branch: onnx.GraphProto, limit: float) -> onnx.ModelProto:
     nodes = [
-        helper.make_node("Cast", ["x"], ["c"], to=TensorProto.FLOAT),
-        helper.make_node("If", ["c"], ["y"], then_branch=branch("Add"), else_branch=branch("Mul")),
+        helper.make_node("ReduceMax", ["x"], ["top"], keepdims=0),
+        helper.make_node("Less", ["top", "limit"], ["c"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=then_branch, else_branch=else_branch),
     ]
-    with pytest.raises(UserError, match="the condition is computed from the model's inputs"):
-        read_onnx(model(nodes))
+    return model(nodes, {"limit": np.float32(limit)})
+
+
+@pytest.mark.parametrize("limit", [0, 100])
+def test_a_condition_from_data_chooses_between_both_branches(limit: float):
+    agree(on_data(branch("Add"), branch("Mul"), limit))
+
+
+def test_branches_of_other_shapes_need_a_known_condition():
+    total = helper.make_graph([helper.make_node("ReduceSum", ["x"], ["s"])], "sum", [], [typed("s")])
+    with pytest.raises(UserError, match=r"chooses between f32\[3,4\] and f32\[1,1\]"):
+        read_onnx(on_data(branch("Add"), total, 0))
 
 
 def loop(trips: int, limit: int | None = None) -> onnx.ModelProto:
@@ -163,9 +172,9 @@ def test_an_operator_without_converter_is_imported_by_its_definition():
 
 def test_all_that_fails_inside_a_body_is_listed_once():
     nodes = [
-        helper.make_node("Det", ["x"], ["d"], "determinant"),
+        helper.make_node("StringNormalizer", ["x"], ["d"], "letters"),
         helper.make_node("Neg", ["d"], ["n"]),
-        helper.make_node("MaxUnpool", ["n", "x"], ["u"], "unpool"),
+        helper.make_node("TfIdfVectorizer", ["n"], ["u"], "words"),
         helper.make_node("Identity", ["u"], ["row"]),
         helper.make_node("Identity", ["going"], ["on"]),
     ]
@@ -180,8 +189,8 @@ def test_all_that_fails_inside_a_body_is_listed_once():
         read_onnx(model([node], {"trips": np.array(3)}))
     assert str(caught.value) == (
         "error[E0103]: the model has 2 nodes that cannot be imported:\n"
-        "  `determinant` (Det, opset 20) in `rows` (Loop): the operator has no equivalent\n"
-        "  `unpool` (MaxUnpool, opset 20) in `rows` (Loop): the operator has no equivalent\n"
+        "  `letters` (StringNormalizer, opset 20) in `rows` (Loop): the operator has no equivalent\n"
+        "  `words` (TfIdfVectorizer, opset 20) in `rows` (Loop): the operator has no equivalent\n"
         "  --> the given model"
     )
 

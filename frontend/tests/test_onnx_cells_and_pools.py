@@ -4,16 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from test_onnx_ops import X2, X3, X4, Case, check, f32, i64
+from test_onnx_ops import X2, X3, X4, Case, by_onnxruntime, check, f32, i64
 
 from edgec.frontend.onnx import read_onnx
 from edgec.frontend.onnx.ops_grid import GRIDS
 from edgec.frontend.onnx.ops_pool import POOLS
 from edgec.frontend.onnx.ops_quant import QUANTIZED
 from edgec.frontend.onnx.ops_recurrent import RECURRENT
+from edgec.frontend.onnx.ops_regions import REGIONS
 from edgec.frontend.onnx.ops_select import SELECTIONS
 from edgec.frontend.onnx.ops_signal import SIGNALS
 from edgec.graph.errors import UserError
+from edgec.graph.interp import run
 from edgec.tools.testing.models import one_node_onnx
 
 STEPS, BATCH, FEATURES, HIDDEN = 5, 3, 2, 4
@@ -98,6 +100,7 @@ SELECTED = [
     Case("Hardmax", X4),
     Case("Hardmax", X4, attributes={"axis": 2}, opset=11),
     *(Case("LpNormalization", X4, attributes={"axis": 1, "p": p}) for p in (1, 2)),
+    *(Case("Det", {"x": f32(2, n, n)}, opset=11) for n in range(1, 5)),
     Case("LogSoftmax", X4, attributes={"axis": 1}),
     Case("LogSoftmax", X4, attributes={"axis": 2}, opset=11),
 ]
@@ -124,7 +127,40 @@ SAMPLED = [
         opset=18,
     ),
 ]
-CASES = [*cells(), *POOLED, *INTEGERS, *SELECTED, *SAMPLED]
+BOXES = np.float32([[0.5, 1, 4, 5], [-1, 2, 3, 9], [3, 3, 3.5, 3.5], [7, 7, 12, 12]])
+ROIS = {"x": X4["x"], "r": BOXES, "b": i64(0, 1, 1, 0)}
+SIZES = {"output_height": 3, "output_width": 2, "sampling_ratio": 2, "spatial_scale": 0.5}
+PLACES = np.random.default_rng(5).permutation(2 * 24)[:18].reshape(1, 2, 3, 3)
+MOVED = {"x": f32(2, 4, 5, 6), "w": f32(6, 2, 3, 2), "o": f32(2, 2 * 6 * 2, 5, 3), "b": f32(6), "m": f32(2, 12, 5, 3)}
+PLACED = [
+    *(
+        Case("MaxPool", {"x": np.round(x["x"] * 2)}, attributes={**sizes, "storage_order": order}, outputs=2)
+        for x, sizes in (
+            (X3, {"kernel_shape": [3], "pads": [1, 1], "strides": [2]}),
+            (X4, {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "strides": [2, 1]}),
+            (X5, {"kernel_shape": [2, 3, 2], "pads": [1, 1, 0, 1, 1, 1]}),
+        )
+        for order in (0, 1)
+    ),
+    Case("MaxPool", {"x": IMAGE}, attributes={"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}),
+    Case("MaxUnpool", {"x": f32(1, 2, 3, 3), "i": PLACES}, attributes={"kernel_shape": [2, 2], "strides": [2, 1]}),
+    *(
+        Case("RoiAlign", ROIS, attributes={**SIZES, "mode": mode, "coordinate_transformation_mode": places}, opset=16)
+        for mode in ("avg", "max")
+        for places in ("half_pixel", "output_half_pixel")
+    ),
+    Case("RoiAlign", ROIS, attributes=SIZES, opset=10),
+    Case(
+        "DeformConv",
+        MOVED,
+        attributes={"pads": [1, 0, 1, 1], "strides": [1, 2], "group": 2, "offset_group": 2},
+        opset=19,
+    ),
+    Case("BatchNormalization", X4 | {name: f32(4, low=0.5, high=2) for name in "gbmv"}),
+    Case("Dropout", X4, outputs=2),
+    *(Case(op, {"x": X4["x"] > 0}, {"a": i64(1)}, opset=20) for op in ("ReduceMax", "ReduceMin")),
+]
+CASES = [*cells(), *POOLED, *INTEGERS, *SELECTED, *SAMPLED, *PLACED]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -134,7 +170,16 @@ def test_operator(case: Case):
 
 def test_every_converter_has_a_case():
     """Plain pools over one and two axes have theirs beside the other operators."""
-    assert {*POOLS, *QUANTIZED, *RECURRENT, *SELECTIONS, *GRIDS, *SIGNALS} <= {case.op for case in CASES}
+    assert {*POOLS, *QUANTIZED, *RECURRENT, *SELECTIONS, *GRIDS, *SIGNALS, *REGIONS} <= {case.op for case in CASES} | {
+        "MelWeightMatrix"
+    }
+
+
+def test_mel_weights_are_known():
+    given = {"n": np.array(8), "l": np.array(64), "r": np.array(8192), "a": np.float32(0), "z": np.float32(4096)}
+    model = one_node_onnx("MelWeightMatrix", {}, given)
+    (weights,) = run(read_onnx(model).programs["infer"], {}).outputs.values()
+    np.testing.assert_allclose(weights, by_onnxruntime(model, {})[0], rtol=1e-6)
 
 
 REFUSED = [

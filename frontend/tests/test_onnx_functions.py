@@ -137,13 +137,13 @@ def test_wrong_calls():
 
 
 def test_what_fails_inside_is_listed_with_its_caller():
-    nodes = [helper.make_node("Det", ["a"], ["t"]), helper.make_node("Foo", ["a"], ["u"], "foo")]
+    nodes = [helper.make_node("ImageDecoder", ["a"], ["t"]), helper.make_node("Foo", ["a"], ["u"], "foo")]
     f = function("f", "a", "b", [*nodes, helper.make_node("Add", ["t", "u"], ["b"])])
     with pytest.raises(UserError) as caught:
         read_onnx(model([f], [call("f", ["x"], "h"), helper.make_node("Bar", ["h"], ["y"], "bar")]))
     assert str(caught.value) == (
         "error[E0103]: the model has 3 nodes that cannot be imported:\n"
-        "  `Det:t` (Det, opset 18) in `f:h` (f): the operator has no equivalent\n"
+        "  `ImageDecoder:t` (ImageDecoder, opset 18) in `f:h` (f): the operator has no equivalent\n"
         "  `foo` (Foo, opset 18) in `f:h` (f): the operator has no equivalent\n"
         "  `bar` (Bar, opset 18): the operator has no equivalent\n"
         "  --> the given model"

@@ -116,6 +116,12 @@ LAYERS = [
 ]
 POOL = {"kernel_shape": [3, 2], "strides": [2, 2]}
 REDUCTIONS = [
+    *(
+        Case(op, {"x": f32(2, 3, 4, low=0.1)}, attributes={"axes": [1], "keepdims": kept}, opset=opset)
+        for op in ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp")
+        for kept, opset in ((0, 11), (1, 13))
+    ),
+    Case("ReduceLogSumExp", {"x": np.float32([[1000, 1001], [-1000, -1002]])}, {"a": i64(1)}, opset=18),
     Case("MaxPool", X4, attributes=POOL, nodes=1),
     Case("MaxPool", X4, attributes={**POOL, "pads": [1, 0, 1, 1], "ceil_mode": 1}),
     Case("MaxPool", X4, attributes={**POOL, "dilations": [2, 2]}),
@@ -250,7 +256,7 @@ REFUSED = [
     (Case("NonZero", X2), "its output shape depends on data"),
     (Case("RandomNormalLike", X2), "random numbers at run time"),
     (Case("Loop", X2), "attribute `body` is missing"),
-    (Case("Det", X4), "the operator has no equivalent"),
+    (Case("TfIdfVectorizer", X4), "the operator has no equivalent"),
 ]
 
 
