@@ -16,6 +16,7 @@ from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.passes.lower_groups import lower_groups
 from edgec.compiler.passes.mark_trainable import mark_trainable
 from edgec.compiler.passes.mask_classes import mask_classes
+from edgec.compiler.passes.narrow_doubles import narrow_doubles
 from edgec.compiler.passes.normalise_input import normalise_input
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
@@ -31,6 +32,7 @@ from edgec.graph.text import print_module
 
 MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPECIALISE, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
+    Pass("narrow_doubles", Phase.SPECIALISE, narrow_doubles, requires=frozenset({Fact.CONSTANTS_FOLDED})),
     Pass("canonicalise", Phase.SPECIALISE, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass(
         "normalise_input",
