@@ -60,6 +60,25 @@ def test_random_nodes():
     assert codes.count("E0103") > 100
 
 
+def test_what_a_long_session_of_random_nodes_found():
+    """A grid for a scalar, and an empty list of pieces."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ())
+    fixed = [numpy_helper.from_array(np.zeros((0, 2), np.int64), "empty"), numpy_helper.from_array(np.array(0), "zero")]
+    nodes = [
+        [helper.make_node("GridSample", ["x", "x"], ["y"])],
+        [helper.make_node("SplitToSequence", ["empty"], ["s"]), helper.make_node("SequenceAt", ["s", "zero"], ["y"])],
+    ]
+    for items in nodes:
+        graph = helper.make_graph(items, "g", [x], [helper.make_tensor_value_info("y", 1, None)], fixed)
+        assert outcome(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])) == "E0103"
+
+
+def test_coordinates_of_one_element_are_evaluated():
+    """`GatherND` whose result is a scalar, at compile time."""
+    model = single("GatherND", {"x": np.array([3, 4]), "i": np.array([1])})
+    assert read_onnx(model).programs["infer"].outputs["y"].data == 4
+
+
 def damaged(data: bytes, rng: random.Random) -> bytes:
     result = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 5])):
