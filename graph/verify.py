@@ -49,6 +49,7 @@ _BACKWARD = frozenset(
         "hard_swish_grad",
         "lion_update",
         "max_pool2d_grad",
+        "norm_param_grad",
         "relu_grad",
         "sgd_update",
         "sigmoid_grad",
@@ -60,7 +61,7 @@ FORBIDDEN: dict[Phase, frozenset[str]] = {
     Phase.IMPORTED: _BACKWARD,
     Phase.SPECIALISED: _BACKWARD | {"batch_norm"},
     Phase.DIFFERENTIATED: frozenset({"batch_norm"}),
-    Phase.OPTIMISED: frozenset({"batch_norm"}),
+    Phase.OPTIMISED: frozenset({"batch_norm", "batch_norm_train"}),
 }
 
 _NEIGHBOURS = 2  # lines quoted on either side

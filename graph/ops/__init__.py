@@ -16,6 +16,7 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.bce_logits import BceLogits
 from edgec.graph.ops.bias_correction import BiasCorrection
 from edgec.graph.ops.bit_and import BitAnd
@@ -36,6 +37,7 @@ from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.erf import Erf
 from edgec.graph.ops.exp import Exp
@@ -60,8 +62,10 @@ from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.minimum import Minimum
 from edgec.graph.ops.mod import Mod
+from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.neg import Neg
+from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.pow import Pow
 from edgec.graph.ops.reduce_max import ReduceMax
@@ -121,6 +125,10 @@ ALL_OPS: tuple[type[Op], ...] = (
     AvgPool2d,
     AvgPool2dGrad,
     BatchNorm,
+    BatchNormTrain,
+    Moments,
+    NormParamGrad,
+    Dropout,
     Reshape,
     Transpose,
     Concat,
