@@ -47,10 +47,12 @@ _BACKWARD = frozenset(
         "gather_nd_grad",
         "hard_sigmoid_grad",
         "hard_swish_grad",
+        "layer_norm_grad",
         "lion_update",
         "max_pool2d_grad",
         "norm_param_grad",
         "relu_grad",
+        "rms_norm_grad",
         "sgd_update",
         "sigmoid_grad",
     }

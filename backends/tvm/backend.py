@@ -16,6 +16,7 @@ from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.transpose import Transpose
@@ -49,7 +50,7 @@ class TvmBackend:
             v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
         ):
             return False
-        if isinstance(anchor.op, ROW_OPS):
+        if isinstance(anchor.op, (*ROW_OPS, Dropout)):
             return False
         if self.target.lanes > 1 and isinstance(anchor.op, Gather):
             return False  # slices are copied as they are

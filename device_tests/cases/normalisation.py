@@ -3,9 +3,11 @@
 from cases.op_case import Normal, OpCase, Positive, case
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 
 
 def _batch_norm(name: str, *x: int) -> OpCase:
@@ -21,6 +23,14 @@ CASES = (
     _batch_norm("rows", 13, 29),
     _batch_norm("lines", 3, 17, 11),
     _batch_norm("wide", 3, 65, 9, 7),
+    case("rows", LayerNormGrad(1), Normal((13, 29)), Normal((13, 29)), Normal((13,)), Positive((13,)), Normal((29,))),
+    case("images", LayerNormGrad(2), *(Normal((3, 5, 3, 7)),) * 2, Normal((3, 5)), Positive((3, 5))),
+    case("all", LayerNormGrad(0), *(Normal((3, 5)),) * 2, Normal(()), Positive(()), Normal((3, 5))),
+    case("wide", LayerNormGrad(2), *(Normal((2, 7, 384)),) * 2, Normal((2, 7)), Positive((2, 7)), Normal((384,))),
+    case("rows", RmsNormGrad(1), Normal((13, 29)), Normal((13, 29)), Positive((13,)), Normal((29,))),
+    case("images", RmsNormGrad(2), *(Normal((3, 5, 3, 7)),) * 2, Positive((3, 5))),
+    case("all", RmsNormGrad(0), *(Normal((3, 5)),) * 2, Positive(()), Normal((3, 5))),
+    case("wide", RmsNormGrad(2), *(Normal((2, 7, 384)),) * 2, Positive((2, 7)), Normal((384,))),
     case("channels", Moments((0, 2, 3)), Normal((3, 37, 5, 7), scale=3.0)),
     case("rows", Moments((1,)), Normal((13, 29))),
     case("columns", Moments((0,)), Normal((13, 29))),

@@ -52,6 +52,7 @@ from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
 from edgec.graph.ops.hard_swish import HardSwish
 from edgec.graph.ops.hard_swish_grad import HardSwishGrad
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.less import Less
 from edgec.graph.ops.less_equal import LessEqual
 from edgec.graph.ops.lion_update import LionUpdate
@@ -78,6 +79,7 @@ from edgec.graph.ops.relu_grad import ReluGrad
 from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.ops.round import Round
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
@@ -154,7 +156,9 @@ ALL_OPS: tuple[type[Op], ...] = (
     ScatterNd,
     Resample,
     LayerNorm,
+    LayerNormGrad,
     RmsNorm,
+    RmsNormGrad,
     Softmax,
     SoftmaxCrossEntropy,
     BceLogits,

@@ -21,10 +21,12 @@ from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.cumulative import Cumulative
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.softmax import Softmax
@@ -47,6 +49,8 @@ ROW_OPS = (
     TopK,
     LayerNorm,
     RmsNorm,
+    LayerNormGrad,
+    RmsNormGrad,
     BatchNormTrain,
     Moments,
     NormParamGrad,
@@ -112,7 +116,7 @@ def _own_rows(op: Op, x: tuple[int, ...]) -> int:
             return math.prod(op.shape[: op.batch_dims])
         case SoftmaxCrossEntropy():
             return x[0]
-        case LayerNorm() | RmsNorm():
+        case LayerNorm() | RmsNorm() | LayerNormGrad() | RmsNormGrad():
             return math.prod(x[: op.axis])
         case Moments() | NormParamGrad():
             return math.prod(n for axis, n in enumerate(x) if axis not in op.axes)

@@ -47,6 +47,7 @@ from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
@@ -61,6 +62,7 @@ from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.slice import Slice
@@ -108,6 +110,8 @@ ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], 
     CumProdGrad: cumulative_code.cum_prod_grad,
     TopK: ranking_code.top_k,
     LayerNorm: normalisation_code.layer_norm,
+    LayerNormGrad: normalisation_code.row_norm_grad,
+    RmsNormGrad: normalisation_code.row_norm_grad,
     BatchNormTrain: normalisation_code.batch_norm_train,
     Moments: normalisation_code.moments,
     NormParamGrad: normalisation_code.norm_param_grad,

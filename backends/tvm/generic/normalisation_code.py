@@ -12,9 +12,11 @@ from edgec.backends.tvm.generic.loops_code import Variable, loops
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 
 
 def layer_norm(op: LayerNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
@@ -51,6 +53,35 @@ def rms_norm(op: RmsNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | N
             y.store([*others, *at], value * scale[0].load(at) if scale else value)
     if inv_rms_out is not None:
         inv_rms_out.store(others, inv_rms)
+
+
+def row_norm_grad(
+    op: LayerNormGrad | RmsNormGrad, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index
+) -> None:
+    dy, x, *rest = inputs
+    (dx,) = outputs
+    others, shape = unravel(row, x.shape[: op.axis]), x.shape[op.axis :]
+    mean = rest.pop(0).load(others) if isinstance(op, LayerNormGrad) else constant(0.0)
+    inverse, *scale = rest
+    mean, inverse = bind(mean), bind(inverse.load(others))
+
+    def parts(at: list[Index]) -> tuple[Expr, Expr]:
+        """dy * gamma, and the normalised x."""
+        g = dy.load([*others, *at])
+        g = g * scale[0].load(at) if scale else g
+        return bind(g), bind((x.load([*others, *at]) - mean) * inverse)
+
+    total, along = Variable(0.0), Variable(0.0)
+    with loops(*shape) as at:
+        g, normal = parts(at)
+        total.add(g)
+        along.add(g * normal)
+    count = constant(float(math.prod(shape)))
+    level = bind(total.value / count) if isinstance(op, LayerNormGrad) else constant(0.0)
+    slope = bind(along.value / count)
+    with loops(*shape) as at:
+        g, normal = parts(at)
+        dx.store([*others, *at], inverse * (g - level - normal * slope))
 
 
 def moments(op: Moments, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
