@@ -11,6 +11,8 @@ from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
 from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
+from edgec.graph.ops.neg import Neg
 from edgec.graph.parse import parse_module
 from edgec.tools.testing.pass_check import check_becomes
 from edgec.tools.testing.train_cases import separable_net
@@ -118,6 +120,23 @@ def test_five_steps_are_those_of_torch_in_training_mode() -> None:
     np.testing.assert_allclose(evaluated.outputs["y"], expected, rtol=0, atol=1e-9)
     alone = run(module.programs["infer"], {"x": x[:1], **leaves_of(module.programs["infer"], held)}).outputs["y"]
     np.testing.assert_allclose(alone, expected[:1], rtol=0, atol=1e-9)
+
+
+def first_step(module: object) -> dict[str, np.ndarray]:
+    x, labels = separable_net().batch(4)
+    return run(module.programs["train"], {"x": x, "labels": labels, "lr": np.float32(1)}).updates
+
+
+def test_breaking_its_vjp_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the comparison of five steps above, which holds them to 1e-9."""
+    original, modules = BatchNormTrain.vjp, []
+    for _ in range(2):
+        modules.append(separable_net().module)
+        transform_module(modules[-1], Options(train=Train(batch=4, batch_norm="train")))
+        broken = lambda op, build, x, y, dy: original(op, build, x, y, (build.emit(Neg(), dy[0]), *dy[1:]))  # noqa: E731
+        monkeypatch.setattr(BatchNormTrain, "vjp", broken)
+    right, wrong = map(first_step, modules)
+    assert max(np.abs(right[name] - wrong[name]).max() for name in right) > 1e-3
 
 
 def leaves_of(graph: Graph, held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

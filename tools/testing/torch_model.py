@@ -111,8 +111,6 @@ def _function(op: str, a: dict) -> Callable:
         return F.linear
     if op == "MaxPool":
         return lambda x: F.max_pool2d(x, a["kernel_shape"], a.get("strides", 1), a.get("pads", (0, 0))[0])
-    if op == "Clip":  # hardtanh: unlike clamp, it passes no gradient on its bounds
-        return lambda x: F.hardtanh(x, a["min"], a["max"])
     if op == "HardSigmoid":
         return lambda x: torch.clamp(x * a["alpha"] + a["beta"], 0.0, 1.0)
     simple: dict[str, Callable] = {
