@@ -240,3 +240,10 @@ def test_functions_that_are_too_deep():
     calls = {f"f{i}": [f"f{i + 1}"] for i in range(MAX_DEPTH + 2)} | {f"f{MAX_DEPTH + 2}": ["Relu"]}
     with pytest.raises(UserError, match=f"nested more than {MAX_DEPTH} deep"):
         read_onnx(with_functions(calls, "f0"))
+
+
+def test_a_number_beyond_the_dtype():
+    x, y = (helper.make_tensor_value_info(name, TensorProto.INT32, (2,)) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("ThresholdedRelu", ["x"], ["y"], alpha=1e30)], "g", [x], [y])
+    with pytest.raises(UserError, match=r"computes with 1e\+30 on i32 at run time"):
+        read_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
