@@ -149,8 +149,10 @@ def _identity(ctx: Context, node: Node) -> Converted:
 
 def _dropout(ctx: Context, node: Node) -> Converted:
     """Nothing in inference, also where the model says that it is in training mode; in training what `Train` says."""
-    rate = float(ctx.known(node, 1, "the ratio")) if ctx.has(node, 1) else node.get_float("ratio", 0.5)
-    entry = ctx.entry(node, 0)
+    entry, rate = ctx.entry(node, 0), node.get_float("ratio", 0.5)
+    if ctx.has(node, 1):
+        ratio = ctx.entry(node, 1)
+        rate = 0.0 if isinstance(ratio, Value) else float(ratio.array)  # one of the run is for inference alone
     if isinstance(entry, Value) and rate:
         entry = ctx.emit(node, Dropout(rate), entry)
     if not any(node.outputs[1:]):
