@@ -20,6 +20,7 @@ from edgec.compiler.recompute import forward_nodes, kept_values
 from edgec.compiler.schedule import TargetSchedules
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Node, Role, Value
+from edgec.graph.ops.inside_bits import InsideBits
 
 # Parts of all kept bytes that one run may have, and of the order that is tried under each.
 LIMITS = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16)
@@ -105,7 +106,8 @@ class _Candidates:
     def __init__(self, graph: Graph):
         forward = forward_nodes(graph)
         results = set(graph.results())
-        self._kept = [value for value in kept_values(graph, forward) if value not in results]
+        kept = (value for value in kept_values(graph, forward) if value not in results)
+        self._kept = [value for value in kept if not isinstance(value.producer.op, InsideBits)]
         costs = self._costs(graph, forward)
         self._costs_of = {value: costs[value] for value in self._kept}
         place = {value: index for index, value in enumerate(self._kept)}

@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from edgec.graph.ir import Graph, Node, Value
+from edgec.graph.ops.inside_bits import InsideBits
 
 AGAIN = ".again"  # of the names of copies
 
 
 def forward_nodes(graph: Graph) -> set[Node]:
-    """What runs before the guard of a train program: all that the loss depends on."""
-    return graph.ancestors([graph.outputs[graph.loss]])
+    """The forward part of a train program: what the loss depends on, and what packs values of that for later."""
+    return with_packs(graph, graph.ancestors([graph.outputs[graph.loss]]))
+
+
+def with_packs(graph: Graph, nodes: set[Node]) -> set[Node]:
+    """`nodes`, and what packs their results for later: it runs while they are there."""
+    packs = (node for node in graph.nodes if isinstance(node.op, InsideBits))
+    return nodes | {node for node in packs if node.inputs[0].producer in nodes}
 
 
 def kept_values(graph: Graph, forward: set[Node]) -> list[Value]:

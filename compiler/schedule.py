@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from edgec.backends.base import Backend, Group, Lowering
+from edgec.compiler.recompute import with_packs
 from edgec.graph.errors import InternalError
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.reshape import Reshape
@@ -79,8 +80,10 @@ class Schedule:
         return [self.graph.outputs[name] for name in (self.graph.loss, self.graph.guard) if name is not None]
 
     def forward(self) -> set[Node]:
-        """The nodes that what is watched depends on, which run before the guard; none where there is no guard."""
-        return self.graph.ancestors(self.watched) if self.guarded else set()
+        """The nodes that what is watched depends on, and what packs values of theirs, which run before the guard; none
+        where there is no guard.
+        """
+        return with_packs(self.graph, self.graph.ancestors(self.watched)) if self.guarded else set()
 
     @property
     def guard(self) -> int | None:

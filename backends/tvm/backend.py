@@ -16,8 +16,9 @@ from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
-from edgec.graph.ops.dropout import Dropout
+from edgec.graph.ops.gate_by_bits import GateByBits
 from edgec.graph.ops.gather import Gather
+from edgec.graph.ops.inside_bits import InsideBits
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import DType
@@ -50,7 +51,7 @@ class TvmBackend:
             v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
         ):
             return False
-        if isinstance(anchor.op, (*ROW_OPS, Dropout)):
+        if isinstance(anchor.op, (*ROW_OPS, InsideBits, GateByBits)):
             return False
         if self.target.lanes > 1 and isinstance(anchor.op, Gather):
             return False  # slices are copied as they are
@@ -85,6 +86,8 @@ class TvmBackend:
         """An output may overwrite what only elementwise nodes read, element by element."""
         own = {value for node in group.nodes for value in node.outputs}
         fixed = () if group.anchor.op.elementwise else group.anchor.inputs
+        if isinstance(group.anchor.op, GateByBits):
+            fixed = fixed[1:]
         candidates = [
             value
             for value in group.inputs

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from edgec.backends.base import Target
+from edgec.compiler.compile import compile_module
 from edgec.compiler.passbase import Options
 from edgec.compiler.passes.shrink_saved import shrink_saved
 from edgec.compiler.pipeline import transform_module
@@ -13,10 +15,12 @@ from edgec.compiler.recompute import forward_nodes, kept_values
 from edgec.compiler.train import Train
 from edgec.graph.interp import run
 from edgec.graph.ir import Graph, Module
-from edgec.graph.parse import parse_module
+from edgec.graph.parse import parse_graph, parse_module
 from edgec.graph.verify import verify_module
 from edgec.tools.testing.pass_check import check_pass
+from edgec.tools.testing.plan_interp import PlanInterpreter
 from edgec.tools.testing.programs import feeds, initialise, random_trains
+from edgec.tools.testing.reference_backend import SCALAR_TARGET, VECTOR_TARGET, ReferenceBackend
 from edgec.tools.testing.train_cases import CASES
 
 # Both the argument and the result of a hard-swish are read behind the guard, as after differentiation.
@@ -118,3 +122,94 @@ def test_a_whole_step_computes_the_same_bits(name: str) -> None:
     assert shrunk <= whole if name == "small_cnn" else shrunk < 0.8 * whole
     for key, array in (wanted.outputs | wanted.updates).items():
         np.testing.assert_array_equal((got.outputs | got.updates)[key], array, err_msg=key)
+
+
+GATED = """
+graph train {
+  input %x: f32[8,3]
+  param %w: f32[3,5]
+  param %v: f32[5] trainable
+  scalar %lr: f32[]
+  %h: f32[8,5] = matmul(%x, %w)
+  %b: f32[8,5] = add(%h, %v)
+  %y: f32[8,5] = OP
+  KEPT
+  %loss: f32[] = reduce_sum(%y) {axes=(0,1)}
+  %up: f32[8,5] = broadcast_to(%loss) {shape=(8,5)}
+  GRADIENT
+  %g: f32[5] = reduce_sum(%d) {axes=(0)}
+  %new: f32[5] = sgd_update(%v, %g, %lr)
+  output "loss" = %loss
+  update %v = %new
+  loss "loss"
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("op", "gradient", "interval", "gate"),
+    [
+        ("relu(%b)", "relu_grad(%up, %y)", "low=0.0, high=inf", "%d: f32[8,5] = gate_by_bits(%up, %bits) {axis=0}"),
+        (
+            "clip(%b) {low=-1.0, high=6.0}",
+            "clip_grad(%up, %y) {low=-1.0, high=6.0}",
+            "low=-1.0, high=6.0",
+            "%d: f32[8,5] = gate_by_bits(%up, %bits) {axis=0}",
+        ),
+        (
+            "hard_sigmoid(%b) {alpha=0.25, beta=0.5}",
+            "hard_sigmoid_grad(%up, %y) {alpha=0.25}",
+            "low=0.0, high=1.0",
+            "%p: f32[8,5] = gate_by_bits(%up, %bits) {axis=0}\n  %d: f32[8,5] = mul(%p, %c)",
+        ),
+    ],
+)
+def test_what_only_gates_is_kept_as_bits(op: str, gradient: str, interval: str, gate: str) -> None:
+    before = GATED.replace("OP", op).replace("KEPT", "").replace("GRADIENT", f"%d: f32[8,5] = {gradient}")
+    bits = f"%bits: u8[1,5] = inside_bits(%y) {{{interval}, axis=0}}"
+    after = GATED.replace("OP", op).replace("KEPT", bits).replace("GRADIENT", gate)
+    if "%c" in gate:
+        after = after.replace("scalar %lr: f32[]", "scalar %lr: f32[]\n  constant %c: f32[] = [0.25]")
+    check_pass(shrink_saved, before, after, Options())
+
+
+def test_bits_are_not_kept_beside_the_value() -> None:
+    before = (
+        GATED.replace("OP", "relu(%b)")
+        .replace("KEPT", "")
+        .replace("%up: f32[8,5] = broadcast_to(%loss) {shape=(8,5)}", "%up: f32[8,5] = mul(%y, %y)")
+    )
+    before = before.replace("GRADIENT", "%d: f32[8,5] = relu_grad(%up, %y)")
+    check_pass(shrink_saved, before, before, Options())
+
+
+@pytest.mark.parametrize("target", [SCALAR_TARGET, VECTOR_TARGET], ids=lambda target: target.name)
+def test_bits_work_in_a_plan(target: Target) -> None:
+    """A step that trains biases alone keeps 1/32 of each activation, and updates to the bit as without the pass."""
+    lines = ["graph infer {", "input %x: f32[2,8,6,6]", "param %fc: f32[288,3]"]
+    before = "x"
+    for i in range(3):
+        lines += [f"param %w{i}: f32[8,8,3,3]", f"param %b{i}: f32[8,1,1]"]
+        lines += [f"%c{i}: f32[2,8,6,6] = conv2d(%{before}, %w{i}) {{pads=(1,1,1,1)}}"]
+        lines += [f"%s{i}: f32[2,8,6,6] = add(%c{i}, %b{i})", f"%h{i}: f32[2,8,6,6] = relu(%s{i})"]
+        before = f"h{i}"
+    lines += [f"%flat: f32[2,288] = reshape(%{before}) {{shape=(2,288)}}", "%y: f32[2,3] = matmul(%flat, %fc)"]
+    text = "\n".join([*lines, 'output "y" = %y', "}"])
+    found = []
+    for skip in (frozenset(), frozenset({"shrink_saved"})):
+        module = initialise(Module({"infer": parse_graph(text)}))
+        for leaf in module.programs["infer"].leaves.values():
+            if leaf.data is not None:
+                leaf.data *= np.float32(0.2)
+        options = Options(train=Train(update="bias", batch=2), skip=skip)
+        result = compile_module(module, [ReferenceBackend(target)], options)
+        machine = PlanInterpreter(result.artifact, result.images[0])
+        for step in range(2):
+            machine.run("train", feeds(result.module.programs["train"], seed=step) | {"lr": np.float32(0.1)})
+        names = sorted(leaf.name for leaf in result.module.programs["train"].updates)
+        figures = result.report.programs["train"]
+        found.append((figures.saved_activation_bytes, [machine.tensor(name) for name in names]))
+    (bits, got), (floats, wanted) = found
+    assert bits <= floats - 2 * 31 * (4 * 2 * 8 * 36) // 32
+    for left, right in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(left, right)

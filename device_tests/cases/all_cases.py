@@ -1,6 +1,6 @@
 """Every op case."""
 
-from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers, random, updates
+from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers, updates
 
 OP_CASES = (
     *elementwise.CASES,
@@ -11,5 +11,4 @@ OP_CASES = (
     *indexing.CASES,
     *normalisation.CASES,
     *numbers.CASES,
-    *random.CASES,
 )

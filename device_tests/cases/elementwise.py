@@ -1,15 +1,19 @@
 """Cases of elementwise ops: every op once, then broadcasting in each form that kernels treat on their own."""
 
+import math
+
 from cases.op_case import Integers, Normal, OpCase, Positive, ResultOf, case
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.clip_grad import ClipGrad
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.gate_by_bits import GateByBits
 from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
 from edgec.graph.ops.hard_swish import HardSwish
 from edgec.graph.ops.hard_swish_grad import HardSwishGrad
+from edgec.graph.ops.inside_bits import InsideBits
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.relu_grad import ReluGrad
@@ -24,6 +28,8 @@ LARGE = (2, 24, 23, 25)
 WEIGHT = (10, 3, 3, 3)
 # One element, fewer than a vector, and primes throughout: no extent is a multiple of any number of lanes.
 ODD = {"one": (1, 1, 1, 1), "row": (3,), "matrix": (13, 29), "prime": (1, 13, 11, 17)}
+# Packed along an axis: whole bytes or not, runs of several pieces or shorter than a vector.
+BITS = (((8, 5, 3, 7), 0), ((2, 24, 23, 25), 1), ((1, 13, 16, 17), 2), ((3, 29), 1), ((5,), 0), ((8, 24, 41, 50), 0))
 
 
 def _odd_cases(name: str, shape: tuple[int, ...]) -> tuple[OpCase, ...]:
@@ -84,6 +90,19 @@ CASES = (
     case("image", ClipGrad(-0.5, 0.5), Normal(IMAGE), ResultOf(Clip(-0.5, 0.5), (0,))),
     case("image", HardSigmoidGrad(0.2), Normal(IMAGE, scale=3.0), ResultOf(HardSigmoid(0.2, 0.5), (0,))),
     case("image", HardSwishGrad(), Normal(IMAGE), Normal(IMAGE, scale=3.0)),
+    *(
+        found
+        for shape, axis in BITS
+        for found in (
+            case(f"axis_{axis}_of_{math.prod(shape)}", InsideBits(-0.5, 1.0, axis), Normal(shape, ties=True)),
+            case(
+                f"axis_{axis}_of_{math.prod(shape)}",
+                GateByBits(axis),
+                Normal(shape),
+                ResultOf(InsideBits(0.0, math.inf, axis), (0,)),
+            ),
+        )
+    ),
     case("plain", SgdUpdate(), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
     case("weight_decay", SgdUpdate(weight_decay=0.1), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
     case("momentum", SgdUpdate(momentum=0.9), Normal(WEIGHT), Normal(WEIGHT), Positive(()), Normal(WEIGHT)),

@@ -51,7 +51,8 @@ class ModelCase:
         size = self.train.batch
         images, labels = self.draw(count * size, seed)
         parts = (slice(i * size, (i + 1) * size) for i in range(count))
-        return [{"x": images[part], "labels": labels[part], "lr": np.float32(self.lr)} for part in parts]
+        scalars = {"lr": np.float32(self.lr), "rows": np.int32(size)}
+        return [{"x": images[part], "labels": labels[part]} | scalars for part in parts]
 
     def __str__(self) -> str:
         return self.name
