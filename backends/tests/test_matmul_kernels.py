@@ -37,14 +37,15 @@ def test_matrices(target, m, k, n, transpose_a, transpose_b, weight):
 @FEW
 @given(
     m=EXTENTS, k=EXTENTS, n=EXTENTS, batch=st.integers(1, 4), shared=st.booleans(), row_bias=st.booleans(),
-    transpose_a=st.booleans(),
+    transpose_a=st.booleans(), transpose_b=st.booleans(),
 )  # fmt: skip
-def test_batches(target, m, k, n, batch, shared, row_bias, transpose_a):
+def test_batches(target, m, k, n, batch, shared, row_bias, transpose_a, transpose_b):
     graph = Graph("batched")
     a = graph.add_leaf(Role.INPUT, "a", tensor(F32, batch, *((k, m) if transpose_a else (m, k))))
-    b = graph.add_leaf(Role.INPUT, "b", tensor(F32, *((k, n) if shared else (batch, k, n))))
+    rows = (n, k) if transpose_b else (k, n)
+    b = graph.add_leaf(Role.INPUT, "b", tensor(F32, *(rows if shared else (batch, *rows))))
     bias = graph.add_leaf(Role.INPUT, "bias", tensor(F32, batch, m, 1) if row_bias else tensor(F32, batch, 1, n))
-    graph.emit1(Add(), graph.emit1(MatMul(transpose_a), a, b), bias)
+    graph.emit1(Add(), graph.emit1(MatMul(transpose_a, transpose_b), a, b), bias)
     check_group(graph, target)
 
 
@@ -64,6 +65,15 @@ def test_weight_gradient_updates_the_packed_weight(target, m, k, n, transposed, 
     results = graph.emit(SgdUpdate(momentum=momentum), w, dw, lr, *state)
     alias = dict(zip(results, [w, *state], strict=True))
     check_group(graph, target, outputs=list(results), alias=alias, before=1)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_scores_of_attention(target):
+    """q k^T of every head, as the gradient of a batched product has it too: k is transposed by a kernel of its own."""
+    graph = Graph("scores")
+    q, k = (graph.add_leaf(Role.INPUT, name, tensor(F32, 2, 3, 77, 32)) for name in "qk")
+    graph.emit1(MatMul(transpose_b=True), q, k)
+    assert check_group(graph, target, row_major=(q, k)) == ["f32_transpose", "f32_matmul"]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)

@@ -16,6 +16,7 @@ from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strides import Nest, Strides, Window, broadcast, even_windows, extents_of, make_nest, strides_of
 from edgec.graph.ops.base import Op
 from edgec.graph.types import DType
+from edgec.runtime.abi import Access
 
 _TASK_ELEMENTS = 1 << 14  # some microseconds
 _MOST_TASKS = 32
@@ -71,6 +72,17 @@ def lower_map(request: Request) -> Lowering | None:
         return None
     request.call(spec, bound.operands, spec.tasks)
     return request.lowering()
+
+
+def transposition(batch: int, rows: int, columns: int) -> MapSpec:
+    """Arguments y[batch, columns, rows], x[batch, rows, columns], both row-major f32: y = x with its axes swapped."""
+    size, extents = batch * rows * columns, (batch, columns, rows)
+    written = Strides(extents, (columns * rows, rows, 1))
+    read = Strides(extents, (columns * rows, 1, columns))
+    region = Region(Nest(extents, (written, read)), (0, 1))
+    arguments = (Argument(DType.F32, size, Access.WRITE), Argument(DType.F32, size, Access.READ))
+    tasks = max(1, min(_MOST_TASKS, size // _TASK_ELEMENTS))
+    return MapSpec("f32_transpose", arguments, (region,), (), ((Slot(1), Slot(0)),), tasks)
 
 
 def map_spec(computation: Computation, target: Target) -> MapSpec | None:

@@ -7,6 +7,7 @@ import math
 from edgec.backends.base import Lowering
 from edgec.backends.tvm.epilogue import same_order
 from edgec.backends.tvm.gemm import UNIT, Axis, Panels, Patches, Placement, Table
+from edgec.backends.tvm.maps import transposition
 from edgec.backends.tvm.products import Operand, Request, add_product, add_reduction
 from edgec.backends.tvm.repack import TransposeSpec
 from edgec.backends.tvm.tiling import panel_width
@@ -55,10 +56,13 @@ def _right(request: Request, op: MatMul, depth: int, columns: int, batch: int) -
         if not op.transpose_b and storage.is_row_major:
             stride = depth * columns if math.prod(b.type.shape[:-2]) > 1 else 0
             return Table(depth, columns, width, columns, b.type.size, stride), b
-    if b.type.rank > 2 and batch > 1 and math.prod(b.type.shape[:-2]) > 1:
-        return None
     if b.type.rank > 2 and not storage.is_row_major:
         return None
+    if b.type.rank > 2 and batch > 1 and math.prod(b.type.shape[:-2]) > 1:
+        copy = transposition(batch, columns, depth)
+        packed = request.workspace(b.type.size)
+        request.call(copy, (packed, b), copy.tasks)
+        return Table(depth, columns, width, columns, b.type.size, depth * columns), packed
     # As a matrix in memory: the last permuted axis runs fastest within a panel.
     last = storage.perm[-1] - (b.type.rank - 2)
     block = storage.block or storage.dims[storage.perm[-1]]
