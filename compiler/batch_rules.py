@@ -10,12 +10,14 @@ from edgec.graph.ops.arg_reduction import ArgReduction
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.cumulative import Cumulative
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.elementwise import Binary, Unary
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
@@ -23,7 +25,9 @@ from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
+from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.pad import Pad
+from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
@@ -125,6 +129,10 @@ def _batch_norm(op: Op, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op
     return op, x.axis
 
 
+def _batch_norm_train(op: Op, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op, int | None]:
+    raise Mixed("statistics are taken over the batch")
+
+
 def _pool(op: Op, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op, int | None]:
     (x,) = operands
     if x.axis is None or x.axis > 1:
@@ -213,6 +221,11 @@ def _reduction(op: Reduction, operands: tuple[Operand, ...], sizes: Batch) -> tu
     return op, axis if op.keepdims else axis - sum(reduced < axis for reduced in op.axes)
 
 
+def _moments(op: Moments, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op, int | None]:
+    _, axis = _reduction(ReduceMean(op.axes), operands, sizes)
+    return op, axis
+
+
 def _softmax(op: Softmax, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op, int | None]:
     if op.axis == operands[0].axis:
         raise Mixed("softmax is taken over the batch")
@@ -285,12 +298,15 @@ RULES: dict[type[Op], Callable[..., tuple[Op, int | None]]] = {
     MaxPool2d: _pool,
     AvgPool2d: _pool,
     BatchNorm: _batch_norm,
+    BatchNormTrain: _batch_norm_train,
+    Dropout: _same_axis,
     Transpose: _transpose,
     Concat: _concat,
     Slice: _slice,
     Pad: _pad,
     BroadcastTo: _broadcast_to,
     Reduction: _reduction,
+    Moments: _moments,
     Softmax: _softmax,
     ArgReduction: _along,
     TopK: _along,

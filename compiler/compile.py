@@ -150,8 +150,8 @@ def _report(module: Module, built: Sequence[TargetSchedules], artifact: Artifact
         param_bytes=max(param_bytes(artifact, variant) for variant in artifact.variants),
         seconds=0.0,
         programs={
-            name: program_figures(graph, [schedules.programs[name] for schedules in built])
-            for name, graph in module.programs.items()
+            name: program_figures(module, name, [schedules.programs[name] for schedules in built])
+            for name in module.programs
         },
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgec.compiler.passbase import Fact, Level, Options, Pass, Phase, Trace, run_pipeline
+from edgec.compiler.passes.activate_dropout import activate_dropout
 from edgec.compiler.passes.append_loss import append_loss
 from edgec.compiler.passes.append_updates import append_updates
 from edgec.compiler.passes.canonicalise import canonicalise
@@ -10,12 +11,14 @@ from edgec.compiler.passes.choose_storage import choose_storage
 from edgec.compiler.passes.commit_updates import commit_updates
 from edgec.compiler.passes.derive_gradients import derive_gradients
 from edgec.compiler.passes.eliminate_dead import eliminate_dead
+from edgec.compiler.passes.expand_batch_norm import expand_batch_norm
 from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgec.compiler.passes.fold_constants import fold_constants
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.passes.lower_groups import lower_groups
 from edgec.compiler.passes.mark_trainable import mark_trainable
 from edgec.compiler.passes.mask_classes import mask_classes
+from edgec.compiler.passes.narrow_doubles import narrow_doubles
 from edgec.compiler.passes.normalise_input import normalise_input
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
@@ -24,6 +27,7 @@ from edgec.compiler.passes.recompute_activations import recompute_activations
 from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
 from edgec.compiler.passes.shrink_saved import shrink_saved
+from edgec.compiler.passes.train_batch_norm import train_batch_norm
 from edgec.compiler.schedule import TargetSchedules, print_schedule, verify_schedule
 from edgec.graph import verify
 from edgec.graph.ir import Module
@@ -31,6 +35,7 @@ from edgec.graph.text import print_module
 
 MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPECIALISE, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
+    Pass("narrow_doubles", Phase.SPECIALISE, narrow_doubles, requires=frozenset({Fact.CONSTANTS_FOLDED})),
     Pass("canonicalise", Phase.SPECIALISE, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass(
         "normalise_input",
@@ -59,20 +64,34 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
         Phase.SPECIALISE,
         fold_batch_norm,
         requires=frozenset({Fact.TRAINABLE_MARKED}),
-        ensures=frozenset({Fact.NO_BATCH_NORM}),
+        ensures=frozenset({Fact.FROZEN_NORMS_FOLDED}),
     ),
     Pass(
         "append_loss",
         Phase.DIFFERENTIATE,
         append_loss,
-        requires=frozenset({Fact.NO_BATCH_NORM}),
+        requires=frozenset({Fact.FROZEN_NORMS_FOLDED}),
         ensures=frozenset({Fact.LOSS}),
+    ),
+    Pass(
+        "train_batch_norm",
+        Phase.DIFFERENTIATE,
+        train_batch_norm,
+        requires=frozenset({Fact.FROZEN_NORMS_FOLDED, Fact.LOSS}),
+        ensures=frozenset({Fact.NO_BATCH_NORM}),
+    ),
+    Pass(
+        "activate_dropout",
+        Phase.DIFFERENTIATE,
+        activate_dropout,
+        requires=frozenset({Fact.LOSS}),
+        ensures=frozenset({Fact.DROPOUT_ACTIVE}),
     ),
     Pass(
         "derive_gradients",
         Phase.DIFFERENTIATE,
         derive_gradients,
-        requires=frozenset({Fact.LOSS, Fact.TRAINABLE_MARKED}),
+        requires=frozenset({Fact.LOSS, Fact.TRAINABLE_MARKED, Fact.NO_BATCH_NORM, Fact.DROPOUT_ACTIVE}),
         ensures=frozenset({Fact.GRADIENTS}),
         breaks=frozenset({Fact.CANONICAL, Fact.CONSTANTS_FOLDED, Fact.NO_DEAD}),
     ),
@@ -82,6 +101,14 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
         append_updates,
         requires=frozenset({Fact.GRADIENTS}),
         ensures=frozenset({Fact.UPDATES}),
+    ),
+    Pass(
+        "expand_batch_norm",
+        Phase.DIFFERENTIATE,
+        expand_batch_norm,
+        requires=frozenset({Fact.GRADIENTS}),
+        ensures=frozenset({Fact.STATISTICS_TAKEN}),
+        breaks=frozenset({Fact.CANONICAL, Fact.CONSTANTS_FOLDED}),
     ),
     # Again, for the nodes that differentiation wrote.
     Pass("fold_constants", Phase.SPARSIFY, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
@@ -147,9 +174,7 @@ def verify_module(module: Module, facts: frozenset[Fact]) -> None:
     """The verifier, told how far the module has come."""
     phase = verify.Phase.IMPORTED
     if Fact.NO_BATCH_NORM in facts:
-        phase = verify.Phase.SPECIALISED
-    if Fact.LOSS in facts:
-        phase = verify.Phase.DIFFERENTIATED
+        phase = verify.Phase.OPTIMISED if Fact.STATISTICS_TAKEN in facts else verify.Phase.DIFFERENTIATED
     verify.verify_module(module, phase)
 
 

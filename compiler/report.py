@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from edgec.backends.base import CodeImage, Group
 from edgec.compiler.memory.lifetimes import Lifetime, lifetimes
+from edgec.compiler.passes.append_updates import APPLY, HELD
 from edgec.compiler.recompute import AGAIN
 from edgec.compiler.schedule import Schedule, Span, TargetSchedules, may_be_view
-from edgec.graph.ir import Graph, Node, Role, Value
+from edgec.graph.ir import Module, Node, Role, Value
 from edgec.runtime.format import Artifact, Region, TensorKind, Variant
 
 
@@ -49,13 +50,19 @@ class Report:
         return dataclasses.asdict(self) | {"targets": list(self.targets)}
 
 
-def program_figures(graph: Graph, schedules: Sequence[Schedule]) -> ProgramFigures:
-    """Figures of one program; `schedules` are those of all targets."""
+def program_figures(module: Module, name: str, schedules: Sequence[Schedule]) -> ProgramFigures:
+    """Figures of program `name`; `schedules` are those of all targets.
+
+    States of `train` are those of the whole step: with accumulation some are read by `apply` alone.
+    """
+    graph = module.programs[name]
+    step = [module.programs[part] for part in ("train", APPLY) if part in module.programs]
+    states = {leaf for part in (step if name == "train" else [graph]) for leaf in part.by_role(Role.STATE)}
     return ProgramFigures(
         ops=len(graph.nodes),
         macs=_macs(graph.nodes),
         arena_bytes=max(schedule.plan.arena_bytes for schedule in schedules),
-        state_bytes=sum(leaf.type.bytes for leaf in graph.by_role(Role.STATE)),
+        state_bytes=sum({leaf.name: leaf.type.bytes for leaf in states}.values()),
         saved_activation_bytes=max(sum(v.type.bytes for v in saved_activations(s)) for s in schedules),
         recomputed_macs=max(_macs(schedule.again) for schedule in schedules),
     )
@@ -170,10 +177,13 @@ def _step_name(group: Group) -> str:
 def variant_memory(artifact: Artifact, variant: Variant, schedules: TargetSchedules) -> dict:
     """What `edgec memory` shows of one target."""
     mapped = [p for p in variant.placements if p.region is Region.WEIGHTS]
+    states = [p for p in variant.placements if p.region is Region.STATE]
+    held = [p for p in states if artifact.tensors[p.tensor].name.endswith(HELD)]
     return {
         "target": variant.target,
         "trained_bytes": variant.param_bytes,
         "state_bytes": variant.state_bytes,
+        "held_bytes": sum(artifact.tensors[p.tensor].data.nbytes for p in held),
         "mapped_bytes": sum(artifact.tensors[p.tensor].data.nbytes for p in mapped),
         "programs": {name: program_memory(schedule) for name, schedule in schedules.programs.items()},
     }

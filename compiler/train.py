@@ -21,6 +21,8 @@ UPDATES = ("full", "head", "bias", "last:K")
 GUARDS = ("loss", "grads")
 TARGETS = ("indices", "probabilities")
 DECAYS = ("all", "weights")
+BATCH_NORMS = ("frozen", "train")
+DROPOUTS = ("on", "off")
 
 # Promised names that this version does not compile yet: worth another message than a typing error.
 _LATER = {"update": ("auto",)}
@@ -47,6 +49,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "clip_norm": (*_NUMBER, type(None)),
     "clip_value": (*_NUMBER, type(None)),
     "memory_budget": (int, type(None)),
+    "seed": (int,),
 }
 
 # What fields say something of some losses or optimizers only.
@@ -82,6 +85,9 @@ class Train:
     trained: `full` (all), `head` (`last:1`), `bias` (those added to or normalising activations, and the head's weight),
     `last:K` (the last K convolution or matmul nodes with their biases and the norm that follows).
     `memory_budget` bounds arena, states and RAM copies of trained parameters of `train`: bytes, or `256KB`, `1.5MB`.
+    `batch_norm` is `frozen` (the model's running statistics, as torch's `norm.eval()`) or `train` (those of each batch,
+    which also move the running ones, as `norm.train()`). `dropout` is `on` (where the model has some) or `off`; `seed`,
+    a number of 31 bits, begins its random numbers.
     """
 
     loss: str = "softmax_cross_entropy"
@@ -107,6 +113,9 @@ class Train:
     labels: str = "labels"
     guard: str = "loss"
     memory_budget: int | str | None = None
+    batch_norm: str = "frozen"
+    dropout: str = "on"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.memory_budget, str):
@@ -139,6 +148,10 @@ class Train:
                 raise _wrong(name, bound, "the bound is finite and greater than 0")
         if self.memory_budget is not None and self.memory_budget < 1:
             raise _wrong("memory_budget", self.memory_budget, "the budget must be at least 1 byte")
+        _check_name("batch_norm", self.batch_norm, BATCH_NORMS)
+        _check_name("dropout", self.dropout, DROPOUTS)
+        if not 0 <= self.seed < 2**31:
+            raise _wrong("seed", self.seed, "the seed lies in [0, 2^31)")
         if not self.labels:
             raise _wrong("labels", self.labels, "the label input needs a name")
 

@@ -48,10 +48,13 @@ _BACKWARD = frozenset(
         "gather_nd_grad",
         "hard_sigmoid_grad",
         "hard_swish_grad",
+        "layer_norm_grad",
         "lion_update",
         "inside_bits",
         "max_pool2d_grad",
+        "norm_param_grad",
         "relu_grad",
+        "rms_norm_grad",
         "sgd_update",
         "sigmoid_grad",
     }
@@ -62,7 +65,7 @@ FORBIDDEN: dict[Phase, frozenset[str]] = {
     Phase.IMPORTED: _BACKWARD,
     Phase.SPECIALISED: _BACKWARD | {"batch_norm"},
     Phase.DIFFERENTIATED: frozenset({"batch_norm"}),
-    Phase.OPTIMISED: frozenset({"batch_norm"}),
+    Phase.OPTIMISED: frozenset({"batch_norm", "batch_norm_train"}),
 }
 
 _NEIGHBOURS = 2  # lines quoted on either side

@@ -258,7 +258,7 @@ def check(request: Request) -> Forecast:
     for backend in backends:
         schedules = schedule_target(module, backend, request.options, Trace())
         programs[backend.target.name] = {
-            name: program_figures(graph, [schedules.programs[name]]) for name, graph in module.programs.items()
+            name: program_figures(module, name, [schedules.programs[name]]) for name in module.programs
         }
     # Constants count: a folded weight is one.
     params = {

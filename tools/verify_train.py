@@ -26,6 +26,7 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
     if source.suffix == ".pt2":
         hint = "compile the .onnx export of the module to compare its training step"
         raise UserError("E0106", "a training step is compared for ONNX models only", where=str(source), hint=hint)
+    _refuse_other_rules(manifest["train"], source)
     before = opened.parameters()
     loss = opened.step(feeds, lr=_RATE)
     after = opened.parameters()
@@ -37,6 +38,23 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
     for name, change in changes.items():
         rows += compare({name + CHANGE: change}, {name + CHANGE: expected[name]})
     return rows
+
+
+# What the step of torch below has not; the values are those of a specification that does not ask for it.
+_ABSENT = {
+    "loss": "softmax_cross_entropy", "targets": "indices", "label_smoothing": 0.0, "ignore_index": None,
+    "class_weights": [], "optimizer": "sgd", "decay": "all", "groups": [], "accumulate": 1, "clip_norm": None,
+    "clip_value": None,
+}  # fmt: skip
+
+
+def _refuse_other_rules(rule: Mapping, source: Path) -> None:
+    """UserError E0106 for losses and optimizers that are not compared."""
+    for key, value in _ABSENT.items():
+        if rule.get(key, value) != value:
+            message = f"a training step with {key} = {rule[key]!r} is not compared"
+            hint = "compile with softmax_cross_entropy and sgd, without their other options, to compare a step"
+            raise UserError("E0106", message, where=str(source), hint=hint)
 
 
 def _torch_step(

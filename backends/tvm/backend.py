@@ -16,6 +16,7 @@ from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.gate_by_bits import GateByBits
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.inside_bits import InsideBits
@@ -51,7 +52,7 @@ class TvmBackend:
             v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
         ):
             return False
-        if isinstance(anchor.op, (*ROW_OPS, InsideBits, GateByBits)):
+        if isinstance(anchor.op, (*ROW_OPS, Dropout, InsideBits, GateByBits)):
             return False
         if self.target.lanes > 1 and isinstance(anchor.op, Gather):
             return False  # slices are copied as they are

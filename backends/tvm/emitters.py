@@ -11,6 +11,8 @@ from edgec.backends.tvm.bits_code import emit_gate_by_bits, emit_inside_bits
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec
 from edgec.backends.tvm.depthwise_code import emit_depthwise
 from edgec.backends.tvm.depthwise_reduce_code import emit_depthwise_reduce
+from edgec.backends.tvm.dropout import DropoutSpec
+from edgec.backends.tvm.dropout_code import emit_dropout
 from edgec.backends.tvm.gathers import GatherSpec
 from edgec.backends.tvm.gathers_code import emit_gather
 from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec
@@ -26,8 +28,12 @@ from edgec.backends.tvm.reductions import ReduceSpec
 from edgec.backends.tvm.reductions_code import emit_reduction
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 from edgec.backends.tvm.repack_code import emit_pad, emit_transpose
+from edgec.backends.tvm.row_norm_grads import RowNormGradSpec
+from edgec.backends.tvm.row_norm_grads_code import emit_row_norm_grad
 from edgec.backends.tvm.row_norms import RowNormSpec
 from edgec.backends.tvm.row_norms_code import emit_row_norm
+from edgec.backends.tvm.scatter import GatherGradSpec
+from edgec.backends.tvm.scatter_code import emit_gather_grad
 from edgec.backends.tvm.softmax import CrossEntropySpec, SoftmaxSpec
 from edgec.backends.tvm.softmax_code import emit_cross_entropy, emit_softmax
 
@@ -46,6 +52,9 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     PoolSpec: emit_pool,
     ReduceSpec: emit_reduction,
     RowNormSpec: emit_row_norm,
+    RowNormGradSpec: emit_row_norm_grad,
+    DropoutSpec: emit_dropout,
+    GatherGradSpec: emit_gather_grad,
     SoftmaxSpec: emit_softmax,
     CrossEntropySpec: emit_cross_entropy,
     TransposeSpec: emit_transpose,

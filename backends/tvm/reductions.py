@@ -16,11 +16,12 @@ from edgec.backends.tvm.computation import Computation, Computed, Memory, Step, 
 from edgec.backends.tvm.maps import MapStep, Slot
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strides import Nest, Strides, broadcast, make_nest, strides_of
+from edgec.graph.ir import Value
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reduce_sum import ReduceSum
-from edgec.graph.types import DType
-from edgec.runtime.abi import Access
+from edgec.graph.types import DType, TensorType
+from edgec.runtime.abi import Access, Storage
 
 _TASK_ELEMENTS = 1 << 14
 _MOST_TASKS = 32
@@ -33,12 +34,25 @@ class Fold(enum.Enum):
     MAX = "max"
 
 
+class Term(enum.Enum):
+    """What is folded, of the first slots of the nest."""
+
+    VALUE = "x"
+    CENTRED_SQUARE = "(x - mean)^2"
+    NORMAL_PRODUCT = "dy * (x - mean) * inv_std"
+
+    @property
+    def reads(self) -> int:
+        return {Term.VALUE: 1, Term.CENTRED_SQUARE: 2, Term.NORMAL_PRODUCT: 4}[self]
+
+
 @dataclass(frozen=True)
 class ReduceSpec:
-    """`fold` over loops `reduced` of a nest whose slot 0 is the operand; then elementwise steps on each result.
+    """`fold` of `term` over loops `reduced` of a nest; then elementwise steps on each result.
 
-    The result is slot `count` - 1 and lower: `stores` say (value, slot). A result of the fold is `Computed(0)` after
-    division by `divisor`; steps count from 1. Loops keep the operand's memory order; the innermost is contiguous there.
+    The first `term.reads` slots are operands, the next ones what results go to or steps read: `stores` say (value,
+    slot). A result of the fold is `Computed(0)` after division by `divisor`; steps count from 1. Loops keep the memory
+    order of slot 0; the innermost is contiguous there.
     """
 
     stem: str
@@ -51,6 +65,7 @@ class ReduceSpec:
     steps: tuple[MapStep, ...]
     stores: tuple[tuple[Slot | Computed, Slot], ...]
     tasks: int
+    term: Term = Term.VALUE
 
     @property
     def inner_is_kept(self) -> bool:
@@ -67,15 +82,61 @@ def lower_reduction(request: Request) -> Lowering | None:
     spec = reduce_spec(bound.computation, request.target)
     if spec is None:
         return None
+    call_reduction(request, spec, bound.operands)
+    return request.lowering()
+
+
+def call_reduction(request: Request, spec: ReduceSpec, operands: Sequence[Value]) -> None:
+    """One kernel, or two where results are few: partial ones first."""
     parts = _partials(spec, request.target)
     if parts == 1:
-        request.call(spec, bound.operands, spec.tasks)
-        return request.lowering()
+        request.call(spec, tuple(operands), spec.tasks)
+        return
     first, second = _in_two(spec, parts, request.target)
     workspace = request.workspace(first.arguments[-1].elements)
-    request.call(first, (bound.operands[spec.slots[0]], workspace), first.tasks)
-    request.call(second, (*bound.operands, workspace), second.tasks)
-    return request.lowering()
+    request.call(first, (*(operands[slot] for slot in spec.slots[: spec.term.reads]), workspace), first.tasks)
+    request.call(second, (*operands, workspace), second.tasks)
+
+
+def term_spec(
+    stem: str,
+    term: Term,
+    operands: Sequence[tuple[TensorType, Storage]],
+    axes: tuple[int, ...],
+    divisor: int,
+    target: Target,
+) -> ReduceSpec | None:
+    """A sum of `term` over `axes`: `operands` are what it reads, the first in full, and the row-major result."""
+    (full, _), *_, (result, storage) = operands
+    if any(kind.dtype is not DType.F32 or not kind.size for kind, _ in operands):
+        return None
+    tensors = [_over(kind, own, full.shape) for kind, own in operands[:-1]]
+    tensors.append(_over_operand(Memory(result, storage, 0), ReduceSum(axes), full.shape, result.shape))
+    nest = make_nest(tensors) if None not in tensors else None
+    if nest is None or not nest.extents or nest.tensors[0].strides[-1] != 1:
+        return None
+    inner = len(nest.extents) - 1
+    elements = math.prod(full.shape[axis] for axis in axes)
+    reduced = tuple(axis for axis, stride in enumerate(nest.tensors[-1].strides) if stride == 0)
+    if not reduced or math.prod(nest.extents[axis] for axis in reduced) != elements:
+        return None
+    if any(tensor.strides[inner] not in (0, 1) for tensor in nest.tensors):
+        return None
+    arguments = [Argument(DType.F32, kind.size, Access.READ) for kind, _ in operands]
+    arguments[-1] = replace(arguments[-1], access=Access.WRITE)
+    slots, store = tuple(range(len(operands))), Slot(len(operands) - 1)
+    spec = ReduceSpec(
+        stem, tuple(arguments), nest, slots, reduced, Fold.SUM, divisor, (), ((Computed(0), store),), 1, term
+    )
+    return replace(spec, tasks=_tasks(spec, target))
+
+
+def _over(kind: TensorType, storage: Storage, shape: tuple[int, ...]) -> Strides | None:
+    """A tensor that broadcasts to `shape`, over that."""
+    strides = strides_of(storage)
+    if strides is None or kind.shape == shape:
+        return strides
+    return broadcast(strides, kind.shape, shape) if strides.dims == kind.shape else None
 
 
 def reduce_spec(computation: Computation, target: Target) -> ReduceSpec | None:
@@ -177,32 +238,36 @@ def _in_two(spec: ReduceSpec, parts: int, target: Target) -> tuple[ReduceSpec, R
     """Partial results [parts][kept loops], and the reduction over those."""
     cut = spec.reduced[0]
     extents = spec.nest.extents
-    operand = spec.nest.tensors[0]
+    reads = spec.term.reads
     kept = math.prod(extents[axis] for axis in spec.kept)
 
     # The outermost reduced loop becomes two: the part, which is kept, and what is reduced within it.
     length = extents[cut] // parts
     loops = (*extents[:cut], parts, length, *extents[cut + 1 :])
-    walk = (*operand.strides[:cut], operand.strides[cut] * length, *operand.strides[cut:])
     to_partial, step = [0] * len(loops), 1
     for axis in reversed(spec.kept):
         to_partial[axis + (axis > cut)] = step
         step *= extents[axis]
     to_partial[cut] = kept
-    nest = Nest(loops, (Strides(loops, walk, operand.base), Strides(loops, tuple(to_partial))))
+    walks = [
+        Strides(loops, (*t.strides[:cut], t.strides[cut] * length, *t.strides[cut:]), t.base)
+        for t in spec.nest.tensors[:reads]
+    ]
+    nest = Nest(loops, (*walks, Strides(loops, tuple(to_partial))))
     partial = Argument(DType.F32, parts * kept, Access.WRITE)
     reduced = tuple(axis + (axis >= cut) for axis in spec.reduced if axis != cut)
     first = ReduceSpec(
         f"{spec.stem}_partial",
-        (spec.arguments[spec.slots[0]], partial),
+        (*(spec.arguments[slot] for slot in spec.slots[:reads]), partial),
         nest,
-        (0, 1),
+        tuple(range(reads + 1)),
         tuple(sorted((*(axis for axis in reduced), cut + 1))),
         spec.fold,
         1,
         (),
-        ((Computed(0), Slot(1)),),
+        ((Computed(0), Slot(reads)),),
         1,
+        spec.term,
     )
     first = replace(first, tasks=_tasks(first, target))
 
@@ -210,14 +275,22 @@ def _in_two(spec: ReduceSpec, parts: int, target: Target) -> tuple[ReduceSpec, R
     source = Strides(shape, tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
     others = [
         Strides(shape, (0, *(tensor.strides[axis] for axis in spec.kept)), tensor.base)
-        for tensor in spec.nest.tensors[1:]
+        for tensor in spec.nest.tensors[reads:]
     ]
     second = replace(
         spec,
         stem=f"{spec.stem}_combine",
         arguments=(*spec.arguments, replace(partial, access=Access.READ)),
         nest=Nest(shape, (source, *others)),
-        slots=(len(spec.arguments), *spec.slots[1:]),
+        slots=(len(spec.arguments), *spec.slots[reads:]),
         reduced=(0,),
+        term=Term.VALUE,
+        stores=tuple((_moved(value, reads), _moved(slot, reads)) for value, slot in spec.stores),
+        steps=tuple(replace(s, operands=tuple(_moved(o, reads) for o in s.operands)) for s in spec.steps),
     )
     return first, replace(second, tasks=_tasks(second, target))
+
+
+def _moved(operand: Slot | Computed, reads: int) -> Slot | Computed:
+    """An operand when one slot takes the place of the first `reads`."""
+    return Slot(operand.index - reads + 1) if isinstance(operand, Slot) else operand

@@ -24,7 +24,7 @@ from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot
-from edgec.backends.tvm.reductions import BLOCK_VECTORS, Fold, ReduceSpec
+from edgec.backends.tvm.reductions import BLOCK_VECTORS, Fold, ReduceSpec, Term
 
 
 def emit_reduction(spec: ReduceSpec, target: Target) -> PrimFunc:
@@ -91,10 +91,10 @@ class _Emitter:
                 sums.store(row * width + piece, self._initial(lanes))
 
         def add(row: int, position: dict[int, Index]) -> None:
-            offset = self._offset(0, position) + start
+            offsets = self._offsets(position)
             for piece, lanes in pieces:
                 at = row * width + piece
-                sums.store(at, self._combine(sums.load(at, lanes), self.pointers[0].load(offset + piece, lanes)))
+                sums.store(at, self._combine(sums.load(at, lanes), self._term(offsets, start + piece, lanes)))
 
         def rows_of(position: dict[int, Index]) -> None:
             groups, rest = divmod(self.extents[last], rows)
@@ -127,17 +127,17 @@ class _Emitter:
         for cell, (_, lanes) in zip(cells, pieces, strict=True):
             cell.store(0, self._initial(lanes))
 
-        def add(cell: Pointer, offset: Index, lanes: int) -> None:
-            cell.store(0, self._combine(cell.load(0, lanes), self.pointers[0].load(offset, lanes)))
+        def add(cell: Pointer, offsets: list[Index], column: Index, lanes: int) -> None:
+            cell.store(0, self._combine(cell.load(0, lanes), self._term(offsets, column, lanes)))
 
         def row(position: dict[int, Index]) -> None:
-            offset = self._offset(0, position)
+            offsets = self._offsets(position)
             if full:
                 with serial(0, full) as i:
                     for cell, (start, lanes) in zip(cells[:count], pieces, strict=False):
-                        add(cell, offset + i * step + start, lanes)
+                        add(cell, offsets, i * step + start, lanes)
             for cell, (start, lanes) in zip(cells[count if full else 0 :], tail, strict=True):
-                add(cell, offset + full * step + start, lanes)
+                add(cell, offsets, full * step + start, lanes)
 
         self._loops(outer, index, row)
         by_width: dict[int, Pointer] = {}
@@ -156,6 +156,26 @@ class _Emitter:
             self._loops(axes[1:], index | {axes[0]: i}, inside)
 
     # -- values
+
+    def _offsets(self, position: dict[int, Index]) -> list[Index]:
+        return [self._offset(slot, position) for slot in range(self.spec.term.reads)]
+
+    def _term(self, offsets: list[Index], column: Index, lanes: int) -> Expr:
+        """What is folded of `lanes` neighbours along the innermost loop."""
+
+        def load(slot: int) -> Expr:
+            if self.tensors[slot].strides[self.inner] == 1:
+                return self.pointers[slot].load(offsets[slot] + column, lanes)
+            return broadcast(self.pointers[slot].load(offsets[slot]), lanes)
+
+        match self.spec.term:
+            case Term.VALUE:
+                return load(0)
+            case Term.CENTRED_SQUARE:
+                centred = bind(load(0) - load(1))
+                return centred * centred
+            case Term.NORMAL_PRODUCT:
+                return load(0) * ((load(1) - load(2)) * load(3))
 
     def _initial(self, lanes: int) -> Expr:
         return constant(0.0 if self.spec.fold is Fold.SUM else -math.inf, lanes)

@@ -34,7 +34,7 @@ def _row(
     statistics = []
     centred: Callable[[Index, int], Expr] = lambda i, lanes: x.load(start + i, lanes)  # noqa: E731
     if isinstance(spec.op, LayerNorm):
-        mean = _mean(spec, target, centred)
+        mean = mean_of(spec.width, target, centred)
         statistics.append(mean)
         centred = lambda i, lanes: x.load(start + i, lanes) - broadcast(mean, lanes)  # noqa: E731
 
@@ -42,7 +42,7 @@ def _row(
         value = bind(centred(i, lanes))
         return value * value
 
-    scale = bind(rsqrt(_mean(spec, target, square) + constant(spec.op.epsilon)))
+    scale = bind(rsqrt(mean_of(spec.width, target, square) + constant(spec.op.epsilon)))
     statistics.append(scale)
     if 0 in results:
 
@@ -58,7 +58,7 @@ def _row(
             results[number].store(row, value)
 
 
-def _mean(spec: RowNormSpec, target: Target, element: Callable[[Index, int], Expr]) -> Expr:
-    total = LaneFold(spec.width, target.lanes, 0.0, lambda a, b: a + b)
-    walk(spec.width, target.lanes, lambda i, lanes: total.add(element(i, lanes), lanes))
-    return bind(total.result() / constant(float(spec.width)))
+def mean_of(width: int, target: Target, element: Callable[[Index, int], Expr]) -> Expr:
+    total = LaneFold(width, target.lanes, 0.0, lambda a, b: a + b)
+    walk(width, target.lanes, lambda i, lanes: total.add(element(i, lanes), lanes))
+    return bind(total.result() / constant(float(width)))

@@ -10,6 +10,7 @@ from edgec.backends.base import Group, Lowering, Target
 from edgec.backends.tvm.bits import lower_bits
 from edgec.backends.tvm.conv import lower_conv2d, lower_conv2d_input_grad, lower_conv2d_weight_grad
 from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_weight_grad
+from edgec.backends.tvm.dropout import lower_dropout
 from edgec.backends.tvm.gathers import lower_gather
 from edgec.backends.tvm.generic.kernel import lower_generic
 from edgec.backends.tvm.maps import lower_map
@@ -17,8 +18,11 @@ from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.pools import lower_pool
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.reductions import lower_reduction
+from edgec.backends.tvm.row_norm_grads import lower_row_norm_grad
 from edgec.backends.tvm.row_norms import lower_row_norm
+from edgec.backends.tvm.scatter import lower_gather_grad
 from edgec.backends.tvm.softmax import lower_softmax
+from edgec.backends.tvm.statistics import lower_statistics
 from edgec.graph.ir import Value
 from edgec.runtime.abi import Storage
 
@@ -37,6 +41,10 @@ STRATEGIES: tuple[Strategy, ...] = (
     lower_softmax,
     lower_row_norm,
     lower_gather,
+    lower_statistics,
+    lower_row_norm_grad,
+    lower_dropout,
+    lower_gather_grad,
     lower_bits,
     lower_map,
 )

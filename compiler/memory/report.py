@@ -26,6 +26,7 @@ class MemoryReport:
 
     `peak_step` is the step with most bytes alive, `peak_label` what it computes. `by_role` sums what is alive there,
     `by_reason` those of it that are kept for the backward part, by the ops that read them.
+    `held_bytes` is the part of `state_bytes` that gradients take between the steps of one update.
     `arena_bytes` exceeds `live_peak_bytes` by what fragmentation costs.
     """
 
@@ -35,6 +36,7 @@ class MemoryReport:
     live_peak_bytes: int
     trained_bytes: int
     state_bytes: int
+    held_bytes: int
     mapped_bytes: int
     peak_step: int
     peak_label: str
@@ -79,6 +81,7 @@ def _report(variant: Mapping, name: str, program: Mapping) -> MemoryReport:
         live_peak_bytes=program["live_peak_bytes"],
         trained_bytes=variant["trained_bytes"],
         state_bytes=variant["state_bytes"],
+        held_bytes=variant["held_bytes"],
         mapped_bytes=variant["mapped_bytes"],
         peak_step=peak,
         peak_label=program["steps"][peak] if program["steps"] else "",

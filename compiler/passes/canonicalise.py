@@ -25,6 +25,7 @@ from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.elementwise import Binary
 from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.fmod import Fmod
@@ -135,6 +136,11 @@ def _merge_transposes(graph: Graph, node: Node) -> Value | None:
     return graph.emit1(composed, inner.inputs[0], source=node.source, before=node)
 
 
+def _drop_idle_dropout(graph: Graph, node: Node) -> Value | None:
+    """Outside training, and where training does not want it, dropout does nothing."""
+    return node.inputs[0] if isinstance(node.op, Dropout) and len(node.inputs) == 1 else None
+
+
 def _reshape_unit_transpose(graph: Graph, node: Node) -> Value | None:
     """A transposition that keeps the order of all axes longer than 1 is a reshape."""
     if not isinstance(node.op, Transpose):
@@ -216,8 +222,10 @@ _RULES: tuple[Rule, ...] = (
     _absorb_transpose,
 )
 
-# These would lose sight of a batch of one among other axes of extent 1, which `append_loss` still has to follow.
+# These would lose sight of a batch of one among other axes of extent 1, which `append_loss` still has to follow, or of
+# what is done in training alone.
 _FINAL_BATCH_RULES: tuple[Rule, ...] = (
+    _drop_idle_dropout,
     _reshape_unit_transpose,
     _reshape_unit_reduction,
     _flatten_matmul,

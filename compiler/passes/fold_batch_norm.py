@@ -7,7 +7,9 @@ Each of these operations is done now where no program updates anything it reads,
 frozen, the fold costs nothing at run time; with trained parameters it is live, autodiff goes through it, and no
 activation before the norm is ever saved. A norm behind anything else is x * scale + shift per channel.
 
-Requires TRAINABLE_MARKED. Ensures NO_BATCH_NORM.
+Those that training takes the statistics of the batch for stay, for `train_batch_norm`.
+
+Requires TRAINABLE_MARKED. Ensures FROZEN_NORMS_FOLDED.
 """
 
 from __future__ import annotations
@@ -17,20 +19,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.compiler.passbase import Options
-from edgec.compiler.rewrite import describe, param_behind, remove_dead_nodes, replace_node, reshape
-from edgec.graph.errors import UserError
+from edgec.compiler.rewrite import param_behind, remove_dead_nodes, replace_node, reshape
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.div import Div
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.sqrt import Sqrt
 from edgec.graph.ops.sub import Sub
 
 
 def fold_batch_norm(module: Module, options: Options) -> bool:
+    if options.train is not None and options.train.batch_norm == "train":
+        return False  # `train_batch_norm` does it, when it has taken those of `train`
+    return fold_all(module)
+
+
+def fold_all(module: Module) -> bool:
+    """Fold the batch norms of all programs."""
     updated = module.updated_names() | {
         leaf.name for graph in module.programs.values() for leaf in graph.by_role(Role.PARAM) if leaf.trainable
     }
@@ -77,25 +87,22 @@ class _Fold:
         replace_node(self.graph, self.node, y, rename=True)
 
     def offset(self, bias: Value | None, mean: Value) -> Value:
-        """bias - mean; nothing is subtracted at run time where there is no bias, since the mean is known."""
+        """bias - mean; nothing is subtracted at run time where there is no bias and the mean is known."""
         if bias is not None:
             return self.emit(Sub(), self.shaped(bias, (self.channels,)), mean)
         minus = self.graph.constant(np.full((), -1, mean.type.dtype.numpy))
         return self.emit(Mul(), mean, minus, name=f"{mean.name}.negated")
 
     def inverse_deviation(self, variance: Value) -> Value:
-        """1 / sqrt(variance + epsilon): there is no op for it, since statistics are never trained."""
-        if not self.frozen(variance):
-            raise UserError(
-                "E0103",
-                f"the variance of a batch norm is computed or trained: {variance}",
-                where=describe(self.node),
-                hint="export the model in inference mode, with the statistics as initializers",
-            )
-        wide = variance.data.astype(np.float64) + self.node.op.epsilon
-        return self.graph.constant(
-            (1 / np.sqrt(wide)).astype(variance.data.dtype), f"{variance.name}.inverse_deviation"
-        )
+        """1 / sqrt(variance + epsilon), in double precision where it is known."""
+        epsilon = self.node.op.epsilon
+        if self.frozen(variance):
+            inverse = (1 / np.sqrt(variance.data.astype(np.float64) + epsilon)).astype(variance.data.dtype)
+            return self.graph.constant(inverse, f"{variance.name}.inverse_deviation")
+        kind = variance.type.dtype.numpy
+        shifted = self.emit(Add(), variance, self.graph.constant(np.array(epsilon, kind)))
+        one = self.graph.constant(np.array(1, kind))
+        return self.emit(Div(), one, self.emit(Sqrt(), shifted), name=f"{variance.name}.inverse_deviation")
 
     def layer_before(self, x: Value) -> _Layer | None:
         """The layer whose result only this norm reads."""

@@ -5,7 +5,7 @@ import pytest
 
 from edgec.compiler.passbase import Options
 from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
-from edgec.graph.errors import UserError
+from edgec.compiler.train import Train
 from edgec.graph.ir import Module, Role
 from edgec.graph.parse import parse_module
 from edgec.tools.testing.pass_check import check_pass, check_same_meaning
@@ -189,12 +189,12 @@ def test_epsilon_is_added_in_double_precision() -> None:
     np.testing.assert_array_equal(constants["var.inverse_deviation"], expected)
 
 
-def test_a_computed_variance_is_refused_with_the_node() -> None:
-    body = (
-        NORM.replace("%var)", "%v)")
-        .replace("  %y", "  %v: f32[2] = exp(%var)\n  %y")
-        .replace("{epsilon=0.0}", '{epsilon=0.0} @"bn7"')
-    )
-    with pytest.raises(UserError, match="variance") as caught:
-        fold_batch_norm(parse_module(CONV.format(trained="", body=body)), Options())
-    assert caught.value.where == "node `bn7`"
+def test_a_computed_variance_is_inverted_at_run_time() -> None:
+    body = NORM.replace("%var)", "%v)").replace("  %y", "  %v: f32[2] = exp(%var)\n  %y").replace("0.0", "0.125")
+    module = folded(CONV.format(trained="", body=body))
+    assert count(module, "sqrt") == 1
+
+
+def test_norms_wait_where_training_takes_the_statistics_of_the_batch() -> None:
+    module = parse_module(CONV.format(trained="", body=NORM))
+    assert not fold_batch_norm(module, Options(train=Train(batch_norm="train")))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from edgec.compiler.compile import compile_module
+from edgec.compiler.memory.report import memory_reports
 from edgec.compiler.parameter_groups import ParameterGroup, weights_of
 from edgec.compiler.passbase import Options
 from edgec.compiler.pipeline import transform_module
@@ -13,7 +15,10 @@ from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
 from edgec.graph.ir import Module
+from edgec.tools.testing.programs import initialise
+from edgec.tools.testing.reference_backend import ReferenceBackend
 from edgec.tools.testing.train_cases import CASES, Twins
+from edgec.tools.testing.widen import narrowed
 
 torch.set_num_threads(1)
 STATISTICS = (".mean", ".variance")
@@ -217,3 +222,14 @@ def test_the_norm_of_gradients_is_watched_where_asked() -> None:
     expected = torch.sqrt(sum((w.grad**2).sum() for w in weights.values())).item()
     outputs = run(graph, {"x": x, "labels": labels, "lr": np.float32(1)}).outputs
     np.testing.assert_allclose(outputs["gradient_norm"], expected, rtol=1e-12)
+
+
+def test_states_of_a_step_are_those_of_both_programs() -> None:
+    twins = CASES["small_cnn"]()
+    module = initialise(narrowed(twins.module))
+    options = Options(train=Train(batch=3, momentum=0.9, accumulate=2))
+    result = compile_module(module, [ReferenceBackend()], options)
+    weights = sum(4 * w.numel() for w in twins.weights().values())
+    assert result.report.programs["train"].state_bytes == 2 * weights + 4 + 4
+    held = {report.held_bytes for report in memory_reports(result.artifact.manifest)}
+    assert held == {weights}

@@ -1,6 +1,6 @@
 """Every op case."""
 
-from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers, updates
+from cases import compute, elementwise, indexing, loss, movement, normalisation, numbers, random, updates
 
 OP_CASES = (
     *elementwise.CASES,
@@ -11,4 +11,5 @@ OP_CASES = (
     *indexing.CASES,
     *normalisation.CASES,
     *numbers.CASES,
+    *random.CASES,
 )

@@ -192,9 +192,9 @@ class Context:
         return value
 
     def number(self, node: Node, number: float, like: Value) -> Value:
-        """A scalar constant in the dtype of `like`; Unsupported for a fraction of an integer."""
+        """A scalar constant in the dtype of `like`; Unsupported for what no integer of it is."""
         dtype = like.type.dtype
-        if not dtype.is_float and (not math.isfinite(number) or number != int(number)):
+        if not dtype.is_float and not (math.isfinite(number) and int(number) == number and _fits(int(number), dtype)):
             raise Unsupported(f"computes with {number:g} on {dtype.value} at run time")
         array = np.array(number, dtype.numpy)
         return self.graph.constant(array, self._free_name(f"{node.outputs[0]}.c"))
@@ -275,6 +275,12 @@ def initializer(name: str, array: np.ndarray) -> Known:
     """The entry of a dense initializer of the model."""
     is_float = array.dtype.kind == "f" or array.dtype == DType.BF16.numpy
     return Known(array, name if is_float else "")
+
+
+def _fits(number: int, dtype: DType) -> bool:
+    if dtype is DType.BOOL:
+        return number in (0, 1)
+    return np.iinfo(dtype.numpy).min <= number <= np.iinfo(dtype.numpy).max
 
 
 def as_tensor(entry: Entry) -> Value | Known:

@@ -16,6 +16,7 @@ from edgec.graph.ops.base import Op
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.hard_swish import HardSwish
@@ -147,12 +148,17 @@ def _identity(ctx: Context, node: Node) -> Converted:
 
 
 def _dropout(ctx: Context, node: Node) -> Converted:
-    if ctx.has(node, 2) and ctx.known(node, 2, "the training mode").any():
-        raise Unsupported("dropout in training mode; export the model for inference")
+    """Nothing in inference, also where the model says that it is in training mode; in training what `Train` says."""
+    entry, rate = ctx.entry(node, 0), node.get_float("ratio", 0.5)
+    if ctx.has(node, 1):
+        ratio = ctx.entry(node, 1)
+        rate = 0.0 if isinstance(ratio, Value) else float(ratio.array)  # one of the run is for inference alone
+    if isinstance(entry, Value) and rate:
+        entry = ctx.emit(node, Dropout(rate), entry)
     if not any(node.outputs[1:]):
-        return ctx.entry(node, 0)
+        return entry
     kept = ctx.constant(node, np.array(True))
-    return ctx.entry(node, 0), ctx.emit(node, BroadcastTo(ctx.type(node, 0).shape), kept)
+    return entry, ctx.emit(node, BroadcastTo(ctx.type(node, 0).shape), kept)
 
 
 ELEMENTWISE = {

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from edgec.frontend.convolution3d import conv3d, stacked
 from edgec.frontend.onnx.arguments import Pair, Windows, read_sliding, read_windows
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
-from edgec.graph.ir import Role, Value
+from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
-from edgec.graph.ops.div import Div
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.sqrt import Sqrt
-from edgec.graph.ops.sub import Sub
 from edgec.graph.ops.window import Pads
 
 
@@ -154,17 +150,28 @@ def _matmul(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, Reshape(shape), y)
 
 
+def _batch_norm_of_batch(ctx: Context, node: Node, epsilon: float, decay: float) -> Converted:
+    """In training mode: the statistics of the batch, and what they make of the running ones, as further outputs."""
+    if node.opset < 14:
+        raise Unsupported("batch normalisation in training mode; export the model for inference, or with opset 14")
+    x, gamma, beta, *running = (ctx.value(node, index) for index in range(5))
+    y, *batch = ctx.emit_all(node, BatchNormTrain(epsilon), x, gamma, beta)
+    if not any(node.outputs[1:]):
+        return y
+    moved = []
+    for old, new in zip(running, batch, strict=True):
+        kept, added = (ctx.emit(node, Mul(), v, ctx.number(node, f, v)) for v, f in ((old, decay), (new, 1 - decay)))
+        moved.append(ctx.emit(node, Add(), kept, added))
+    return y, *moved
+
+
 def _batch_norm(ctx: Context, node: Node) -> Converted:
+    epsilon, decay = node.get_float("epsilon", 1e-5), node.get_float("momentum", 0.9)
     # Up to opset 13 the extra outputs meant training; from 14 on an attribute says so.
-    training = node.get_int("training_mode", 0) if node.opset >= 14 else any(node.outputs[1:])
-    if training and node.opset < 14:
-        raise Unsupported("batch normalisation in training mode; export the model for inference")
-    op = BatchNorm(node.get_float("epsilon", 1e-5))
+    if node.get_int("training_mode", 0) if node.opset >= 14 else any(node.outputs[1:]):
+        return _batch_norm_of_batch(ctx, node, epsilon, decay)
+    op = BatchNorm(epsilon, 1 - decay)
     x, *statistics = (ctx.value(node, index) for index in range(5))
-    if training:
-        return _batch_norm_in_training(ctx, node, x, statistics)
-    if statistics[3].role not in (Role.PARAM, Role.CONSTANT):
-        return _normalised(ctx, node, x, statistics)
     if node.opset >= 9 or node.get_int("spatial", 1):
         return ctx.emit(node, op, x, *statistics)
     # Up to opset 8 each place could have statistics of its own: a channel for each.
@@ -172,33 +179,6 @@ def _batch_norm(ctx: Context, node: Node) -> Converted:
     flat = [ctx.emit(node, Reshape((places,)), value) for value in statistics]
     y = ctx.emit(node, op, ctx.emit(node, Reshape((*x.type.shape[:1], places)), x), *flat)
     return ctx.emit(node, Reshape(x.type.shape), y)
-
-
-def _normalised(ctx: Context, node: Node, x: Value, statistics: Sequence[Value]) -> Value:
-    """Batch normalisation by a variance that is computed: the op itself wants one that is fixed."""
-    gamma, beta, mean, variance = statistics
-    epsilon = ctx.number(node, node.get_float("epsilon", 1e-5), variance)
-    root = ctx.emit(node, Sqrt(), ctx.emit(node, Add(), variance, epsilon))
-    columns = Reshape((*gamma.type.shape, *(1,) * (x.type.rank - 2)))
-    centred = ctx.emit(node, Sub(), x, ctx.emit(node, columns, mean))
-    y = ctx.emit(node, Mul(), centred, ctx.emit(node, columns, ctx.emit(node, Div(), gamma, root)))
-    return ctx.emit(node, Add(), y, ctx.emit(node, columns, beta))
-
-
-def _batch_norm_in_training(ctx: Context, node: Node, x: Value, statistics: Sequence[Value]) -> Converted:
-    """By the statistics of the batch, which move the running ones."""
-    gamma, beta, *running = statistics
-    axes = (0, *range(2, x.type.rank))
-    mean = ctx.emit(node, ReduceMean(axes), x)
-    columns = Reshape((*mean.type.shape, *(1,) * (x.type.rank - 2)))
-    centred = ctx.emit(node, Sub(), x, ctx.emit(node, columns, mean))
-    variance = ctx.emit(node, ReduceMean(axes), ctx.emit(node, Mul(), centred, centred))
-    momentum = node.get_float("momentum", 0.9)
-    moved = [
-        ctx.emit(node, Add(), _scaled(ctx, node, old, momentum), _scaled(ctx, node, new, 1 - momentum))
-        for old, new in zip(running, (mean, variance), strict=True)
-    ]
-    return _normalised(ctx, node, x, (gamma, beta, mean, variance)), *moved
 
 
 LAYERS = {

@@ -25,6 +25,7 @@ from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reduction import Reduction
+from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.sqrt import Sqrt
@@ -72,7 +73,8 @@ def _reduce_l1(ctx: Context, node: Node) -> Converted:
 
 
 def _reduce_l2(ctx: Context, node: Node) -> Converted:
-    return ctx.emit(node, Sqrt(), _reduce_sum_square(ctx, node))
+    # The relu changes nothing but the gradient where all is 0, which is 0 and not infinite, as torch's of a norm.
+    return ctx.emit(node, Sqrt(), ctx.emit(node, Relu(), _reduce_sum_square(ctx, node)))
 
 
 def _softmax(ctx: Context, node: Node) -> Converted:

@@ -25,6 +25,7 @@ from edgec.graph.ops.less import Less
 from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.ops.relu import Relu
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.sqrt import Sqrt
@@ -97,7 +98,8 @@ def _lp_norm(ctx: Context, node: Node) -> Converted:
     if p == 1:
         norm = ctx.emit(node, total, ctx.emit(node, Abs(), x))
     else:
-        norm = ctx.emit(node, Sqrt(), ctx.emit(node, total, ctx.emit(node, Mul(), x, x)))
+        squares = ctx.emit(node, total, ctx.emit(node, Mul(), x, x))
+        norm = ctx.emit(node, Sqrt(), ctx.emit(node, Relu(), squares))  # whose gradient is 0 where all is 0
     smallest = ctx.number(node, float(np.finfo(np.float32).tiny), x)
     return ctx.emit(node, Div(), x, ctx.emit(node, Maximum(), norm, smallest))
 

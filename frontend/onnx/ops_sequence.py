@@ -34,7 +34,8 @@ def _split_to_sequence(ctx: Context, node: Node) -> Converted:
     keeps = ctx.has(node, 1) or node.get_int("keepdims", 1)
     shapes = [kind.shape[:axis] + ((size,) if keeps else ()) + kind.shape[axis + 1 :] for size in sizes]
     if ctx.all_known(node):
-        arrays = np.split(ctx.known(node, 0, "the tensor"), np.cumsum(sizes)[:-1], axis)
+        array, ends = ctx.known(node, 0, "the tensor"), np.cumsum(sizes)
+        arrays = np.split(array, ends[:-1], axis) if sizes else []
         return Listed(tuple(Known(array.reshape(shape)) for array, shape in zip(arrays, shapes, strict=True)))
     items = pieces(ctx, node, ctx.value(node, 0), axis, sizes)
     if not keeps:

@@ -60,6 +60,25 @@ def test_random_nodes():
     assert codes.count("E0103") > 100
 
 
+def test_what_a_long_session_of_random_nodes_found():
+    """A grid for a scalar, and an empty list of pieces."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ())
+    fixed = [numpy_helper.from_array(np.zeros((0, 2), np.int64), "empty"), numpy_helper.from_array(np.array(0), "zero")]
+    nodes = [
+        [helper.make_node("GridSample", ["x", "x"], ["y"])],
+        [helper.make_node("SplitToSequence", ["empty"], ["s"]), helper.make_node("SequenceAt", ["s", "zero"], ["y"])],
+    ]
+    for items in nodes:
+        graph = helper.make_graph(items, "g", [x], [helper.make_tensor_value_info("y", 1, None)], fixed)
+        assert outcome(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])) == "E0103"
+
+
+def test_coordinates_of_one_element_are_evaluated():
+    """`GatherND` whose result is a scalar, at compile time."""
+    model = single("GatherND", {"x": np.array([3, 4]), "i": np.array([1])})
+    assert read_onnx(model).programs["infer"].outputs["y"].data == 4
+
+
 def damaged(data: bytes, rng: random.Random) -> bytes:
     result = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 5])):
@@ -221,3 +240,10 @@ def test_functions_that_are_too_deep():
     calls = {f"f{i}": [f"f{i + 1}"] for i in range(MAX_DEPTH + 2)} | {f"f{MAX_DEPTH + 2}": ["Relu"]}
     with pytest.raises(UserError, match=f"nested more than {MAX_DEPTH} deep"):
         read_onnx(with_functions(calls, "f0"))
+
+
+def test_a_number_beyond_the_dtype():
+    x, y = (helper.make_tensor_value_info(name, TensorProto.INT32, (2,)) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("ThresholdedRelu", ["x"], ["y"], alpha=1e30)], "g", [x], [y])
+    with pytest.raises(UserError, match=r"computes with 1e\+30 on i32 at run time"):
+        read_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))

@@ -33,6 +33,9 @@ LOOSE = {
     "test_averagepool_2d_ceil_last_window_starts_on_pad",
 }
 
+# What numpy's generator drew.
+RANDOM = {f"test_training_dropout{suffix}" for suffix in ("", "_mask", "_default", "_default_mask")}
+
 
 def cases() -> list:
     with warnings.catch_warnings():
@@ -41,7 +44,8 @@ def cases() -> list:
         return [
             case
             for case in collect_testcases(None)
-            if all(node.op_type in known and not node.domain for node in case.model.graph.node)
+            if case.name not in RANDOM
+            and all(node.op_type in known and not node.domain for node in case.model.graph.node)
             and all(isinstance(array, np.ndarray | np.generic) for data in case.data_sets for array in data[0])
         ]
 

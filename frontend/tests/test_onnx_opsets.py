@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgec.frontend.onnx import read_onnx
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
+from edgec.graph.ops.dropout import Dropout
 
 node = helper.make_node
 
@@ -139,15 +140,13 @@ def test_an_old_network(opset: int):
     np.testing.assert_allclose(run(graph, {"x": x}).outputs["y"], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "nodes",
-    [
-        [node("BatchNormalization", NORM, ["y", "mean", "var", "saved_mean", "saved_var"])],
-        [node("Dropout", ["x", "ratio", "training"], ["y"])],
-    ],
-    ids=["statistics of the batch", "dropout"],
-)
-def test_training_is_refused(nodes: list):
-    fixed = STATISTICS | {"ratio": np.float32(0.5), "training": np.array(True)}
+def test_statistics_of_a_batch_are_refused_before_opset_14():
+    nodes = [node("BatchNormalization", NORM, ["y", "mean", "var", "saved_mean", "saved_var"])]
     with pytest.raises(UserError, match="in training mode; export the model for inference"):
-        read_onnx(model(12, (2, 3, 2, 2), nodes, fixed, ir=8))
+        read_onnx(model(12, (2, 3, 2, 2), nodes, STATISTICS, ir=8))
+
+
+def test_dropout_in_training_mode_is_one_of_the_training_step():
+    fixed = {"ratio": np.float32(0.5), "training": np.array(True)}
+    graph = read_onnx(model(12, (2, 3), [node("Dropout", ["x", "ratio", "training"], ["y"])], fixed, ir=8))
+    assert [n.op for n in graph.programs["infer"].nodes] == [Dropout(0.5)]

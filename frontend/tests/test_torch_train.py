@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import edgec
+from edgec.compiler.passbase import Options
+from edgec.compiler.pipeline import transform_module
+from edgec.frontend.torch import read_torch
+from edgec.graph.interp import run
 from edgec.tools.cli import main
 from edgec.tools.testing.torch_models import awake, conv_norm
 
@@ -102,3 +106,81 @@ def test_a_pt2_file_is_checked_compiled_and_verified_by_the_command_line(module:
         assert not caught.value.code
     with edgec.load(tmp_path / "m.edge", threads=1) as model:
         assert [item.name for item in model.inputs] == ["image"] and [o.name for o in model.outputs] == ["output"]
+
+
+def test_norms_in_training_mode_are_torchs(tmp_path: Path) -> None:
+    """Three steps on data far from zero: losses, weights and running statistics, which `run` then sees."""
+    twin = awake(SmallNet(), torch.zeros(1, 3, 16, 16))
+    for norm in (m for m in twin.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.momentum = 0.1
+    inputs, train = (torch.zeros(1, 3, 16, 16),), edgec.Train(batch=BATCH, batch_norm="train")
+    edgec.compile(twin, example_inputs=inputs, train=train, out=tmp_path / "m.edge")
+    optimizer = torch.optim.SGD([p for p in twin.parameters() if p.requires_grad], LR)
+    before = {name: tensor.clone() for name, tensor in twin.state_dict().items()}
+    rng = np.random.default_rng(0)
+    with edgec.load(tmp_path / "m.edge", threads=1) as model:
+        for _ in range(3):
+            x = (rng.standard_normal((BATCH, 3, 16, 16)) + 5).astype(np.float32)
+            labels = rng.integers(0, CLASSES, BATCH)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(twin.train()(torch.from_numpy(x)), torch.from_numpy(labels))
+            loss.backward()
+            optimizer.step()
+            assert model.step({"image": x, "labels": labels}, lr=LR) == pytest.approx(loss.item(), rel=1e-4)
+        values = model.parameters()
+        for name, tensor in twin.state_dict().items():
+            if name not in model.trained:  # frozen, counted, or another name of a tied weight
+                continue
+            change = (tensor - before[name]).numpy()
+            tolerance = 1e-3 * np.abs(change).max() + 1e-6  # a bias before a norm has no gradient
+            np.testing.assert_allclose(
+                values[name] - before[name].numpy(), change, rtol=0, atol=tolerance, err_msg=name
+            )
+        with torch.no_grad():
+            expected = twin.eval()(torch.from_numpy(x[:1])).numpy()
+        np.testing.assert_allclose(model.run({"image": x[:1]})["output"], expected, rtol=0, atol=1e-3)
+
+
+class Dropping(nn.Module):
+    """Dropout of elements and of whole channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.drop_maps = nn.Conv2d(3, 16, 3, 2), nn.Dropout2d(0.25)
+        self.hidden, self.drop, self.head = nn.Linear(16, 64), nn.Dropout(0.5), nn.Linear(64, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.drop_maps(F.relu(self.stem(image))).mean((2, 3))
+        return self.head(self.drop(F.relu(self.hidden(x))))
+
+
+def test_dropout_draws_the_same_for_any_threads_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, inputs = Dropping(), (torch.zeros(1, 3, 16, 16),)
+    train = edgec.Train(batch=BATCH, momentum=0.9, seed=11)
+    edgec.compile(module, example_inputs=inputs, train=train, out=tmp_path / "m.edge")
+    reference = read_torch(module, inputs)
+    transform_module(reference, Options(train=train))
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((BATCH, 3, 16, 16)).astype(np.float32), rng.integers(0, CLASSES, BATCH)
+
+    def steps(threads: int, count: int, resume: Path | None = None, save: Path | None = None) -> list[float]:
+        with edgec.load(tmp_path / "m.edge", threads=threads) as model:
+            if resume is not None:
+                model.load_checkpoint(resume)
+            losses = [model.step({"image": x, "labels": labels}, lr=LR) for _ in range(count)]
+            if save is not None:
+                model.save_checkpoint(save)
+            return losses
+
+    together = steps(1, 4)
+    assert together == steps(2, 4)
+    assert steps(1, 2, save=tmp_path / "c") + steps(2, 2, resume=tmp_path / "c") == together
+    held: dict[str, np.ndarray] = {}
+    for loss in together:
+        results = run(reference.programs["train"], {"image": x, "labels": labels, "lr": np.float32(LR), **held})
+        held = results.updates
+        assert loss == pytest.approx(float(results.outputs["loss"]), rel=1e-4), "other decisions than the reference"
+    with edgec.load(tmp_path / "m.edge", threads=1) as model, torch.no_grad():
+        expected = module.eval()(torch.from_numpy(x[:1])).numpy()
+        np.testing.assert_allclose(model.run({"image": x[:1]})["output"], expected, rtol=0, atol=1e-5)

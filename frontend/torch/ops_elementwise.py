@@ -19,6 +19,7 @@ from edgec.graph.ops.bit_or import BitOr
 from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.hard_sigmoid import HardSigmoid
 from edgec.graph.ops.hard_swish import HardSwish
@@ -158,10 +159,16 @@ def _copy(ctx: Context, call: Call) -> Converted:
     return expand(ctx, call, operand(ctx, call, "src"), call.shape)
 
 
-def _dropout(ctx: Context, call: Call) -> Converted:
+def _dropout(ctx: Context, call: Call, shared: int = 0) -> Converted:
     if ctx.flag(call, "train"):
         raise Unsupported("dropout in training mode; export the module after module.eval()")
-    return _alias(ctx, call)
+    entry, rate = _alias(ctx, call), ctx.number(call, "p")
+    return ctx.emit(call, Dropout(rate, shared), entry) if isinstance(entry, Value) and rate else entry
+
+
+def _feature_dropout(ctx: Context, call: Call) -> Converted:
+    """Whole channels of a feature map (Dropout2d)."""
+    return _dropout(ctx, call, shared=max(0, ctx.type(call, "input").rank - 2))
 
 
 def _filled(number: float | None, ctx: Context, call: Call) -> Converted:
@@ -200,7 +207,7 @@ ELEMENTWISE = {
     "aten.elu.default": _elu,
     "aten.celu.default": _celu,
     "aten.dropout.default": _dropout,
-    "aten.feature_dropout.default": _dropout,
+    "aten.feature_dropout.default": _feature_dropout,
     "aten.alias.default": _alias,
     "aten.clone.default": _alias,
     "aten.detach.default": _alias,

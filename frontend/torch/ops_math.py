@@ -184,7 +184,7 @@ def _vector_norm(ctx: Context, call: Call) -> Converted:
     x, order = operand(ctx, call, "self"), ctx.number(call, "ord")
     axes, keep = ctx.axes(call, "dim", x.type.rank), ctx.flag(call, "keepdim")
     if order == 2:
-        return ctx.emit(call, Sqrt(), ctx.emit(call, ReduceSum(axes, keep), ctx.emit(call, Mul(), x, x)))
+        return _euclidean(ctx, call, x, ReduceSum(axes, keep))
     sizes = ctx.emit(call, Abs(), x)
     if abs(order) == math.inf:
         return ctx.emit(call, (ReduceMax if order > 0 else ReduceMin)(axes, keep), sizes)
@@ -197,6 +197,11 @@ def _vector_norm(ctx: Context, call: Call) -> Converted:
     return ctx.emit(call, Pow(), total, ctx.scalar(call, 1 / order, x))
 
 
+def _euclidean(ctx: Context, call: Call, x: Value, total: ReduceSum) -> Value:
+    """The root of a sum of squares. The relu changes nothing but the gradient where all is 0, which is 0 as torch's."""
+    return ctx.emit(call, Sqrt(), ctx.emit(call, Relu(), ctx.emit(call, total, ctx.emit(call, Mul(), x, x))))
+
+
 def _distances(ctx: Context, call: Call) -> Converted:
     """torch.cdist: a[...,M,K], b[...,N,K] -> [...,M,N], by differences, which lose no digits."""
     a, b, order = operand(ctx, call, "x1"), operand(ctx, call, "x2"), ctx.number(call, "p")
@@ -205,7 +210,7 @@ def _distances(ctx: Context, call: Call) -> Converted:
     x = ctx.emit(call, Sub(), rows, columns)
     axes = (x.type.rank - 1,)
     if order == 2:
-        return ctx.emit(call, Sqrt(), ctx.emit(call, ReduceSum(axes), ctx.emit(call, Mul(), x, x)))
+        return _euclidean(ctx, call, x, ReduceSum(axes))
     if order not in (1, math.inf):
         raise Unsupported(f"distances of order {order:g}; 1, 2 and inf are supported")
     return ctx.emit(call, (ReduceSum if order == 1 else ReduceMax)(axes), ctx.emit(call, Abs(), x))

@@ -160,7 +160,8 @@ def _batch_norm(ctx: Context, call: Call) -> Converted:
         for name, default in (("weight", 1.0), ("bias", 0.0))
     )
     mean, variance = ctx.statistic(call, "running_mean"), ctx.statistic(call, "running_var")
-    return (ctx.emit(call, BatchNorm(ctx.number(call, "eps")), x, gamma, beta, mean, variance),)
+    op = BatchNorm(ctx.number(call, "eps"), ctx.number(call, "momentum"))
+    return (ctx.emit(call, op, x, gamma, beta, mean, variance),)
 
 
 def _attention(ctx: Context, call: Call) -> Converted:

@@ -16,6 +16,7 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.bce_logits import BceLogits
 from edgec.graph.ops.bias_correction import BiasCorrection
 from edgec.graph.ops.bit_and import BitAnd
@@ -36,6 +37,7 @@ from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.div import Div
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.erf import Erf
 from edgec.graph.ops.exp import Exp
@@ -52,6 +54,7 @@ from edgec.graph.ops.hard_swish import HardSwish
 from edgec.graph.ops.hard_swish_grad import HardSwishGrad
 from edgec.graph.ops.inside_bits import InsideBits
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.less import Less
 from edgec.graph.ops.less_equal import LessEqual
 from edgec.graph.ops.lion_update import LionUpdate
@@ -62,8 +65,10 @@ from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.minimum import Minimum
 from edgec.graph.ops.mod import Mod
+from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.neg import Neg
+from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.pow import Pow
 from edgec.graph.ops.reduce_max import ReduceMax
@@ -76,6 +81,7 @@ from edgec.graph.ops.relu_grad import ReluGrad
 from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.ops.round import Round
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
@@ -125,6 +131,10 @@ ALL_OPS: tuple[type[Op], ...] = (
     AvgPool2d,
     AvgPool2dGrad,
     BatchNorm,
+    BatchNormTrain,
+    Moments,
+    NormParamGrad,
+    Dropout,
     Reshape,
     Transpose,
     Concat,
@@ -150,7 +160,9 @@ ALL_OPS: tuple[type[Op], ...] = (
     ScatterNd,
     Resample,
     LayerNorm,
+    LayerNormGrad,
     RmsNorm,
+    RmsNormGrad,
     Softmax,
     SoftmaxCrossEntropy,
     BceLogits,

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchNorm(Op):
-    """x[N,C,...], gamma, beta, mean, variance (all [C]) -> y = (x - mean) / sqrt(variance + epsilon) * gamma + beta."""
+    """x[N,C,...], gamma, beta, mean, variance (all [C]) -> y = (x - mean) / sqrt(variance + epsilon) * gamma + beta.
+
+    `momentum` is for training by batch statistics: the part of them in new running statistics (torch's momentum).
+    """
 
     name: ClassVar[str] = "batch_norm"
     channel_rule: ClassVar[ChannelRule] = ChannelRule.PASS
 
     epsilon: float = 1e-5
+    momentum: float = 0.1
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         x, *parts = operands(self, inputs, 5)

@@ -58,3 +58,11 @@ def require_shape(op: Op, shape: tuple[int, ...], *inputs: TensorType) -> None:
         raise type_error(
             op, f"shape {shape} has a negative extent", *inputs, hint="shapes are static: resolve -1 before building"
         )
+
+
+def require_axes(op: Op, axes: tuple[int, ...], x: TensorType) -> None:
+    """Axes in their one spelling: each once, in order, counted from the front."""
+    for axis in axes:
+        require_axis(op, axis, x)
+    if list(axes) != sorted(set(axes)):
+        raise type_error(op, f"axes {axes} are not ascending", x, hint="name each axis once, in order")

@@ -47,10 +47,10 @@ class GatherNd(Op):
         batch, depth = self.batch_dims, indices.shape[-1]
         count = math.prod(x.shape[:batch])
         flat = x.reshape(count, *x.shape[batch:])
-        where = indices.reshape(count, -1, depth)
+        where = indices.reshape(count, math.prod(indices.shape[batch:-1]), depth)
         columns = [wrapped(where[..., axis], x.shape[batch + axis]) for axis in range(depth)]
         y = flat[(np.arange(count)[:, None], *columns)]
-        return (y.reshape(*indices.shape[:-1], *x.shape[batch + depth :]),)
+        return (y.reshape((*indices.shape[:-1], *x.shape[batch + depth :])),)
 
     def vjp(
         self,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance
-from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.normalisation import check_normalised, per_row, sum_rows
-from edgec.graph.ops.reduce_mean import ReduceMean
-from edgec.graph.ops.sub import Sub
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
+from edgec.graph.ops.norm_param_grad import NormParamGrad
+from edgec.graph.ops.normalisation import check_normalised, per_row
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -56,25 +55,16 @@ class LayerNorm(Op):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        """dx = inv_std * (g - mean(g) - n * mean(g * n)) with n the normalised x and g = dy * gamma.
-
-        Mean and inv_std are for backward passes: gradients that reach them are not passed on.
-        """
+        """Mean and inv_std are for backward passes: gradients that reach them are not passed on."""
         (x, *parts), (_, mean, inv_std), (dy, *_) = inputs, outputs, gradients
         if dy is None:
             return (None,) * len(inputs)
-        axes = tuple(range(self.axis, x.type.rank))
-        inv_std = per_row(build, inv_std, x.type)
-        normal = build.emit(Mul(), build.emit(Sub(), x, per_row(build, mean, x.type)), inv_std)
         result: list[Value | None] = [None] * len(inputs)
         if build.wanted(x):
-            g = build.emit(Mul(), dy, parts[0]) if parts else dy
-            along = build.emit(ReduceMean(axes, keepdims=True), build.emit(Mul(), g, normal))
-            rest = build.emit(Sub(), g, build.emit(ReduceMean(axes, keepdims=True), g))
-            rest = build.emit(Sub(), rest, build.emit(Mul(), normal, along))
-            result[0] = build.emit(Mul(), rest, inv_std)
-        if parts and build.wanted(parts[0]):
-            result[1] = sum_rows(build, build.emit(Mul(), dy, normal), self.axis)
-        if len(parts) > 1 and build.wanted(parts[1]):
-            result[2] = sum_rows(build, dy, self.axis)
+            result[0] = build.emit(LayerNormGrad(self.axis), dy, x, mean, inv_std, *parts[:1])
+        if any(map(build.wanted, parts)):
+            statistics = (per_row(build, row, x.type) for row in (mean, inv_std))
+            found = build.emit_all(NormParamGrad(tuple(range(self.axis))), dy, x, *statistics)
+            for slot, (part, gradient) in enumerate(zip(parts, found, strict=False), 1):
+                result[slot] = gradient if build.wanted(part) else None
         return tuple(result)

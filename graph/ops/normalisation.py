@@ -1,4 +1,4 @@
-"""What normalisations over trailing axes have in common: operands, and gradients along rows."""
+"""What normalisations over trailing axes have in common: operands, and values of rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from edgec.graph.ops.base import GradientBuilder, Op, type_error
 from edgec.graph.ops.checks import require_axis, require_float, require_same_dtype
-from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.types import TensorType
 
@@ -36,6 +35,13 @@ def per_row(build: GradientBuilder, row: Value, x: TensorType) -> Value:
     return build.emit(Reshape((*row.type.shape, *(1,) * (x.rank - row.type.rank))), row)
 
 
-def sum_rows(build: GradientBuilder, dy: Value, axis: int) -> Value:
-    """The gradient of a factor that every row has read."""
-    return build.emit(ReduceSum(tuple(range(axis))), dy) if axis else dy
+def check_normalised_grad(op: Op, axis: int, inputs: tuple[TensorType, ...], statistics: int) -> TensorType:
+    """x, if dy, `statistics` values for each row, and an optional scale fit it."""
+    if len(inputs) - 2 - statistics not in (0, 1):
+        raise type_error(op, f"takes dy, x, {statistics} statistics and perhaps gamma; {len(inputs)} given", *inputs)
+    dy, *rest = inputs
+    x = check_normalised(op, axis, 0.0, (rest[0], *rest[1 + statistics :]), 2)
+    require_same_dtype(op, *inputs)
+    if dy != x or any(row.shape != x.shape[:axis] for row in rest[1 : 1 + statistics]):
+        raise type_error(op, f"dy must be like x, and the statistics have the shape {list(x.shape[:axis])}", *inputs)
+    return x

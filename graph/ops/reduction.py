@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op, type_error
+from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op
 from edgec.graph.ops.broadcast_to import BroadcastTo
-from edgec.graph.ops.checks import operands, require_axis, require_number
+from edgec.graph.ops.checks import operands, require_axes, require_number
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import TensorType
@@ -34,10 +34,7 @@ class Reduction(Op):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         (x,) = operands(self, inputs, 1)
         require_number(self, x)
-        for axis in self.axes:
-            require_axis(self, axis, x)
-        if list(self.axes) != sorted(set(self.axes)):
-            raise type_error(self, f"axes {self.axes} are not ascending", x, hint="name each axis once, in order")
+        require_axes(self, self.axes, x)
         return (x.with_shape(self.kept_shape(x) if self.keepdims else self.dropped_shape(x)),)
 
     def kept_shape(self, x: TensorType) -> tuple[int, ...]:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance
-from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.normalisation import check_normalised, per_row, sum_rows
-from edgec.graph.ops.reduce_mean import ReduceMean
-from edgec.graph.ops.sub import Sub
+from edgec.graph.ops.norm_param_grad import NormParamGrad
+from edgec.graph.ops.normalisation import check_normalised, per_row
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -49,22 +48,16 @@ class RmsNorm(Op):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        """dx = inv_rms * (g - n * mean(g * n)) with n = x * inv_rms and g = dy * gamma.
-
-        Inv_rms is for backward passes: a gradient that reaches it is not passed on.
-        """
+        """Inv_rms is for backward passes: a gradient that reaches it is not passed on."""
         (x, *scale), (_, inv_rms), (dy, _) = inputs, outputs, gradients
         if dy is None:
             return (None,) * len(inputs)
-        axes = tuple(range(self.axis, x.type.rank))
-        inv_rms = per_row(build, inv_rms, x.type)
-        normal = build.emit(Mul(), x, inv_rms)
-        result: list[Value | None] = [None] * len(inputs)
-        if build.wanted(x):
-            g = build.emit(Mul(), dy, scale[0]) if scale else dy
-            along = build.emit(ReduceMean(axes, keepdims=True), build.emit(Mul(), g, normal))
-            rest = build.emit(Sub(), g, build.emit(Mul(), normal, along))
-            result[0] = build.emit(Mul(), rest, inv_rms)
-        if scale and build.wanted(scale[0]):
-            result[1] = sum_rows(build, build.emit(Mul(), dy, normal), self.axis)
-        return tuple(result)
+        dx = build.emit(RmsNormGrad(self.axis), dy, x, inv_rms, *scale) if build.wanted(x) else None
+        if not scale:
+            return (dx,)
+        dgamma = None
+        if build.wanted(scale[0]):
+            no_mean = build.constant(np.array(0.0))
+            rows = per_row(build, inv_rms, x.type)
+            dgamma, _ = build.emit_all(NormParamGrad(tuple(range(self.axis))), dy, x, no_mean, rows)
+        return dx, dgamma

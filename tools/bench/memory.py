@@ -81,7 +81,7 @@ def _row(asked: Request, name: str, options: Options, plan_only: bool) -> Row:
         result = lower_module(module, [backend], options)
         (schedules,) = result.schedules
         measured = _measure(result)
-    figures = program_figures(module.programs["train"], [schedules.programs["train"]])
+    figures = program_figures(module, "train", [schedules.programs["train"]])
     again = figures.recomputed_macs / figures.macs
     return Row(name, training_bytes(schedules), figures.arena_bytes, again, **measured)
 

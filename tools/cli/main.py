@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,7 +31,7 @@ COMMANDS = {
     "targets": "List the machines edgec compiles for, and what is installed for each.",
     "doctor": "Check this installation.",
 }
-_USAGE, _BUG, _INTERRUPTED = 2, 70, 130
+_BUG, _INTERRUPTED, _TERMINATED = 70, 130, 143
 
 
 class LazyGroup(click.Group):
@@ -60,6 +61,9 @@ def _edgec() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. arguments: without the program's name; default: those of this process."""
+    if arguments is None:
+        # So that temporary files go, and compile processes end, with us.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_run(words))
 

@@ -48,6 +48,8 @@ def _show_side_by_side(found: list[tuple[Path, MemoryReport]]) -> None:
         figures = {"arena": report.arena_bytes}
         figures |= {f"  {role}, at the peak": count for role, count in sorted(report.by_role.items())}
         figures |= {"trained": report.trained_bytes, "state": report.state_bytes, "mapped": report.mapped_bytes}
+        if report.held_bytes:
+            figures["state, of it held gradients"] = report.held_bytes
         columns.append(figures)
     labels = sorted({label for column in columns for label in column}, key=_label_order)
     header = ("", *(f"{path.stem} {report.target} {report.program}" for path, report in found))
@@ -55,7 +57,8 @@ def _show_side_by_side(found: list[tuple[Path, MemoryReport]]) -> None:
 
 
 def _label_order(label: str) -> tuple[int, str]:
-    return ("arena", " ", "trained", "state", "mapped").index(label if label[0] != " " else " "), label
+    kinds = ("arena", " ", "trained", "state", "state, of it held gradients", "mapped")
+    return kinds.index(label if label[0] != " " else " "), label
 
 
 def _record(path: Path, report: MemoryReport) -> dict:
@@ -66,6 +69,7 @@ def _record(path: Path, report: MemoryReport) -> dict:
         "arena_bytes": report.arena_bytes,
         "trained_bytes": report.trained_bytes,
         "state_bytes": report.state_bytes,
+        "held_bytes": report.held_bytes,
         "mapped_bytes": report.mapped_bytes,
         "peak": {
             "step": report.peak_step,

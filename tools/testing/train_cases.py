@@ -5,6 +5,8 @@ Each is alive: weights are He-normal, statistics and affine parameters of norms 
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -95,22 +97,23 @@ def separable_net(seed: int = 0) -> Twins:
     x = b(Relu(), b.norm("bn5", b.dense("fc1", x, 6)))
     module = b.finish(b.dense("fc2", x, 4))
 
-    def norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
-        parts = (w[f"{name}.{part}"] for part in ("mean", "variance", "gamma", "beta"))
-        return F.batch_norm(x, *parts, eps=1e-3)
+    def network(w: Weights, x: torch.Tensor, **mode: object) -> torch.Tensor:
+        def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+            parts = (w[f"{name}.{part}"] for part in ("mean", "variance", "gamma", "beta"))
+            return F.batch_norm(x, *parts, eps=1e-3, **mode)
 
-    def forward(w: Weights, x: torch.Tensor) -> torch.Tensor:
-        skip = x = hard_swish(norm(w, "bn0", F.conv2d(x, w["stem.weight"], stride=2, padding=1)))
-        x = hard_swish(norm(w, "bn1", F.conv2d(x, w["dw.weight"], padding=1, groups=8)))
+        skip = x = hard_swish(norm("bn0", F.conv2d(x, w["stem.weight"], stride=2, padding=1)))
+        x = hard_swish(norm("bn1", F.conv2d(x, w["dw.weight"], padding=1, groups=8)))
         gate = torch.relu(F.conv2d(x.mean((2, 3), keepdim=True), w["squeeze.weight"], w["squeeze.bias"]))
         x = x * hard_sigmoid(F.conv2d(gate, w["excite.weight"], w["excite.bias"]))
-        x = norm(w, "bn2", F.conv2d(x, w["pw.weight"], w["pw.bias"]))
-        x = F.relu6(norm(w, "bn3", x + skip))
-        x = hard_swish(norm(w, "bn4", F.conv2d(x, w["dw2.weight"], stride=2, padding=2, groups=8)))
-        x = torch.relu(norm(w, "bn5", F.linear(x.mean((2, 3)), w["fc1.weight"], w["fc1.bias"])))
+        x = norm("bn2", F.conv2d(x, w["pw.weight"], w["pw.bias"]))
+        x = F.relu6(norm("bn3", x + skip))
+        x = hard_swish(norm("bn4", F.conv2d(x, w["dw2.weight"], stride=2, padding=2, groups=8)))
+        x = torch.relu(norm("bn5", F.linear(x.mean((2, 3)), w["fc1.weight"], w["fc1.bias"])))
         return F.linear(x, w["fc2.weight"], w["fc2.bias"])
 
-    return Twins(module, forward, (3, 11, 11), 4)
+    train_mode = partial(network, training=True, momentum=0.1)
+    return Twins(module, network, (3, 11, 11), 4, train_mode)
 
 
 def token_mixer(seed: int = 0) -> Twins:

@@ -31,6 +31,7 @@ from edgec.graph.ops import (
     LayerNorm,
     MatMul,
     Mod,
+    Moments,
     Mul,
     Pow,
     ReduceMean,
@@ -55,7 +56,7 @@ from edgec.tools.testing.twins import Build, Twins, Weights
 
 
 def sentence_encoder(seed: int = 0) -> Twins:
-    """MiniLM in small: embeddings of words and positions, layer and rms norms, attention, the first token."""
+    """MiniLM in small: embeddings of words and positions, layer and rms norms, attention, statistics of all tokens."""
     b = Build(np.random.default_rng(seed))
     words, width, length = 11, 8, 5
 
@@ -78,7 +79,8 @@ def sentence_encoder(seed: int = 0) -> Twins:
     h, _ = b.graph.emit(RmsNorm(2, 1e-3), b(Add(), h, mixed), b.vector("rms.gamma", width, 0.5, 1.5))
     narrow = b(Cast("f64"), b(Cast("f32"), b.dense("narrow", h, 6)))
     first = b(Gather(1), narrow, b.graph.constant(np.array(0), "zero"))
-    module = b.finish(b.dense("fc", first, 4))
+    mean, variance = b.graph.emit(Moments((1,)), narrow)
+    module = b.finish(b.dense("fc", b(Concat(1), first, mean, variance), 4))
 
     def forward(w: Weights, x: torch.Tensor) -> torch.Tensor:
         ids = (x.abs() * 5).clamp(0, words - 1).long()
@@ -89,7 +91,8 @@ def sentence_encoder(seed: int = 0) -> Twins:
         q, k, v = (h @ w[f"{name}.weight"] for name in "qkv")
         h = F.rms_norm(h + torch.softmax(q @ k.mT * 0.3, -1) @ v, (width,), w["rms.gamma"], 1e-3)
         narrow = F.linear(h, w["narrow.weight"], w["narrow.bias"]).float().double()
-        return F.linear(narrow[:, 0], w["fc.weight"], w["fc.bias"])
+        pooled = torch.cat([narrow[:, 0], narrow.mean(1), narrow.var(1, correction=0)], 1)
+        return F.linear(pooled, w["fc.weight"], w["fc.bias"])
 
     return Twins(module, forward, (length,), 4)
 

@@ -17,12 +17,16 @@ Weights = dict[str, torch.Tensor]
 
 @dataclass
 class Twins:
-    """One model as a graph with a batch of one and as a torch function from weights and x to logits."""
+    """One model as a graph with a batch of one and as a torch function from weights and x to logits.
+
+    `forward_train` is that in training mode: batch norms take the statistics of the batch, and move those of `weights`.
+    """
 
     module: Module
     forward: Callable[[Weights, torch.Tensor], torch.Tensor]
     x_shape: tuple[int, ...]  # of one image
     classes: int
+    forward_train: Callable[[Weights, torch.Tensor], torch.Tensor] | None = None
 
     def weights(self) -> Weights:
         """Fresh float64 tensors of all parameters; those of the graph's own data."""

@@ -60,15 +60,17 @@ def _changed(tensor: dict[str, object]) -> onnx.ModelProto:
     return made
 
 
-def _branching() -> onnx.ModelProto:
-    then = helper.make_graph([node("Relu", ["x"], ["a"])], "t", [], [typed("a", None)])
-    other = helper.make_graph([node("Neg", ["x"], ["b"])], "e", [], [typed("b", None)])
+def _counting() -> onnx.ModelProto:
+    ends = [typed("on", (), TensorProto.BOOL), typed("next", None)]
+    starts = [typed("i", (), TensorProto.INT64), typed("going", (), TensorProto.BOOL), typed("carried", None)]
+    steps = [node("Identity", ["going"], ["on"]), node("Neg", ["carried"], ["next"])]
+    body = helper.make_graph(steps, "b", starts, ends)
     nodes = [
         node("ReduceSum", ["x"], ["total"], keepdims=0),
-        node("Greater", ["total", "zero"], ["positive"]),
-        node("If", ["positive"], ["y"], "by_sign", then_branch=then, else_branch=other),
+        node("Cast", ["total"], ["trips"], to=TensorProto.INT64),
+        node("Loop", ["trips", "", "x"], ["y"], "by_sum", body=body),
     ]
-    return model(nodes, {"zero": np.float32(0)})
+    return model(nodes)
 
 
 def _endless() -> onnx.ModelProto:
@@ -103,7 +105,7 @@ def bad_models() -> dict[str, onnx.ModelProto]:
         "long-name": model([node("Relu", ["x"], ["y" * 1_000_000])], outputs=("y" * 1_000_000,)),
         "control": model([node("Foo", ["x"], ["y"], "\x1b[31mred\nerror[E0999]: forged")]),
         "control-value": model([node("Relu", ["x"], ["\x1b[2J"]), node("Exp", ["\x1b[2J"], ["y"])]),
-        "by-data": _branching(),
+        "by-data": _counting(),
         "endless": _endless(),
         "nested": model([_nested(6), node("Foo", ["r6"], ["y"], "behind")], {"flag": np.array(True)}),
         "arity": model([node("Relu", ["x", "x"], ["a"], "two"), node("Conv", ["a"], ["y"], "one")]),

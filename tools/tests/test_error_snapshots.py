@@ -142,7 +142,7 @@ CASES = {
     "a name of a megabyte": "edgec check long-name.onnx",
     "a name that paints the terminal": "edgec check control.onnx",
     "a value's name that clears the terminal": "edgec check control-value.onnx",
-    "a branch by data": "edgec compile by-data.onnx",
+    "a loop counted by data": "edgec compile by-data.onnx",
     "a loop without end": "edgec check endless.onnx",
     "an operator behind nested branches": "edgec check nested.onnx",
     "too many and too few operands": "edgec check arity.onnx",

@@ -48,7 +48,10 @@ def start(folder: Path, cache: Path | None, *words: str, **environment: str | No
     )
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("number", "status", "words"), [(signal.SIGINT, 130, ["interrupted"]), (signal.SIGTERM, 143, [])]
+)
+def test_an_interrupted_compilation_leaves_nothing_behind(tmp_path: Path, number: int, status: int, words: list[str]):
     """When compile processes are at work, in the middle of files of their own."""
     onnx.save(small_cnn_onnx(0), tmp_path / "cnn.onnx")
     (tmp_path / "scratch").mkdir()
@@ -58,9 +61,9 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path):
     while not list((tmp_path / "scratch").rglob("*.o")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and said.split() == ["interrupted"]
+    assert process.returncode == status and said.split() == words
     assert list((tmp_path / "scratch").iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["cnn.onnx", "scratch"]
     assert not list((tmp_path / "cache").rglob(".*"))

@@ -14,14 +14,19 @@ from edgec.backends.base import Argument, Group, KernelCall, Lowering, Target
 from edgec.backends.tvm.computation import Computation, bind_computation
 from edgec.graph.ir import Value
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
 from edgec.graph.ops.cumulative import Cumulative
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.softmax import Softmax
@@ -44,6 +49,11 @@ ROW_OPS = (
     TopK,
     LayerNorm,
     RmsNorm,
+    LayerNormGrad,
+    RmsNormGrad,
+    BatchNormTrain,
+    Moments,
+    NormParamGrad,
     ScatterElements,
     ScatterNd,
 )
@@ -106,8 +116,12 @@ def _own_rows(op: Op, x: tuple[int, ...]) -> int:
             return math.prod(op.shape[: op.batch_dims])
         case SoftmaxCrossEntropy():
             return x[0]
-        case LayerNorm() | RmsNorm():
+        case LayerNorm() | RmsNorm() | LayerNormGrad() | RmsNormGrad():
             return math.prod(x[: op.axis])
+        case Moments() | NormParamGrad():
+            return math.prod(n for axis, n in enumerate(x) if axis not in op.axes)
+        case BatchNormTrain():
+            return x[1]
         case MaxPool2dGrad():
             return math.prod(x[:2])
         case _:  # all of it: updates that come in order

@@ -14,6 +14,7 @@ from edgec.backends.tvm.generic import (
     bits_code,
     convolution_code,
     cumulative_code,
+    dropout_code,
     indexing_code,
     matmul_code,
     movement_code,
@@ -33,6 +34,7 @@ from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -40,6 +42,7 @@ from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
+from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.gate_by_bits import GateByBits
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
@@ -47,9 +50,12 @@ from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.inside_bits import InsideBits
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
@@ -59,6 +65,7 @@ from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.resample import Resample
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.scatter_nd import ScatterNd
 from edgec.graph.ops.slice import Slice
@@ -77,6 +84,7 @@ ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tup
     AvgPool2d: pooling_code.avg_pool2d,
     AvgPool2dGrad: pooling_code.avg_pool2d_grad,
     BatchNorm: batch_norm_code.batch_norm,
+    Dropout: dropout_code.dropout,
     Reshape: movement_code.reshape,
     Transpose: movement_code.transpose,
     Concat: movement_code.concat,
@@ -107,6 +115,11 @@ ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], 
     CumProdGrad: cumulative_code.cum_prod_grad,
     TopK: ranking_code.top_k,
     LayerNorm: normalisation_code.layer_norm,
+    LayerNormGrad: normalisation_code.row_norm_grad,
+    RmsNormGrad: normalisation_code.row_norm_grad,
+    BatchNormTrain: normalisation_code.batch_norm_train,
+    Moments: normalisation_code.moments,
+    NormParamGrad: normalisation_code.norm_param_grad,
     RmsNorm: normalisation_code.rms_norm,
     GatherNdGrad: indexing_code.gather_nd_grad,
     ScatterElements: indexing_code.scatter_elements,

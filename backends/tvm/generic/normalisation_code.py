@@ -1,4 +1,4 @@
-"""Layer and root mean square normalisation: one row."""
+"""Normalisations and what their gradients sum up: one row, one channel or one result."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from edgec.backends.tvm.builder import Index, bind, constant
 from edgec.backends.tvm.functions import rsqrt
 from edgec.backends.tvm.generic.loops_code import Variable, loops
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
+from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.layer_norm_grad import LayerNormGrad
+from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.rms_norm import RmsNorm
+from edgec.graph.ops.rms_norm_grad import RmsNormGrad
 
 
 def layer_norm(op: LayerNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
     x, *parts = inputs
     y, mean_out, inv_std_out = (*outputs, None, None)[:3]
     others, rest = unravel(row, x.shape[: op.axis]), x.shape[op.axis :]
-    mean = bind(_mean(rest, lambda at: x.load([*others, *at])))
-
-    def square(at: list[Index]) -> Expr:
-        centred = bind(x.load([*others, *at]) - mean)
-        return centred * centred
-
-    # The sum of squares around the mean: the difference of two moments would lose all digits far from zero.
-    inv_std = rsqrt(_mean(rest, square) + constant(op.epsilon))
+    mean, variance = _moments(rest, lambda at: x.load([*others, *at]))
+    inv_std = rsqrt(variance + constant(op.epsilon))
     if y is not None:
         with loops(*rest) as at:
             value = (x.load([*others, *at]) - mean) * inv_std
@@ -54,6 +53,104 @@ def rms_norm(op: RmsNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | N
             y.store([*others, *at], value * scale[0].load(at) if scale else value)
     if inv_rms_out is not None:
         inv_rms_out.store(others, inv_rms)
+
+
+def row_norm_grad(
+    op: LayerNormGrad | RmsNormGrad, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index
+) -> None:
+    dy, x, *rest = inputs
+    (dx,) = outputs
+    others, shape = unravel(row, x.shape[: op.axis]), x.shape[op.axis :]
+    mean = rest.pop(0).load(others) if isinstance(op, LayerNormGrad) else constant(0.0)
+    inverse, *scale = rest
+    mean, inverse = bind(mean), bind(inverse.load(others))
+
+    def parts(at: list[Index]) -> tuple[Expr, Expr]:
+        """dy * gamma, and the normalised x."""
+        g = dy.load([*others, *at])
+        g = g * scale[0].load(at) if scale else g
+        return bind(g), bind((x.load([*others, *at]) - mean) * inverse)
+
+    total, along = Variable(0.0), Variable(0.0)
+    with loops(*shape) as at:
+        g, normal = parts(at)
+        total.add(g)
+        along.add(g * normal)
+    count = constant(float(math.prod(shape)))
+    level = bind(total.value / count) if isinstance(op, LayerNormGrad) else constant(0.0)
+    slope = bind(along.value / count)
+    with loops(*shape) as at:
+        g, normal = parts(at)
+        dx.store([*others, *at], inverse * (g - level - normal * slope))
+
+
+def moments(op: Moments, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
+    (x,) = inputs
+    mean_out, variance_out = (*outputs, None)[:2]
+    kept, at = _around(x.shape, op.axes, row)
+    mean, variance = _moments(tuple(x.shape[axis] for axis in op.axes), lambda inner: x.load(at(inner)))
+    for result, value in ((mean_out, mean), (variance_out, variance)):
+        if result is not None:
+            result.store(kept, value)
+
+
+def batch_norm_train(
+    op: BatchNormTrain, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index
+) -> None:
+    """One channel."""
+    x, gamma, beta = inputs
+    y, *statistics = (*outputs, None, None)[:3]
+    axes = op.axes(x.type)
+    kept, at = _around(x.shape, axes, row)
+    rest = tuple(x.shape[axis] for axis in axes)
+    mean, variance = _moments(rest, lambda inner: x.load(at(inner)))
+    if y is not None:
+        scale = bind(rsqrt(variance + constant(op.epsilon)) * gamma.load(kept))
+        with loops(*rest) as inner:
+            y.store(at(inner), (x.load(at(inner)) - mean) * scale + beta.load(kept))
+    for result, value in zip(statistics, (mean, variance), strict=True):
+        if result is not None:
+            result.store(kept, value)
+
+
+def norm_param_grad(op: NormParamGrad, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
+    dy, x, mean, inv_std = inputs
+    kept, at = _around(x.shape, op.axes, row)
+    scale, shift = Variable(0.0), Variable(0.0)
+    with loops(*(x.shape[axis] for axis in op.axes)) as inner:
+        index = at(inner)
+        gradient = bind(dy.load(index))
+        shift.add(gradient)
+        scale.add(gradient * ((x.load(index) - mean.load_broadcast(index)) * inv_std.load_broadcast(index)))
+    for result, total in zip((*outputs, None), (scale, shift), strict=False):
+        if result is not None:
+            result.store(kept, total.value)
+
+
+def _around(
+    shape: tuple[int, ...], axes: tuple[int, ...], row: Index
+) -> tuple[list[Index], Callable[[Sequence[Index]], list[Index]]]:
+    """The index of result `row` of a reduction over `axes`, and that of the operand with the reduced part added."""
+    kept = unravel(row, tuple(n for axis, n in enumerate(shape) if axis not in axes))
+
+    def at(inner: Sequence[Index]) -> list[Index]:
+        outside, inside = iter(kept), iter(inner)
+        return [next(inside) if axis in axes else next(outside) for axis in range(len(shape))]
+
+    return kept, at
+
+
+def _moments(shape: tuple[int, ...], element: Callable[[Sequence[Index]], Expr]) -> tuple[Expr, Expr]:
+    """Mean and variance: the sum of squares around the mean, for the difference of two moments would lose all digits
+    far from zero.
+    """
+    mean = bind(_mean(shape, element))
+
+    def square(at: list[Index]) -> Expr:
+        centred = bind(element(at) - mean)
+        return centred * centred
+
+    return mean, bind(_mean(shape, square))
 
 
 def _mean(shape: tuple[int, ...], element: Callable[[list[Index]], Expr]) -> Expr:

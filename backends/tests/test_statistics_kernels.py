@@ -1,0 +1,48 @@
+"""Scheduled kernels of moments and of the gradients of scale and shift: channels last, rows, few and many results."""
+
+import pytest
+
+from edgec.backends.targets import find_target
+from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.norm_param_grad import NormParamGrad
+from edgec.graph.types import DType, tensor
+from edgec.tools.testing.group_case import check_group
+
+TARGETS = [find_target(name) for name in ("x86", "x86-64-v3")]
+CASES = [
+    ((2, 19, 3, 5), (0, 2, 3)),
+    ((4, 64, 16, 16), (0, 2, 3)),
+    ((4, 3, 48, 48), (0, 2, 3)),
+    ((3, 33, 1, 1), (0, 2, 3)),
+    ((13, 29), (0,)),
+    ((13, 290), (1,)),
+    ((2, 7, 65), (0, 1)),
+    ((64, 31), (0, 1)),
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize(("shape", "axes"), CASES)
+def test_moments(target, shape: tuple[int, ...], axes: tuple[int, ...]):
+    graph = Graph("moments")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(DType.F32, *shape))
+    outputs = graph.emit(Moments(axes), x)
+    stems = check_group(graph, target, outputs=list(outputs))
+    assert {"f32_mean", "f32_variance"} <= {stem.removesuffix("_partial").removesuffix("_combine") for stem in stems}
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize(("shape", "axes"), CASES)
+@pytest.mark.parametrize("with_mean", [True, False])
+def test_gradients_of_scale_and_shift(target, shape: tuple[int, ...], axes: tuple[int, ...], with_mean: bool):
+    """Statistics of the kept axes (batch norm), or of the reduced ones (layer norm); root mean squares have no mean."""
+    own = axes if len(shape) < 4 else tuple(a for a in range(4) if a not in axes)
+    row = tuple(n if axis in own else 1 for axis, n in enumerate(shape))
+    row = row[1:] if row[0] == 1 else row
+    graph = Graph("gradients")
+    dy, x = (graph.add_leaf(Role.INPUT, name, tensor(DType.F32, *shape)) for name in ("dy", "x"))
+    mean = graph.add_leaf(Role.INPUT, "mean", tensor(DType.F32, *(row if with_mean else ())))
+    inverse = graph.add_leaf(Role.INPUT, "inverse", tensor(DType.F32, *row))
+    outputs = graph.emit(NormParamGrad(axes), dy, x, mean, inverse)
+    check_group(graph, target, outputs=list(outputs))

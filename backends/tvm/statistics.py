@@ -1,0 +1,64 @@
+"""Moments of a batch, and what the gradients of a norm's scale and shift sum up: reductions of a term. Loads no tvm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from edgec.backends.base import Lowering
+from edgec.backends.tvm.products import Request
+from edgec.backends.tvm.reductions import ReduceSpec, Term, call_reduction, term_spec
+from edgec.graph.ir import Value
+from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.norm_param_grad import NormParamGrad
+
+
+def lower_statistics(request: Request) -> Lowering | None:
+    """`moments` and `norm_param_grad` in f32, in any order of the axes with a contiguous innermost one."""
+    anchor = request.group.anchor
+    if request.alias or request.group.epilogue:
+        return None
+    match anchor.op:
+        case Moments(axes=axes):
+            (x,), (mean, variance) = anchor.inputs, anchor.outputs
+            elements = math.prod(x.type.shape[axis] for axis in axes)
+            wanted = [("mean", Term.VALUE, (x, mean), elements)]
+            # The mean in the form in which it broadcasts to x lies where the mean does.
+            wanted.append(("variance", Term.CENTRED_SQUARE, (x, mean, variance), elements))
+        case NormParamGrad(axes=axes):
+            dy, *rest = anchor.inputs
+            dgamma, dbeta = anchor.outputs
+            wanted = [("scale_grad", Term.NORMAL_PRODUCT, (dy, *rest, dgamma), 1)]
+            wanted.append(("shift_grad", Term.VALUE, (dy, dbeta), 1))
+        case _:
+            return None
+    calls = []
+    for name, term, values, divisor in wanted:
+        if values[-1] not in request.group.outputs:
+            if term is Term.VALUE and name == "mean":
+                return None
+            continue
+        spec = _spec(request, f"f32_{name}", term, values, axes, divisor)
+        if spec is None:
+            return None
+        calls.append((spec, values))
+    for spec, values in calls:
+        call_reduction(request, spec, values)
+    return request.lowering()
+
+
+def _spec(
+    request: Request, stem: str, term: Term, values: Sequence[Value], axes: tuple[int, ...], divisor: int
+) -> ReduceSpec | None:
+    full = values[0].type.shape
+    operands = []
+    for value in values:
+        kind, storage = value.type, request.storage[value]
+        if term is Term.CENTRED_SQUARE and value is values[1]:
+            # Without the axes it was taken over, which it broadcasts along.
+            if not storage.is_row_major:
+                return None
+            kind = kind.with_shape(tuple(1 if axis in axes else n for axis, n in enumerate(full)))
+            storage = type(storage).row_major(kind.shape)
+        operands.append((kind, storage))
+    return term_spec(stem, term, operands, axes, divisor, request.target)
