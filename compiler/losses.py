@@ -239,6 +239,16 @@ class LossBuilder:
         return self._graph.emit1(op, *operands)
 
 
+class WholeBatchLoss(LossBuilder):
+    """Every row counts: where a model takes statistics over its batch, none can be left out of the loss alone."""
+
+    def _mask(self, like: TensorType) -> Value | None:
+        return None
+
+    def _count(self, like: Value) -> Value | None:
+        return None if self._batch == 1 else self._number(self._batch, like)
+
+
 def refusal(name: str, output: Value, batch: int) -> UserError:
     return UserError(
         "E0302",

@@ -91,7 +91,7 @@ class Bench:
 
     @property
     def steps(self) -> int:
-        return EPOCHS * len(self.train["labels"]) // BATCH
+        return EPOCHS * -(-len(self.train["labels"]) // BATCH)
 
     def batches(self) -> Iterator[np.ndarray]:
         """Sample indices of every step, in the order in which `fit` takes them."""
@@ -156,7 +156,7 @@ def train_in_torch(bench: Bench, done: Fit, seconds: float) -> list[Line]:
             optimizer.step()
             losses.append(loss.item())
             left = (time.monotonic() - started) / (step + 1) * (bench.steps - step - 1)
-            epoch = step * BATCH // len(labels)
+            epoch = step * EPOCHS // bench.steps
             timer(Progress(step + 1, bench.steps, epoch, losses[-1], rate, left))
     accuracy, ours = _torch_accuracy(module, bench.test), done.evaluations[-1].accuracy
     apart = abs(accuracy - ours)

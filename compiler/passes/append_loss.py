@@ -8,13 +8,14 @@ Requires NO_BATCH_NORM. Ensures LOSS.
 
 from __future__ import annotations
 
-from edgec.compiler.losses import Loss, LossBuilder, refusal
+from edgec.compiler.losses import Loss, LossBuilder, WholeBatchLoss, refusal
 from edgec.compiler.passbase import Options
 from edgec.compiler.rebatch import batch_of, rebatch
 from edgec.compiler.rewrite import reserve
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Value
+from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.reshape import Reshape
 
@@ -31,9 +32,22 @@ def append_loss(module: Module, options: Options) -> bool:
         raise UserError("E0302", f"the model has an output called `{LOSS}`, the name of the training loss")
     names = _scored_names(infer, train)
     program, axes = _rebatched(infer, train, names)
-    values = {name: program.outputs[name] for name in names}
+    scored = {name: program.outputs[name].name for name in names}
     program.outputs = {name: program.outputs[name] for name in infer.outputs}
-    loss = _loss(program, train, values, axes)
+    copy = program.clone("train")
+    mixed = train.batch_norm == "train" and any(isinstance(node.op, BatchNorm) for node in copy.nodes)
+    _append(program, train, scored, axes, LossBuilder)
+    _append(copy, train, scored, axes, WholeBatchLoss if mixed else LossBuilder)
+    copy.outputs = {LOSS: copy.outputs[LOSS]}
+    module.programs["train"], module.programs["eval"] = copy, program
+    return True
+
+
+def _append(
+    program: Graph, train: Train, scored: dict[str, str], axes: dict[str, int | None], kind: type[LossBuilder]
+) -> None:
+    named = {value.name: value for value in program.values()}
+    loss = _loss(program, train, {name: named[value] for name, value in scored.items()}, axes, kind)
     reserve(program, LOSS, "the training loss")
     if loss.weight is None:
         program.outputs[LOSS] = program.emit1(Reshape(()), loss.total, name=LOSS)
@@ -42,10 +56,6 @@ def append_loss(module: Module, options: Options) -> bool:
         program.rename(loss.weight, WEIGHT)
         program.outputs[LOSS] = program.emit1(Div(), loss.total, loss.weight, name=LOSS)
     program.loss = LOSS
-    copy = program.clone("train")
-    copy.outputs = {LOSS: copy.outputs[LOSS]}
-    module.programs["train"], module.programs["eval"] = copy, program
-    return True
 
 
 def total_and_weight(graph: Graph) -> tuple[Value, Value | None]:
@@ -81,16 +91,18 @@ def _rebatched(infer: Graph, train: Train, names: list[str]) -> tuple[Graph, dic
     return rebatch(source, batch, "eval")
 
 
-def _loss(program: Graph, train: Train, values: dict[str, Value], axes: dict[str, int | None]) -> Loss:
+def _loss(
+    program: Graph, train: Train, values: dict[str, Value], axes: dict[str, int | None], builder_of: type[LossBuilder]
+) -> Loss:
     kind = train.loss.partition(":")[0]
     if kind == "output":
         ((name, value),) = values.items()
-        return LossBuilder(program, train, 1).of_model(name, value)
+        return builder_of(program, train, 1).of_model(name, value)
     batch = train.batch or batch_of(program)
     for name, value in values.items():
         if axes[name] != 0 or not value.type.rank or value.type.shape[0] != batch or not value.type.dtype.is_float:
             raise refusal(name, value, batch)
-    builder = LossBuilder(program, train, batch)
+    builder = builder_of(program, train, batch)
     if kind == "sum_mse":
         losses = [builder.elementwise(value, f"{train.labels}.{name}") for name, value in values.items()]
         return builder.sum(losses)

@@ -73,6 +73,16 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(edgec_command, folder
     assert status == 0 and "nothing to do" in out
 
 
+def test_the_best_checkpoint_is_the_state_that_evaluated_best(edgec_command, folder):
+    words = (*_TRAIN, "--epochs", "3", "--eval-data", "data.npz", "--best-checkpoint", "best.edgeckpt")
+    done = json.loads(edgec_command(*words)[1])
+    accuracies = [evaluation["accuracy"] for evaluation in done["evaluations"]]
+    assert done["best"]["accuracy"] == max(accuracies)
+    best = max(range(3), key=lambda epoch: (accuracies[epoch], -done["evaluations"][epoch]["loss"]))
+    assert Checkpoint.of(folder / "best.edgeckpt").step == (best + 1) * SAMPLES // BATCH
+    assert edgec_command(*_TRAIN, "--epochs", "1", "--best-checkpoint", "never.edgeckpt")[0] == 2
+
+
 def test_exported_weights_are_those_that_were_trained(edgec_command, folder):
     assert edgec_command(*_TRAIN, "--epochs", "1", "--checkpoint", "tuned.edgeckpt")[0] == 0
     status, out, _ = edgec_command("export", "cnn.edge", "--checkpoint", "tuned.edgeckpt", "-o", "tuned.onnx")
