@@ -25,7 +25,7 @@ from edgec.frontend.onnx.evaluate import evaluated
 from edgec.frontend.onnx.expand import function_body, is_function
 from edgec.frontend.onnx.functions import called
 from edgec.frontend.onnx.model import Body, Function, Model, Node, Opaque, Sparse, Unsupported
-from edgec.frontend.onnx.ops import CONTROL_FLOW, CONVERTERS, DEPENDS_ON_DATA, data_dependent, refusal
+from edgec.frontend.onnx.ops import CONTROL_FLOW, DEPENDS_ON_DATA, converter, data_dependent, refusal
 from edgec.frontend.onnx.reader import NEWEST_OPSET, Source, read_model
 from edgec.frontend.onnx.shapes import Shape, bind_shapes, bind_values
 from edgec.frontend.onnx.upgrade import OLDEST_OPSET
@@ -185,8 +185,9 @@ class _Importer:
                 return folded
             if node.op in CONTROL_FLOW:
                 return CONTROL_FLOW[node.op](self.ctx, node, self._run_body)
-            if node.op in CONVERTERS:
-                return evaluated(self.ctx, node, CONVERTERS[node.op])
+        convert = converter(node)
+        if convert is not None:
+            return evaluated(self.ctx, node, convert)
         if is_function(node):
             types = [self.ctx.type(node, i) if name else None for i, name in enumerate(node.inputs)]
             made = iter(self._run_body(function_body(node, types), {}))

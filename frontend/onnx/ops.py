@@ -10,6 +10,7 @@ from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.expand import is_function
 from edgec.frontend.onnx.fold import FOLDS
 from edgec.frontend.onnx.model import Node
+from edgec.frontend.onnx.ops_contrib import CONTRIB, DOMAIN
 from edgec.frontend.onnx.ops_control import CONTROL_FLOW
 from edgec.frontend.onnx.ops_einsum import EINSUM
 from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
@@ -56,8 +57,15 @@ _DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
+def converter(node: Node) -> Callable[[Context, Node], Converted] | None:
+    """What turns a node into graph ops, if its operator has one of ours."""
+    return {"": CONVERTERS, DOMAIN: CONTRIB}.get(node.domain, {}).get(node.op)
+
+
 def refusal(node: Node) -> str | None:
     """Why no node of this kind can be imported, whatever its inputs are; None if it depends on them."""
+    if converter(node) is not None and node.domain:
+        return None
     if node.domain and not is_function(node):
         return f"the operator belongs to the domain `{node.domain}`"
     reason = _too_many(node)

@@ -118,19 +118,29 @@ def _mish(ctx: Context, node: Node) -> Converted:
 
 
 def _gelu(ctx: Context, node: Node) -> Converted:
-    """x / 2 * (1 + erf(x / sqrt(2))), or with tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) in place of erf."""
-    x = ctx.value(node, 0)
+    by_tanh = node.get_str("approximate", "none") == "tanh"
+    return (tanh_gelu if by_tanh else gelu)(ctx, node, ctx.value(node, 0))
 
-    def scaled(factor: float, y: Value) -> Value:
-        return ctx.emit(node, Mul(), y, ctx.number(node, factor, x))
 
-    if node.get_str("approximate", "none") == "tanh":
-        cube = ctx.emit(node, Mul(), ctx.emit(node, Mul(), x, x), x)
-        inner = ctx.emit(node, Add(), x, scaled(0.044715, cube))
-        gate = ctx.emit(node, Tanh(), scaled(math.sqrt(2 / math.pi), inner))
-    else:
-        gate = ctx.emit(node, Erf(), scaled(math.sqrt(0.5), x))
-    return ctx.emit(node, Mul(), scaled(0.5, x), ctx.emit(node, Add(), ctx.number(node, 1, x), gate))
+def gelu(ctx: Context, node: Node, x: Value) -> Value:
+    """x / 2 * (1 + erf(x / sqrt(2)))."""
+    return _gated(ctx, node, x, ctx.emit(node, Erf(), _times(ctx, node, math.sqrt(0.5), x)))
+
+
+def tanh_gelu(ctx: Context, node: Node, x: Value) -> Value:
+    """The same with tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) in place of erf."""
+    cube = ctx.emit(node, Mul(), ctx.emit(node, Mul(), x, x), x)
+    inner = ctx.emit(node, Add(), x, _times(ctx, node, 0.044715, cube))
+    return _gated(ctx, node, x, ctx.emit(node, Tanh(), _times(ctx, node, math.sqrt(2 / math.pi), inner)))
+
+
+def _gated(ctx: Context, node: Node, x: Value, gate: Value) -> Value:
+    """x / 2 * (1 + gate)."""
+    return ctx.emit(node, Mul(), _times(ctx, node, 0.5, x), ctx.emit(node, Add(), ctx.number(node, 1, x), gate))
+
+
+def _times(ctx: Context, node: Node, factor: float, x: Value) -> Value:
+    return ctx.emit(node, Mul(), x, ctx.number(node, factor, x))
 
 
 def _thresholded_relu(ctx: Context, node: Node) -> Converted:
