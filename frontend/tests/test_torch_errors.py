@@ -51,6 +51,33 @@ class Counting(nn.Module):
         return x * self.calls
 
 
+class Dropping(nn.Module):
+    """Dropout that eval mode does not end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+class Cache:
+    def __init__(self, keys: Tensor):
+        self.keys = keys
+
+
+class Caching(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Cache]:
+        return x * 2, Cache(x)
+
+
+class Selecting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0] * 2
+
+
+class Cutting(nn.Module):
+    def forward(self, x: Tensor, count: Tensor) -> Tensor:
+        return x[:, : int(count)]
+
+
 def dynamic() -> torch.export.ExportedProgram:
     return torch.export.export(nn.ReLU(), (X,), dynamic_shapes=({0: torch.export.Dim("n"), 2: torch.export.Dim("h")},))
 
@@ -70,6 +97,12 @@ CASES: dict[str, Callable[[], object]] = {
     "a branch on values": lambda: read_torch(Branching(), (X,)),
     "a buffer that forward changes": lambda: read_torch(Counting(), (X,)),
     "a program in training mode": lambda: read_torch(torch.export.export(nn.BatchNorm2d(3).train(), (X,))),
+    "dropout in training mode": lambda: read_torch(torch.export.export(nn.Dropout().train(), (X,))),
+    "dropout that is always on": lambda: read_torch(Dropping(), (X,)),
+    "an object that is no tensor": lambda: read_torch(Caching(), (X,)),
+    "what a mask selects": lambda: read_torch(Selecting(), (X,)),
+    "a cut at a value": lambda: read_torch(Cutting(), (X, torch.tensor(1))),
+    "an example input on another device": lambda: read_torch(nn.ReLU(), (X.to("meta"),)),
     "no example inputs": lambda: read_torch(nn.ReLU()),
     "one tensor for a tuple": lambda: read_torch(nn.ReLU(), X),
     "example inputs of a wrong shape": lambda: read_torch(nn.Linear(5, 3), (torch.zeros(2, 4),)),

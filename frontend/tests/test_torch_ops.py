@@ -17,6 +17,7 @@ from edgec.graph.ir import Module
 from edgec.graph.verify import verify_module
 from edgec.tools.testing.torch_import import Together, expected, interpreted
 from edgec.tools.testing.torch_layer_cases import (
+    COMPLEX,
     INDEXING,
     LAYERS,
     NORMALISATIONS,
@@ -39,6 +40,7 @@ FAMILIES = {
     "reductions": REDUCTIONS,
     "resampling": RESAMPLING,
     "recurrent": RECURRENT,
+    "complex": COMPLEX,
 }
 
 

@@ -92,6 +92,11 @@ def dtype_of(dtype: torch.dtype) -> DType:
     return _DTYPES[dtype]
 
 
+def part_type_of(tensor: torch.Tensor) -> TensorType:
+    """The type of a tensor; of a complex one that of its real part, and of its imaginary part."""
+    return type_of(tensor.real) if tensor.is_complex() else type_of(tensor)
+
+
 def type_of(tensor: torch.Tensor) -> TensorType:
     """Of a real or a fake tensor. Unsupported where the shape is not known, or the graph lacks the dtype."""
     if tensor.is_sparse or tensor.is_quantized:

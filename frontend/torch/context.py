@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,8 +17,17 @@ from edgec.graph.types import DType, TensorType
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
 MAX_TABLE = 2**26  # elements of a table that a converter makes
 
+
+@dataclass(frozen=True, eq=False)
+class Complex:
+    """A complex tensor: two real ones of its shape."""
+
+    real: Value
+    imaginary: Value
+
+
 Entry = Value | Known
-Entries = Entry | tuple[Entry | None, ...]  # None: a result that edgec does not compute
+Entries = Entry | Complex | tuple[Entry | Complex | None, ...]  # None: a result that edgec does not compute
 Converted = Entries
 
 
@@ -59,6 +69,8 @@ class Context:
     def type(self, call: Call, name: str) -> TensorType:
         """The type of a tensor argument, without making a leaf of it."""
         entry = self.entry(call, name)
+        if isinstance(entry, Complex):
+            raise Unsupported("of complex tensors")
         return entry.type if isinstance(entry, Value) else type_of(entry.tensor)
 
     def value(self, call: Call, name: str) -> Value:
@@ -177,6 +189,8 @@ class Context:
     def as_value(self, entry: Entry) -> Value:
         if isinstance(entry, Value):
             return entry
+        if isinstance(entry, Complex):
+            raise Unsupported("of complex tensors")
         if entry in self._leaves:
             return self._leaves[entry]
         return self._leaf(entry, Role.PARAM if entry.trainable else Role.CONSTANT)

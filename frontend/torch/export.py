@@ -85,6 +85,11 @@ def _explained(module: torch.nn.Module, args: tuple, kwargs: dict, error: Except
     if _DATA_DEPENDENT.search(str(error)) or "DataDependent" in type(error).__name__:
         message = "control flow or a shape depends on the values of a tensor"
         hint = "programs are static: compute both branches and torch.where them, or take the decision outside"
+    elif "not a known type" in str(error):
+        found = re.search(r"<class '([^']+)'>", str(error))
+        kind = found.group(1).rpartition(".")[2] if found else "container"
+        message = f"forward takes or returns a `{kind}`, of which torch.export does not know what tensors it holds"
+        hint = "wrap the module so that it takes and returns tensors, tuples, lists and dicts; no cache"
     else:
         message = f"torch.export refuses the module: {_first_line(error)}"
         hint = "torch.export.export(module.eval(), example_inputs) shows torch's own report"
@@ -103,7 +108,7 @@ def _place(error: BaseException | None) -> str:
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             path = Path(frame.filename)
             if _TORCH not in path.parents and _OURS not in path.parents and path.suffix == ".py":
-                if not path.parts[-1].startswith(("contextlib", "copyreg", "api.py")):
+                if path.stem not in ("contextlib", "copyreg") and path.parts[-2:] != ("tools", "api.py"):
                     return f"{path.name}:{frame.lineno}"
         error = error.__cause__ or error.__context__
     return ""

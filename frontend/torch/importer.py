@@ -15,6 +15,7 @@ from edgec.frontend.torch.context import MAX_ELEMENTS, Context, Converted, Entry
 from edgec.frontend.torch.export import export_module
 from edgec.frontend.torch.fold import FOLDABLE, MAX_FOLDED, evaluate, references
 from edgec.frontend.torch.ops import CONVERTERS, refusal
+from edgec.frontend.torch.ops_complex import ON_COMPLEX, is_complex
 from edgec.frontend.torch.program import read_program
 from edgec.frontend.torch.shapes import Shape, bind_shapes
 from edgec.graph.errors import UserError
@@ -110,6 +111,10 @@ class Importer:
                 return known[0] if len(known[0]) > 1 else known[0][0]
         if call.op not in CONVERTERS:
             raise Unsupported(refusal(call))
+        if any(is_complex(self.ctx.resolve(ref)) for ref in refs):
+            if call.op not in ON_COMPLEX:
+                raise Unsupported("of complex tensors")
+            return ON_COMPLEX[call.op](self.ctx, call)
         return CONVERTERS[call.op](self.ctx, call)
 
     def _bind(self, call: Call, results: Converted, made: set[Value]) -> None:

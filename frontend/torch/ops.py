@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edgec.frontend.torch.call import Call
 from edgec.frontend.torch.context import Context, Converted
 from edgec.frontend.torch.ops_advanced_index import ADVANCED_INDEXING
+from edgec.frontend.torch.ops_complex import COMPLEX
 from edgec.frontend.torch.ops_elementwise import ELEMENTWISE
 from edgec.frontend.torch.ops_index import INDEXING
 from edgec.frontend.torch.ops_logic import LOGIC
@@ -32,9 +33,10 @@ CONVERTERS: dict[str, Callable[[Context, Call], Converted]] = {
     **REDUCTIONS,
     **RESAMPLING,
     **RECURRENT,
+    **COMPLEX,
 }
 
-_RANDOM = ("rand", "normal", "bernoulli", "multinomial", "uniform", "dropout")
+_RANDOM = ("rand", "normal", "bernoulli", "multinomial", "uniform")
 _DATA_DEPENDENT = ("nonzero", "unique", "masked_select", "item", "_local_scalar_dense", "nms", "bincount")
 _CONTROL_FLOW = ("cond", "while_loop", "map_impl", "scan", "associative_scan")
 
@@ -48,6 +50,8 @@ def refusal(call: Call) -> str:
     name = call.op.split(".")[1]
     if "batch_norm" in name:
         return "batch norm with the statistics of the batch; export the module after module.eval()"
+    if "dropout" in name:
+        return "dropout in training mode; export the module after module.eval()"
     if name.startswith(_DATA_DEPENDENT):
         return "its output shape depends on data"
     if any(word in name for word in _RANDOM):

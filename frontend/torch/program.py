@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
 
-from edgec.frontend.torch.call import Call, Known, Program, Ref, Unsupported, type_of
+from edgec.frontend.torch.call import Call, Known, Program, Ref, Unsupported, part_type_of, type_of
 from edgec.graph.errors import UserError
 from edgec.graph.types import TensorType
 
@@ -179,7 +179,7 @@ def _results(node: torch.fx.Node) -> Iterator[TensorType | None]:
     value = node.meta.get("val")
     for item in value if isinstance(value, list | tuple) else [value]:
         try:
-            yield type_of(item) if isinstance(item, torch.Tensor) else None
+            yield part_type_of(item) if isinstance(item, torch.Tensor) else None
         except Unsupported:
             yield None
 

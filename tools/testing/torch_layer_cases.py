@@ -237,3 +237,37 @@ RECURRENT = {
     "rnn_relu": (nn.RNN(4, 5, nonlinearity="relu", bidirectional=True), (t(6, 2, 4),)),
     "cells": (Cells(), (t(2, 4),)),
 }
+
+turns = torch.polar(torch.ones(4, 3), torch.outer(torch.arange(4.0), torch.arange(3.0) + 1))
+
+
+def rotary(x: torch.Tensor) -> torch.Tensor:
+    """Rotary embeddings as LLaMA's first code has them."""
+    pairs = torch.view_as_complex(x.reshape(1, 4, 2, 3, 2))
+    return torch.view_as_real(pairs * turns[None, :, None]).flatten(3)
+
+
+def squared(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    z = torch.complex(x, y)
+    return (z * z).imag
+
+
+COMPLEX = {
+    "rotary": (rotary, (t(1, 4, 2, 6),)),
+    "polar": (lambda x: torch.view_as_real(torch.polar(x.exp(), x) + torch.complex(x, x + 1).conj()), (t(2, 3),)),
+    "complex_products": (
+        lambda x, y: (torch.complex(x, y) @ torch.complex(y, x).mT * torch.complex(x[:, :2], y[:, :2])).abs(),
+        (t(2, 3), t(2, 3)),
+    ),
+    "complex_square": (lambda x, y: (torch.complex(x, y).square() / 3).real + squared(x, y), (t(2, 3), t(2, 3))),
+    "fft": (lambda x: (torch.fft.fft(x).real, torch.fft.fft2(x, norm="ortho").imag), (t(2, 4, 6),)),
+    "real_fft": (
+        lambda x: torch.fft.irfft2(torch.fft.rfft2(x) * torch.complex(x, x)[..., :4], s=(5, 6), norm="ortho"),
+        (t(5, 6),),
+    ),
+    "real_fft_odd": (lambda x: torch.fft.irfft(torch.fft.rfft(x, dim=1)[:, :3] * 2, n=5, dim=1), (t(2, 5, 2),)),
+    "spectrogram": (
+        lambda x: torch.stft(x, 16, 4, window=torch.hann_window(16), return_complex=True).abs() ** 2,
+        (t(1, 64),),
+    ),
+}
