@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgec.compiler.passes.activate_dropout import SEED
 from edgec.graph.errors import UserError
 from edgec.runtime import Model
 from edgec.tools.verify import Difference, compare, model_feeds
@@ -27,6 +28,11 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
         hint = "compile the .onnx export of the module to compare its training step"
         raise UserError("E0106", "a training step is compared for ONNX models only", where=str(source), hint=hint)
     _refuse_other_rules(manifest["train"], source)
+    if SEED in opened.states():
+        hint = "compile with --dropout off to compare a step"
+        raise UserError(
+            "E0106", "a training step that drops out at random is not compared", where=str(source), hint=hint
+        )
     before = opened.parameters()
     loss = opened.step(feeds, lr=_RATE)
     after = opened.parameters()
@@ -42,6 +48,7 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
 
 # What the step of torch below has not; the values are those of a specification that does not ask for it.
 _ABSENT = {
+    "batch_norm": "frozen",
     "loss": "softmax_cross_entropy", "targets": "indices", "label_smoothing": 0.0, "ignore_index": None,
     "class_weights": [], "optimizer": "sgd", "decay": "all", "groups": [], "accumulate": 1, "clip_norm": None,
     "clip_value": None,

@@ -15,6 +15,7 @@ from edgec.compiler.passbase import Options
 from edgec.compiler.pipeline import transform_module
 from edgec.frontend.torch import read_torch
 from edgec.graph.interp import run
+from edgec.graph.ops.dropout import Dropout
 from edgec.tools.cli import main
 from edgec.tools.testing.torch_models import awake, conv_norm
 
@@ -142,15 +143,15 @@ def test_norms_in_training_mode_are_torchs(tmp_path: Path) -> None:
 
 
 class Dropping(nn.Module):
-    """Dropout of elements and of whole channels."""
+    """A dropout that is a module, and one that is a function."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.drop_maps = nn.Conv2d(3, 16, 3, 2), nn.Dropout2d(0.25)
+        self.stem = nn.Conv2d(3, 16, 3, 2)
         self.hidden, self.drop, self.head = nn.Linear(16, 64), nn.Dropout(0.5), nn.Linear(64, CLASSES)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.drop_maps(F.relu(self.stem(image))).mean((2, 3))
+        x = F.dropout(F.relu(self.stem(image)), 0.25, self.training).mean((2, 3))
         return self.head(self.drop(F.relu(self.hidden(x))))
 
 
@@ -161,6 +162,10 @@ def test_dropout_draws_the_same_for_any_threads_and_goes_on_where_it_was(tmp_pat
     edgec.compile(module, example_inputs=inputs, train=train, out=tmp_path / "m.edge")
     reference = read_torch(module, inputs)
     transform_module(reference, Options(train=train))
+    assert [node.op.rate for node in reference.programs["train"].nodes if isinstance(node.op, Dropout)][:2] == [
+        0.25,
+        0.5,
+    ]
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((BATCH, 3, 16, 16)).astype(np.float32), rng.integers(0, CLASSES, BATCH)
 

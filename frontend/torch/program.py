@@ -62,7 +62,23 @@ def decompose(exported: ExportedProgram, native: Collection[str]) -> ExportedPro
         overload = operator.attrgetter(name)(torch.ops)
         table.pop(overload, None)
     with quiet():
-        return exported.run_decompositions(table)
+        decomposed = exported.run_decompositions(table)
+    _restore_dropouts(exported, decomposed)
+    return decomposed
+
+
+def _restore_dropouts(exported: ExportedProgram, decomposed: ExportedProgram) -> None:
+    """Outside training torch decomposes dropout into a copy, and its rate is lost; a training step wants it back.
+
+    That of whole channels (Dropout2d) leaves not even a copy, and is lost.
+    """
+    dropout = torch.ops.aten.dropout.default
+    rates = {node.name: node.args[1] for node in exported.graph.nodes if node.target is dropout and len(node.args) > 1}
+    for node in decomposed.graph.nodes:
+        origins = [source.name for source in node.meta.get("from_node") or ()]
+        if node.target is torch.ops.aten.clone.default and origins and origins[-1] in rates:
+            # In place: the program's signature knows its results by their names.
+            node.target, node.args, node.kwargs = dropout, (node.args[0], rates[origins[-1]], False), {}
 
 
 @contextlib.contextmanager
