@@ -84,21 +84,24 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], tuple[Tensor, .
 def test_gradients_are_torchs(name: str) -> None:
     """The model is exported for one row and trained with three: with a learning rate of 1, the step is the gradient."""
     make, inputs = MODELS[name]
-    module = awake(make(), *inputs(1) if name == "unet" else ()).double()
-    compiled = read_torch(module, inputs(1))
+    one = tuple(x.float() if x.is_floating_point() else x for x in inputs(1))
+    module = awake(make(), *one if name == "unet" else ())
+    compiled = read_torch(module, one)
     transform_module(compiled, Options(train=Train(batch=BATCH)))
     graph = compiled.programs["train"]
     labels = torch.arange(BATCH) % CLASSES
     feeds = {leaf.name: x.numpy() for leaf, x in zip(graph.leaves.values(), inputs(BATCH), strict=False)}
-    results = run(graph, {**feeds, "labels": labels.numpy(), "lr": np.float32(1)})
+    results = run(graph, {**feeds, "labels": labels.numpy(), "lr": np.float32(1)}, np.float64)
     ours = {key: graph.leaves[key].data - new for key, new in results.updates.items()}
 
+    module.double()
     loss = F.cross_entropy(module(*inputs(BATCH)), labels)
     loss.backward()
     theirs = {key: p.grad.numpy() for key, p in module.named_parameters() if p.grad is not None}
-    np.testing.assert_allclose(results.outputs["loss"], loss.item(), rtol=1e-9)
+    np.testing.assert_allclose(results.outputs["loss"], loss.item(), rtol=1e-6)
     assert ours.keys() == theirs.keys()
     largest = max(np.abs(gradient).max() for gradient in theirs.values())
     for key, gradient in theirs.items():
-        np.testing.assert_allclose(ours[key], gradient, rtol=0, atol=1e-9 * largest, err_msg=key)
+        # The arithmetic is in double precision; constants of the program, such as a scale of 1/sqrt(3), are f32.
+        np.testing.assert_allclose(ours[key], gradient, rtol=0, atol=1e-6 * largest, err_msg=key)
     assert sum(np.abs(gradient).max() > 1e-6 for gradient in theirs.values()) > 0.8 * len(theirs)
