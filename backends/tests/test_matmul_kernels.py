@@ -36,14 +36,16 @@ def test_matrices(target, m, k, n, transpose_a, transpose_b, weight):
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @FEW
 @given(
-    m=EXTENTS, k=EXTENTS, n=EXTENTS, batch=st.integers(1, 4), shared=st.booleans(), row_bias=st.booleans(),
-    transpose_a=st.booleans(), transpose_b=st.booleans(),
+    m=EXTENTS, k=EXTENTS, n=EXTENTS, batch=st.integers(1, 4), right=st.sampled_from(["own", "shared", "weight"]),
+    row_bias=st.booleans(), transpose_a=st.booleans(), transpose_b=st.booleans(),
 )  # fmt: skip
-def test_batches(target, m, k, n, batch, shared, row_bias, transpose_a, transpose_b):
+def test_batches(target, m, k, n, batch, right, row_bias, transpose_a, transpose_b):
+    """The right matrix: one for each of the batch, or one for all, row-major or in the panels of a weight."""
     graph = Graph("batched")
     a = graph.add_leaf(Role.INPUT, "a", tensor(F32, batch, *((k, m) if transpose_a else (m, k))))
     rows = (n, k) if transpose_b else (k, n)
-    b = graph.add_leaf(Role.INPUT, "b", tensor(F32, *(rows if shared else (batch, *rows))))
+    role = Role.PARAM if right == "weight" else Role.INPUT
+    b = graph.add_leaf(role, "b", tensor(F32, *((batch, *rows) if right == "own" else rows)))
     bias = graph.add_leaf(Role.INPUT, "bias", tensor(F32, batch, m, 1) if row_bias else tensor(F32, batch, 1, n))
     graph.emit1(Add(), graph.emit1(MatMul(transpose_a, transpose_b), a, b), bias)
     check_group(graph, target)

@@ -134,7 +134,8 @@ class _Gemm:
         """Offset of a panel's first element in the right matrix, and elements between its rows."""
         right = self.spec.right
         if isinstance(right, Panels):
-            return panel * (right.width * right.depth * right.groups) + batch * (right.depth * width), width
+            own = batch * (right.depth * width) if right.groups > 1 else 0  # else one matrix for the whole batch
+            return panel * (right.width * right.depth * right.groups) + own, width
         return panel * right.width + batch * right.batch_stride, right.row_stride
 
 
