@@ -35,7 +35,13 @@ from edgec.graph.text import print_module
 
 MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("fold_constants", Phase.SPECIALISE, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),
-    Pass("narrow_doubles", Phase.SPECIALISE, narrow_doubles, requires=frozenset({Fact.CONSTANTS_FOLDED})),
+    Pass(
+        "narrow_doubles",
+        Phase.SPECIALISE,
+        narrow_doubles,
+        requires=frozenset({Fact.CONSTANTS_FOLDED}),
+        optional=True,
+    ),
     Pass("canonicalise", Phase.SPECIALISE, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass(
         "normalise_input",

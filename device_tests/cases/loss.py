@@ -18,6 +18,8 @@ CASES = (
     case("many", SoftmaxCrossEntropy(), Normal((64, 100), scale=4.0), Probabilities(64, 100)),
     case("prime", SoftmaxCrossEntropy(), Normal((13, 29), scale=4.0), Probabilities(13, 29)),
     case("any_targets", SoftmaxCrossEntropy(), Normal((13, 29), scale=4.0), Normal((13, 29), ties=True)),
+    case("one", BceLogits(), Normal((1, 1), scale=30.0), Uniform((1, 1), 0.0, 1.0)),
     case("row", BceLogits(), Normal((3,), scale=30.0), Uniform((3,), 0.0, 1.0)),
+    case("wide", BceLogits(), Normal((8, 128), scale=30.0), Uniform((8, 128), 0.0, 1.0)),
     case("prime", BceLogits(), Normal((13, 29), scale=30.0), Uniform((13, 29), 0.0, 1.0)),
 )

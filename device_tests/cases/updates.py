@@ -27,6 +27,7 @@ def _cases(name: str, shape: tuple[int, ...]) -> tuple[OpCase, ...]:
 CASES = (
     *(found for name, shape in SHAPES.items() for found in _cases(name, shape)),
     case("step", BiasCorrection(0.999), Uniform((), 1.0, 1.5)),
+    case("short", BiasCorrection(0.5), Uniform((3, 5), 1.0, 9.0)),
     case("early", BiasCorrection(0.999), Uniform((7,), 1.0, 400.0)),
     case("late", BiasCorrection(0.9), Uniform((33,), 5.0, 1e6)),
 )
