@@ -21,6 +21,7 @@ from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded, pick
 from edgec.frontend.onnx.upgrade import ALIGN
+from edgec.frontend.runs import runs_of
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.gather import Gather
@@ -147,7 +148,7 @@ def _gather(ctx: Context, node: Node) -> Converted:
     flat = [int(index) for index in indices.reshape(-1)]
     if indices.dtype.kind not in "iu" or any(not -shape[axis] <= index < shape[axis] for index in flat):
         raise Unsupported(f"an index is out of range for {shape[axis]}")
-    runs = _runs([index % shape[axis] for index in flat])
+    runs = runs_of([index % shape[axis] for index in flat])
     if not 1 <= len(runs) <= _MAX_RUNS:
         return ctx.emit(node, Gather(axis), x, ctx.value(node, 1))
     whole = [range(extent) for extent in shape]
@@ -155,20 +156,6 @@ def _gather(ctx: Context, node: Node) -> Converted:
     y = joined(ctx, node, parts, axis)
     target = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
     return y if y.type.shape == target else ctx.emit(node, Reshape(target), y)
-
-
-def _runs(indices: list[int]) -> list[range]:
-    """`indices` as ascending ranges, each as long as possible; neighbours or one step throughout."""
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    if step > 1 and indices == list(range(indices[0], indices[-1] + 1, step)):
-        return [range(indices[0], indices[-1] + 1, step)]
-    runs: list[range] = []
-    for index in indices:
-        if runs and index == runs[-1].stop:
-            runs[-1] = range(runs[-1].start, index + 1)
-        else:
-            runs.append(range(index, index + 1))
-    return runs
 
 
 def _pad(ctx: Context, node: Node) -> Converted:

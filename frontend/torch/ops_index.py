@@ -7,10 +7,11 @@ from functools import partial
 
 import numpy as np
 
+from edgec.frontend.runs import runs_of
 from edgec.frontend.torch.call import Call
 from edgec.frontend.torch.context import Context, Converted, Entry
 from edgec.frontend.torch.ops_elementwise import operand
-from edgec.frontend.torch.ops_movement import cut, reshape, runs_of, take
+from edgec.frontend.torch.ops_movement import cut, reshape, take
 from edgec.graph.ir import Value
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin

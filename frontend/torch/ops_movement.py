@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from edgec.frontend.runs import runs_of
 from edgec.frontend.torch.call import Call, Unsupported
 from edgec.frontend.torch.context import Context, Converted, normal_axis
 from edgec.graph.ir import Value
@@ -51,20 +52,6 @@ def take(ctx: Context, call: Call, x: Value, axis: int, indices: Sequence[int]) 
     if not 1 <= len(runs) <= _MAX_RUNS:
         raise Unsupported(f"the indices form {len(runs)} runs; 1 to {_MAX_RUNS} are supported")
     return join(ctx, call, [cut(ctx, call, x, axis, run) for run in runs], axis)
-
-
-def runs_of(indices: list[int]) -> list[range]:
-    """`indices` as ascending ranges, each as long as possible; neighbours, or one step throughout."""
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    if step > 1 and indices == list(range(indices[0], indices[-1] + 1, step)):
-        return [range(indices[0], indices[-1] + 1, step)]
-    runs: list[range] = []
-    for index in indices:
-        if runs and index == runs[-1].stop:
-            runs[-1] = range(runs[-1].start, index + 1)
-        else:
-            runs.append(range(index, index + 1))
-    return runs
 
 
 def _reshape(ctx: Context, call: Call) -> Converted:
