@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 
 class OnnxTwin(torch.nn.Module):
-    """Runs the nodes of `model` in order. Batch norm is frozen: running statistics are buffers, scale and shift train.
+    """Runs the nodes of `model` in order. It begins in eval mode, where batch norm is frozen: running statistics are
+    buffers, scale and shift train. After `train()` norms take the statistics of the batch, and move the running ones.
 
-    A float initializer with one element is a constant, as a broadcast factor is in our own frontend. With `logits`, a
-    final Softmax is left out.
+    Weights are initializers or Constant nodes. A float tensor with one element is a constant, as a broadcast factor is
+    in our own frontend. With `logits`, a final Softmax is left out.
 
     `regions` maps names of activation nodes to the values that another implementation fed them: the piece of a
     piecewise activation is then chosen by those, so that a value within rounding of a kink takes the same side in both.
@@ -30,32 +31,41 @@ class OnnxTwin(torch.nn.Module):
         super().__init__()
         graph = model.graph
         self._slots: dict[str, str] = {}  # ONNX name to attribute name: torch refuses dots
-        frozen = {n.input[i] for n in graph.node if n.op_type == "BatchNormalization" for i in (3, 4)}
-        shapes: dict[str, np.ndarray] = {}
-        for initializer in graph.initializer:
-            array = numpy_helper.to_array(initializer).copy()
-            shapes[initializer.name] = array
-            slot = initializer.name.replace(".", "__")
-            self._slots[initializer.name] = slot
+        running = {n.input[i] for n in graph.node if n.op_type == "BatchNormalization" for i in (3, 4)}
+        tensors = {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                tensors[node.output[0]] = numpy_helper.to_array(node.attribute[0].t).copy()
+        for name, array in tensors.items():
             if array.dtype != np.float32:
                 continue
-            if array.size > 1 and initializer.name not in frozen:
+            self._slots[name] = slot = name.replace(".", "__")
+            if array.size > 1 and name not in running:
                 self.register_parameter(slot, torch.nn.Parameter(torch.from_numpy(array)))
             else:
                 self.register_buffer(slot, torch.from_numpy(array))
-        nodes = list(graph.node)
+        nodes = [node for node in graph.node if node.op_type != "Constant"]
+        while logits and nodes[-1].op_type == "Identity":
+            nodes.pop()
         if logits and nodes[-1].op_type == "Softmax":
             self._output = nodes.pop().input[0]
         else:
             self._output = graph.output[0].name
-        self._input = next(i.name for i in graph.input if i.name not in shapes)
-        integers = {name: array for name, array in shapes.items() if array.dtype != np.float32}
-        self._steps = _steps(nodes, integers, regions or {})
+        self._input = next(i.name for i in graph.input if i.name not in tensors)
+        self._steps = self._read(nodes, tensors, regions or {})
+        self.eval()
 
     def named_onnx_parameters(self) -> dict[str, torch.nn.Parameter]:
         """Trainable parameters under their ONNX names."""
-        names = {slot: name for name, slot in self._slots.items()}
-        return {names[slot]: parameter for slot, parameter in self.named_parameters()}
+        return {self._names[slot]: parameter for slot, parameter in self.named_parameters()}
+
+    def named_onnx_buffers(self) -> dict[str, torch.Tensor]:
+        """Running statistics and constants under their ONNX names."""
+        return {self._names[slot]: buffer for slot, buffer in self.named_buffers()}
+
+    @property
+    def _names(self) -> dict[str, str]:
+        return {slot: name for name, slot in self._slots.items()}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         values = {name: getattr(self, slot) for name, slot in self._slots.items() if hasattr(self, slot)}
@@ -64,23 +74,34 @@ class OnnxTwin(torch.nn.Module):
             values[output] = function(*[values[name] for name in inputs])
         return values[self._output]
 
+    def _read(
+        self, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray], regions: Mapping[str, np.ndarray]
+    ) -> list[tuple[Callable, list[str], str]]:
+        steps = []
+        shapes = {name for name, array in tensors.items() if array.dtype != np.float32}
+        for node in nodes:
+            attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            inputs = [name for name in node.input if name and name not in shapes]
+            if node.op_type == "Shape" or (node.op_type != "Reshape" and not inputs):
+                shapes.add(node.output[0])  # only reshapes read these, and those of activations are flattens here
+                continue
+            if node.op_type == "Reshape" and node.input[0] in tensors:
+                function = _reshape(tensors[node.input[1]].tolist())
+            elif node.op_type == "BatchNormalization":
+                function = self._norm(attrs)
+            elif node.name in regions:
+                function = _forced(node.op_type, attrs, torch.from_numpy(regions[node.name]))
+            else:
+                function = _function(node.op_type, attrs)
+            steps.append((function, inputs, node.output[0]))
+        return steps
 
-def _steps(
-    nodes: Sequence[onnx.NodeProto], integers: dict[str, np.ndarray], regions: Mapping[str, np.ndarray]
-) -> list[tuple[Callable, list[str], str]]:
-    steps = []
-    shape_values: set[str] = set(integers)
-    for node in nodes:
-        attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        inputs = [name for name in node.input if name and name not in shape_values]
-        if node.op_type in ("Shape", "Constant") or (node.op_type != "Reshape" and not inputs):
-            shape_values.add(node.output[0])  # only reshapes read these, and they are flattens here
-            continue
-        function = _function(node.op_type, attrs)
-        if node.name in regions:
-            function = _forced(node.op_type, attrs, torch.from_numpy(regions[node.name]))
-        steps.append((function, inputs, node.output[0]))
-    return steps
+    def _norm(self, a: dict) -> Callable:
+        """ONNX's momentum is the part that is kept, torch's the part that is new."""
+        new = 1 - a.get("momentum", 0.9)
+        return lambda x, gamma, beta, mean, variance: F.batch_norm(
+            x, mean, variance, gamma, beta, self.training, new, a.get("epsilon", 1e-5)
+        )
 
 
 def _forced(op: str, a: dict, fed: torch.Tensor) -> Callable:
@@ -95,6 +116,16 @@ def _forced(op: str, a: dict, fed: torch.Tensor) -> Callable:
     raise NotImplementedError(op)
 
 
+def _reshape(shape: list[int]) -> Callable:
+    """Of a weight: as it says."""
+    return lambda x: x.reshape(shape)
+
+
+def _hard_swish(x: torch.Tensor) -> torch.Tensor:
+    """torch's own rounds 1/6 to f32 in double precision too."""
+    return F.hardswish(x) if x.dtype == torch.float32 else x * torch.clamp(x + 3, 0, 6) / 6
+
+
 def _function(op: str, a: dict) -> Callable:
     if op == "Conv":
         top, left, bottom, right = a.get("pads", (0, 0, 0, 0))
@@ -103,22 +134,28 @@ def _function(op: str, a: dict) -> Callable:
         return lambda x, w, b=None: F.conv2d(
             x, w, b, a.get("strides", (1, 1)), (top, left), a.get("dilations", (1, 1)), a.get("group", 1)
         )
-    if op == "BatchNormalization":
-        return lambda x, gamma, beta, mean, var: F.batch_norm(x, mean, var, gamma, beta, False, 0.0, a["epsilon"])
     if op == "Gemm":
         if not a.get("transB"):
             return lambda x, w, b=None: F.linear(x, w.t(), b)
         return F.linear
     if op == "MaxPool":
         return lambda x: F.max_pool2d(x, a["kernel_shape"], a.get("strides", 1), a.get("pads", (0, 0))[0])
+    if op == "AveragePool":
+        pads = a.get("pads", (0, 0))[0]
+        padded = bool(a.get("count_include_pad", 0))
+        return lambda x: F.avg_pool2d(x, a["kernel_shape"], a.get("strides", 1), pads, count_include_pad=padded)
     if op == "HardSigmoid":
         return lambda x: torch.clamp(x * a["alpha"] + a["beta"], 0.0, 1.0)
     simple: dict[str, Callable] = {
         "Add": torch.add,
+        "Sub": torch.sub,
         "Mul": torch.mul,
+        "Div": torch.div,
+        "Clip": torch.clamp,
+        "Sum": lambda *terms: sum(terms[1:], terms[0]),
         "MatMul": torch.matmul,
         "Relu": F.relu,
-        "HardSwish": F.hardswish,
+        "HardSwish": _hard_swish,
         "Identity": lambda x: x,
         "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
         "Softmax": lambda x: F.softmax(x, -1),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from edgec.graph.ir import Graph, Module, Value
+from edgec.graph.ops.cast import Cast
 from edgec.graph.types import DType, TensorType
 
 
 def widened(module: Module) -> Module:
-    """A copy in which every f32 leaf is f64, and with them all that is computed; also by passes that run later.
+    """A copy in which f32 leaves and casts are f64, and with them all that is computed; also by passes that run later.
 
     Interpreting an f32 program in float64 is not the same: constants that a pass computes are still rounded to f32.
     """
@@ -32,7 +33,8 @@ def _with_leaves(graph: Graph, old: DType, new: DType) -> Graph:
         twins[leaf] = copy.add_leaf(leaf.role, leaf.name, kind, data=data, trainable=leaf.trainable, bounds=leaf.bounds)
     for node in graph.nodes:
         operands = [twins[value] for value in node.inputs]
-        outputs = copy.emit(node.op, *operands, names=[v.name for v in node.outputs], source=node.source)
+        op = Cast(new.value) if node.op == Cast(old.value) else node.op
+        outputs = copy.emit(op, *operands, names=[v.name for v in node.outputs], source=node.source)
         twins.update(zip(node.outputs, outputs, strict=True))
     copy.outputs = {name: twins[value] for name, value in graph.outputs.items()}
     copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
