@@ -67,16 +67,20 @@ class OnnxTwin(torch.nn.Module):
     def _names(self) -> dict[str, str]:
         return {slot: name for name, slot in self._slots.items()}
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *, observe: Callable[[str, torch.Tensor], None] | None = None) -> torch.Tensor:
+        """`observe(node name, first operand)` sees what each node is fed, as it runs."""
         values = {name: getattr(self, slot) for name, slot in self._slots.items() if hasattr(self, slot)}
         values[self._input] = x
-        for function, inputs, output in self._steps:
+        for function, inputs, output, node_name in self._steps:
+            if observe:
+                observe(node_name, values[inputs[0]].detach())
             values[output] = function(*[values[name] for name in inputs])
         return values[self._output]
 
     def _read(
         self, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray], regions: Mapping[str, np.ndarray]
-    ) -> list[tuple[Callable, list[str], str]]:
+    ) -> list[tuple[Callable, list[str], str, str]]:
+        """Of every node that computes: its function, its operands, its output and its name."""
         steps = []
         shapes = {name for name, array in tensors.items() if array.dtype != np.float32}
         for node in nodes:
@@ -93,7 +97,7 @@ class OnnxTwin(torch.nn.Module):
                 function = _forced(node.op_type, attrs, torch.from_numpy(regions[node.name]))
             else:
                 function = _function(node.op_type, attrs)
-            steps.append((function, inputs, node.output[0]))
+            steps.append((function, inputs, node.output[0], node.name))
         return steps
 
     def _norm(self, a: dict) -> Callable:
