@@ -92,6 +92,8 @@ def lower_module(
     artifact = pack_artifact(module, list(zip(built, images, strict=True)), {})
     report = _report(module, built, artifact)
     manifest = _manifest(report, artifact, built, images, options, provenance or {})
+    if module.parts:
+        manifest["parts"] = {name: parts.to_json() for name, parts in module.parts.items()}
     return CompileResult(replace(artifact, manifest=manifest), report, module, tuple(built), tuple(images))
 
 

@@ -50,6 +50,13 @@ def pack_artifact(module: Module, targets: Sequence[tuple[TargetSchedules, CodeI
         Tensor(leaf.name, _KINDS[leaf.role], _data(leaf), first.get(leaf.name, Storage.row_major(leaf.type.shape)))
         for leaf in leaves.values()
     )
+    # Pieces that were folded into constants: no program reads them, but the source model's parameter consists of them.
+    tensors += tuple(
+        Tensor(name, TensorKind.PARAM, data, Storage.row_major(data.shape))
+        for parts in module.parts.values()
+        for name, data in parts.data.items()
+        if name not in leaves
+    )
     updated = module.updated_names()
     variants = tuple(_Packer(schedules, image, tensors, updated).variant() for schedules, image in targets)
     for variant in variants:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from edgec.compiler.sparse.scheme import source_name
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Node, Role, Value
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.gather import Gather
@@ -35,7 +37,7 @@ class ParameterGroup:
             raise _wrong("weight_decay", self.weight_decay, "the weight decay is finite and not negative")
 
     def holds(self, name: str) -> bool:
-        return fnmatchcase(name, self.pattern)
+        return fnmatchcase(source_name(name), self.pattern)
 
 
 def weights_of(graph: Graph) -> set[str]:
@@ -53,7 +55,8 @@ def weights_of(graph: Graph) -> set[str]:
                 found |= behind.get(value, set())
         if all(value in fixed for value in node.inputs):
             size = node.outputs[0].type.size
-            own = {param for value in node.inputs for param in behind.get(value, set()) if param.type.size == size}
+            whole = isinstance(node.op, Concat)  # of the pieces of one weight
+            own = {p for value in node.inputs for p in behind.get(value, set()) if whole or p.type.size == size}
             fixed.update(node.outputs)
             behind.update(dict.fromkeys(node.outputs, own))
     return {param.name for param in found}

@@ -10,6 +10,7 @@ from edgec.compiler.passes.canonicalise import canonicalise
 from edgec.compiler.passes.choose_storage import choose_storage
 from edgec.compiler.passes.commit_updates import commit_updates
 from edgec.compiler.passes.derive_gradients import derive_gradients
+from edgec.compiler.passes.distribute_slices import distribute_slices
 from edgec.compiler.passes.eliminate_dead import eliminate_dead
 from edgec.compiler.passes.expand_batch_norm import expand_batch_norm
 from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
@@ -27,6 +28,7 @@ from edgec.compiler.passes.recompute_activations import recompute_activations
 from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
 from edgec.compiler.passes.shrink_saved import shrink_saved
+from edgec.compiler.passes.slice_parameters import slice_parameters
 from edgec.compiler.passes.train_batch_norm import train_batch_norm
 from edgec.compiler.schedule import TargetSchedules, print_schedule, verify_schedule
 from edgec.graph import verify
@@ -65,6 +67,13 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
         ensures=frozenset({Fact.CLASSES_MASKED}),
     ),
     Pass("mark_trainable", Phase.SPECIALISE, mark_trainable, ensures=frozenset({Fact.TRAINABLE_MARKED})),
+    Pass(
+        "slice_parameters",
+        Phase.SPECIALISE,
+        slice_parameters,
+        requires=frozenset({Fact.TRAINABLE_MARKED}),
+        ensures=frozenset({Fact.SLICED}),
+    ),
     Pass(
         "fold_batch_norm",
         Phase.SPECIALISE,
@@ -115,6 +124,13 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
         requires=frozenset({Fact.GRADIENTS}),
         ensures=frozenset({Fact.STATISTICS_TAKEN}),
         breaks=frozenset({Fact.CANONICAL, Fact.CONSTANTS_FOLDED}),
+    ),
+    Pass(
+        "distribute_slices",
+        Phase.SPARSIFY,
+        distribute_slices,
+        requires=frozenset({Fact.SLICED, Fact.UPDATES}),
+        ensures=frozenset({Fact.DISTRIBUTED}),
     ),
     # Again, for the nodes that differentiation wrote.
     Pass("fold_constants", Phase.SPARSIFY, fold_constants, ensures=frozenset({Fact.CONSTANTS_FOLDED})),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from edgec.compiler.rewrite import remove_dead_nodes
 from edgec.graph.ir import Graph, Node, Value
 from edgec.graph.ops.inside_bits import InsideBits
+from edgec.graph.ops.slice import Slice
 
 AGAIN = ".again"  # of the names of copies
 
@@ -19,9 +21,13 @@ def forward_nodes(graph: Graph) -> set[Node]:
 
 
 def with_packs(graph: Graph, nodes: set[Node]) -> set[Node]:
-    """`nodes`, and what packs their results for later: it runs while they are there."""
-    packs = (node for node in graph.nodes if isinstance(node.op, InsideBits))
+    """`nodes`, and what packs their results for later (bits, channels): it runs while they are there."""
+    packs = (node for node in graph.nodes if isinstance(node.op, InsideBits | Slice) and not _is_copy(node))
     return nodes | {node for node in packs if node.inputs[0].producer in nodes}
+
+
+def _is_copy(node: Node) -> bool:
+    return AGAIN in node.outputs[0].name
 
 
 def kept_values(graph: Graph, forward: set[Node]) -> list[Value]:
@@ -53,4 +59,5 @@ def recompute(graph: Graph, again: Collection[Value]) -> set[Node]:
         for slot, value in enumerate(node.inputs):
             if value in chosen:
                 graph.set_input(node, slot, copy(value, node))
+    remove_dead_nodes(graph)  # packs that are made again, and so not in the forward part
     return {value.producer for value in made.values()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import tomllib
@@ -13,23 +12,19 @@ from typing import Any
 
 from edgec.compiler.byte_sizes import parse_bytes
 from edgec.compiler.parameter_groups import ParameterGroup
+from edgec.compiler.sparse.scheme import PRESETS, Scheme, check_keys, suggest
 from edgec.graph.errors import UserError
 
 LOSSES = ("softmax_cross_entropy", "bce_logits", "mse", "l1", "huber", "output:NAME", "sum_mse:A,B")
 OPTIMIZERS = ("sgd", "adam", "adamw", "lion")
-UPDATES = ("full", "head", "bias", "last:K")
 GUARDS = ("loss", "grads")
 TARGETS = ("indices", "probabilities")
 DECAYS = ("all", "weights")
 BATCH_NORMS = ("frozen", "train")
 DROPOUTS = ("on", "off")
 
-# Promised names that this version does not compile yet: worth another message than a typing error.
-_LATER = {"update": ("auto",)}
-_LATER_PATTERNS = {"update": r"blocks:\d+|.+\.toml"}
-
 # Names with a part of the user's own.
-_PATTERNS = {"loss": r"output:.+|sum_mse:[^,]+(,[^,]+)*", "update": r"last:[1-9]\d*"}
+_PATTERNS = {"loss": r"output:.+|sum_mse:[^,]+(,[^,]+)*"}
 
 _NUMBER = (float, int)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -50,6 +45,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "clip_value": (*_NUMBER, type(None)),
     "memory_budget": (int, type(None)),
     "seed": (int,),
+    "update": (str, Scheme),
 }
 
 # What fields say something of some losses or optimizers only.
@@ -82,8 +78,7 @@ class Train:
     Step: `batch` is the leading extent of every input in `train` and `eval`, None for that of `infer`; `accumulate` so
     many of them to one update. `clip_norm` bounds the norm of all gradients together, `clip_value` every element.
     `guard`: what refuses a step, a loss or also gradients that are not finite. `update` names which parameters are
-    trained: `full` (all), `head` (`last:1`), `bias` (those added to or normalising activations, and the head's weight),
-    `last:K` (the last K convolution or matmul nodes with their biases and the norm that follows).
+    trained: a `Scheme`, a preset's name or the path of a SCHEME.toml, which is read at once: `scheme` is what it says.
     `memory_budget` bounds arena, states and RAM copies of trained parameters of `train`: bytes, or `256KB`, `1.5MB`.
     `batch_norm` is `frozen` (the model's running statistics, as torch's `norm.eval()`) or `train` (those of each batch,
     which also move the running ones, as `norm.train()`). `dropout` is `on` (where the model has some) or `off`; `seed`,
@@ -109,7 +104,7 @@ class Train:
     accumulate: int = 1
     clip_norm: float | None = None
     clip_value: float | None = None
-    update: str = "full"
+    update: str | Scheme = "full"
     labels: str = "labels"
     guard: str = "loss"
     memory_budget: int | str | None = None
@@ -135,7 +130,7 @@ class Train:
         _check_name("optimizer", self.optimizer, OPTIMIZERS)
         _check_name("decay", self.decay, DECAYS)
         _check_name("guard", self.guard, GUARDS)
-        _check_name("update", self.update, UPDATES)
+        self._read_scheme()
         self._check_belonging()
         self._check_loss()
         self._check_optimizer()
@@ -154,6 +149,30 @@ class Train:
             raise _wrong("seed", self.seed, "the seed lies in [0, 2^31)")
         if not self.labels:
             raise _wrong("labels", self.labels, "the label input needs a name")
+
+    def _read_scheme(self) -> None:
+        """A path becomes the scheme that stands there; names of presets stay, as what the user wrote."""
+        if isinstance(self.update, Scheme) or Scheme.named(self.update) is not None:
+            return
+        if self.update.endswith(".toml"):
+            object.__setattr__(self, "update", Scheme.from_toml(self.update))
+            return
+        if self.update in PRESETS:
+            raise _wrong("update", self.update, "write a number for K, as in `last:3`")
+        if self.update == "auto":
+            message = "update 'auto' is not supported yet"
+            raise UserError("E0302", message, where="update", hint=f"this version has {', '.join(PRESETS)}")
+        hint = suggest(self.update, PRESETS, "there is")
+        raise UserError("E0302", f"unknown update {self.update!r}", where="update", hint=hint)
+
+    @property
+    def scheme(self) -> Scheme:
+        """What `update` says is trained."""
+        if isinstance(self.update, Scheme):
+            return self.update
+        scheme = Scheme.named(self.update)
+        assert scheme is not None  # `__post_init__` has looked
+        return scheme
 
     def _check_belonging(self) -> None:
         for field in fields(self):
@@ -210,6 +229,7 @@ class Train:
     def from_toml(path: str | Path) -> Train:
         """Read a `SPEC.toml` whose top-level keys are the fields of `Train`, with a table `[[groups]]` for each group.
 
+        `update` may be a table too, with what a SCHEME.toml has; paths are relative to the file.
         UserError E0302, E0507.
         """
         path = Path(path)
@@ -219,23 +239,21 @@ class Train:
             raise UserError("E0507", f"cannot read the specification: {error.strerror}", where=str(path)) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UserError("E0302", f"not a TOML file: {error}", where=str(path)) from error
-        _check_keys(table, Train, str(path))
         try:
+            check_keys(table, Train, "")
             groups = table.pop("groups", [])
             if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
                 raise _wrong("groups", groups, "every group is a table of its own, [[groups]]")
             for group in groups:
-                _check_keys(group, ParameterGroup, "groups")
+                check_keys(group, ParameterGroup, "groups.")
+            match table.get("update"):
+                case dict() as scheme:
+                    table["update"] = Scheme.of_table(scheme)
+                case str() as name if name.endswith(".toml"):
+                    table["update"] = Scheme.from_toml(path.parent / name)
             return Train(**table, groups=tuple(ParameterGroup(**{"pattern": "", **group}) for group in groups))
         except UserError as error:
             raise UserError(error.code, error.message, where=f"{path}: {error.where}", hint=error.hint) from None
-
-
-def _check_keys(table: dict[str, Any], record: type, where: str) -> None:
-    known = [field.name for field in fields(record)]
-    for key in table:
-        if key not in known:
-            raise UserError("E0302", f"unknown key {key!r}", where=where, hint=_suggest(key, known, "keys are"))
 
 
 def _check_type(name: str, value: Any) -> None:
@@ -250,18 +268,7 @@ def _check_name(key: str, value: str, known: tuple[str, ...]) -> None:
     words = [word for word in known if word == word.lower()]
     if value in words or re.fullmatch(_PATTERNS.get(key, r"(?!)"), value):
         return
-    if value in known:
-        raise _wrong(key, value, "write a number for K, as in `last:3`")
-    if value in _LATER.get(key, ()) or re.fullmatch(_LATER_PATTERNS.get(key, r"(?!)"), value):
-        raise UserError(
-            "E0302", f"{key} {value!r} is not supported yet", where=key, hint=f"this version has {', '.join(known)}"
-        )
-    raise UserError("E0302", f"unknown {key} {value!r}", where=key, hint=_suggest(value, list(known), "there is"))
-
-
-def _suggest(wrong: str, known: list[str], lead: str) -> str:
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"{lead} {', '.join(known)}"
+    raise UserError("E0302", f"unknown {key} {value!r}", where=key, hint=suggest(value, known, "there is"))
 
 
 def _wrong(name: str, value: Any, message: str, hint: str | None = None) -> UserError:

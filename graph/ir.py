@@ -15,6 +15,7 @@ import numpy as np
 
 from edgec.graph.errors import InternalError
 from edgec.graph.ops.base import Op
+from edgec.graph.parts import Parts
 from edgec.graph.types import DType, TensorType
 
 
@@ -264,12 +265,17 @@ class Graph:
 
 @dataclass
 class Module:
-    """The programs of one artifact by name (`infer`, `train`, `eval`); params and states are shared by name."""
+    """The programs of one artifact by name (`infer`, `train`, `eval`); params and states are shared by name.
+
+    `parts` says of parameters of the source model, by name, how programs hold those that they hold otherwise; it is not
+    in the text form.
+    """
 
     programs: dict[str, Graph] = field(default_factory=dict)
+    parts: dict[str, Parts] = field(default_factory=dict)
 
     def clone(self) -> Module:
-        return Module({name: graph.clone() for name, graph in self.programs.items()})
+        return Module({name: graph.clone() for name, graph in self.programs.items()}, dict(self.parts))
 
     def updated_names(self) -> set[str]:
         """Names of all params and states that any program changes."""

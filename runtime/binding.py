@@ -18,7 +18,9 @@ from edgec.runtime import library as c
 from edgec.runtime.dtypes import DTYPES, numpy_dtype
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Slot, TensorKind
+from edgec.runtime.layout import read_manifest
 from edgec.runtime.library import check, library
+from edgec.runtime.parts import PIECES, Parts, read_parts
 from edgec.runtime.rows import padded
 from edgec.runtime.session import CallProfile, ModelHandle, Session
 from edgec.runtime.signature import Signature, TensorInfo, check_names, conform
@@ -56,7 +58,10 @@ def load(path: str | os.PathLike[str], threads: int | None = None, *, target: st
     options = c.Options(target=target.encode() if target else None, refused=ctypes.pointer(refused))
     status = library().edgec_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
     check(status, where=where, refused=refused)
-    return Model(ModelHandle(handle), threads)
+    model = Model(ModelHandle(handle), threads)
+    if any(name.endswith(PIECES) for name in model.tensors):
+        model.parts = read_parts(read_manifest(where))
+    return model
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ class Model:
         self._programs = {signature.name: signature for signature in signatures}
         self._weights = {weight.info.name: weight for weight in weights}
         self._session = self.session(threads)
+        self.parts: dict[str, Parts] = {}  # parameters of the source model that are held in pieces, by name
 
     # ---- What it is. ----
 
@@ -127,6 +133,11 @@ class Model:
     def signature(self, program: str) -> Signature:
         """What a program takes and gives; RuntimeFailure E0606 if there is none of that name."""
         return self._session.signature(program)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of all parameters, states and constants, as the artifact has them."""
+        return tuple(self._weights)
 
     @property
     def _main(self) -> Signature:
@@ -208,8 +219,13 @@ class Model:
     # ---- Parameters and states. ----
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters, by the names and in the shapes of the source model."""
-        return {name: self._read(name) for name in self._of_kind(TensorKind.PARAM)}
+        """Copies of all parameters, by the names and in the shapes of the source model.
+
+        What the artifact holds in pieces is put together; low-rank adapters are merged.
+        """
+        pieces = {name for parts in self.parts.values() for name in parts.tensors}
+        whole = {name: self._read(name) for name in self._of_kind(TensorKind.PARAM) if name not in pieces}
+        return whole | {name: parts.joined(self._read) for name, parts in self.parts.items()}
 
     def states(self) -> dict[str, np.ndarray]:
         """Copies of optimizer states, running statistics and counters."""
@@ -217,12 +233,19 @@ class Model:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """Names of the parameters that some program updates."""
-        return tuple(name for name in self._of_kind(TensorKind.PARAM) if self._weights[name].trained)
+        """Names of the parameters that some program updates, in whole or in part."""
+        source = {piece: name for name, parts in self.parts.items() for piece in parts.tensors}
+        updated = [name for name in self._of_kind(TensorKind.PARAM) if self._weights[name].trained]
+        return tuple(dict.fromkeys(source.get(name, name) for name in updated))
+
+    def trained_elements(self, name: str) -> np.ndarray:
+        """Which elements of parameter `name` some program updates: bool, in its shape."""
+        parts = self.parts.get(name, Parts((name,)))
+        return parts.joined(lambda piece: np.full(self._weights[piece].info.shape, self._weights[piece].trained))
 
     def not_finite(self) -> str | None:
         """The name of a trained parameter that holds a number which is not finite; None where all are."""
-        for name in self.trained:
+        for name in (name for name in self._of_kind(TensorKind.PARAM) if self._weights[name].trained):
             array = self._read(name)
             if not np.isfinite(array if array.dtype.kind == "f" else array.astype(np.float32)).all():
                 return name
@@ -234,7 +257,7 @@ class Model:
         RuntimeFailure: E0601 unknown name, E0602 dtype, E0603 shape, E0610 frozen in this artifact.
         """
         arrays = {}
-        for name, value in values.items():
+        for name, value in self._pieces_of(values).items():
             if name not in self._weights:
                 raise RuntimeFailure("E0601", f"the artifact has no parameter or state `{name}`")
             weight = self._weights[name]
@@ -248,6 +271,22 @@ class Model:
         for name, array in arrays.items():
             index = self._weights[name].index
             check(library().edgec_tensor_write(self._handle.pointer, index, array.ctypes.data, array.nbytes))
+
+    def _pieces_of(self, values: Mapping[str, object]) -> dict[str, object]:
+        """`values`, with those that are held in pieces cut; a frozen piece may be given if it does not change."""
+        given: dict[str, object] = {}
+        for name, value in values.items():
+            parts = self.parts.get(name)
+            if parts is None:
+                given[name] = value
+                continue
+            current = parts.joined(self._read)
+            array = conform(value, TensorInfo(name, current.shape, current.dtype))
+            extents = {piece: self._weights[piece].info.shape[parts.axis] for piece in parts.pieces}
+            for piece, part in parts.cut(array, extents).items():
+                if self._weights[piece].writable or not np.array_equal(part, self._read(piece)):
+                    given[piece] = part
+        return given
 
     def _of_kind(self, kind: TensorKind) -> Iterator[str]:
         return (name for name, weight in self._weights.items() if weight.kind == kind)

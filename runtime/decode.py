@@ -159,7 +159,14 @@ def decode(fingerprint: bytes, sections: Sections) -> Artifact:
             fingerprint=fingerprint,
             tensors=_tensors(sections, names, storages),
             variants=tuple(_variant(sections, i, record, names, storages) for i, record in enumerate(variants)),
-            manifest=json.loads(bytes(sections[Section.MANIFEST, tables.NONE])),
+            manifest=decode_manifest(sections),
         )
     except (KeyError, IndexError, ValueError, RecursionError) as error:
+        raise RuntimeFailure("E0502", f"the artifact contradicts itself: {error}") from error
+
+
+def decode_manifest(sections: Sections) -> dict:
+    try:
+        return json.loads(bytes(sections[Section.MANIFEST, tables.NONE]))
+    except (KeyError, ValueError, RecursionError) as error:
         raise RuntimeFailure("E0502", f"the artifact contradicts itself: {error}") from error

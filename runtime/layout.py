@@ -6,14 +6,14 @@ import contextlib
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from edgec.runtime import tables
-from edgec.runtime.decode import decode
+from edgec.runtime.decode import decode, decode_manifest
 from edgec.runtime.encode import (
     Names,
     Storages,
@@ -167,12 +167,14 @@ def _read_header(data: memoryview, where: str | None) -> np.void:
     return header
 
 
-def _read_sections(data: memoryview, header: np.void, where: str | None) -> dict[tuple[Section, int], memoryview]:
+def _read_sections(
+    data: memoryview, header: np.void, where: str | None, wanted: Container[Section] = tuple(Section)
+) -> dict[tuple[Section, int], memoryview]:
     table = data[tables.HEADER.itemsize :][: int(header["section_count"]) * tables.SECTION.itemsize]
     damaged = zlib.crc32(table) != header["sections_crc32"] or len(table) % tables.SECTION.itemsize
     if damaged:
         raise RuntimeFailure("E0502", "the artifact is damaged: its section table's checksum differs", where=where)
-    known = {int(section) for section in Section}
+    known = {int(section) for section in Section if section in wanted}
     sections = {}
     for row in np.frombuffer(table, tables.SECTION):
         if row["type"] not in known:
@@ -194,10 +196,26 @@ def read_artifact(source: str | os.PathLike[str] | bytes) -> Artifact:
     where = None
     if not isinstance(source, bytes):
         where = os.fspath(source)
-        try:
-            source = Path(source).read_bytes()
-        except OSError as error:
-            raise RuntimeFailure("E0507", f"cannot read the artifact: {error.strerror}", where=where) from error
+        with _opened(where) as file:
+            source = file.read()
     data = memoryview(source)
     header = _read_header(data, where)
     return decode(header["fingerprint"].tobytes(), _read_sections(data, header, where))
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict:
+    """What an artifact says of itself in JSON; its weights are not read. RuntimeFailure as `read_artifact`."""
+    where = os.fspath(path)
+    with _opened(where) as file:
+        data = memoryview(np.memmap(file, np.uint8, "r")) if os.fstat(file.fileno()).st_size else memoryview(b"")
+    sections = _read_sections(data, _read_header(data, where), where, wanted=(Section.MANIFEST,))
+    return decode_manifest(sections)
+
+
+@contextlib.contextmanager
+def _opened(where: str) -> Iterator[BinaryIO]:
+    try:
+        with open(where, "rb") as file:
+            yield file
+    except OSError as error:
+        raise RuntimeFailure("E0507", f"cannot read the artifact: {error.strerror}", where=where) from error

@@ -42,7 +42,7 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
     expected_loss, expected = _torch_step(source, model_feeds(inputs, manifest), feeds[labels], changes, manifest)
     rows = compare({"loss": np.array(loss)}, {"loss": np.array(expected_loss)})
     for name, change in changes.items():
-        rows += compare({name + CHANGE: change}, {name + CHANGE: expected[name]})
+        rows += compare({name + CHANGE: change}, {name + CHANGE: expected[name] * opened.trained_elements(name)})
     return rows
 
 

@@ -5,7 +5,8 @@
 
 Each of these operations is done now where no program updates anything it reads, and becomes a node otherwise: fully
 frozen, the fold costs nothing at run time; with trained parameters it is live, autodiff goes through it, and no
-activation before the norm is ever saved. A norm behind anything else is x * scale + shift per channel.
+activation before the norm is ever saved. A norm behind anything else is x * scale + shift per channel, and so is one
+whose scale is trained behind a weight that is not, or not all of it.
 
 Those that training takes the statistics of the batch for stay, for `train_batch_norm`.
 
@@ -24,6 +25,7 @@ from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.batch_norm import BatchNorm
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.matmul import MatMul
@@ -75,7 +77,9 @@ class _Fold:
         x, gamma, beta, mean, variance = self.node.inputs
         scale = self.emit(Mul(), gamma, self.inverse_deviation(variance), name=f"{gamma.name}.scale")
         layer = self.layer_before(x)
-        if layer is None:
+        # The gradient of a live scale is a sum over that of the weight, which nobody may want otherwise.
+        if layer is None or not (self.frozen(scale) or self.trained(layer.node.inputs[1])):
+            layer = None
             scaled = self.emit(Mul(), x, self.shaped(scale, self.per_channel))
         else:
             scaled = self.scaled_layer(layer, scale)
@@ -115,7 +119,7 @@ class _Fold:
         if len(x.uses) != 1 or x.producer is None or self.graph.is_result(x):
             return None
         op = x.producer.op
-        if not isinstance(op, Conv2d | MatMul) or x.producer.inputs[1].role not in (Role.PARAM, Role.CONSTANT):
+        if not isinstance(op, Conv2d | MatMul) or not _is_weight(x.producer.inputs[1]):
             return None
         if isinstance(op, Conv2d):
             return _Layer(x.producer, (self.channels, 1, 1, 1), bias)
@@ -149,9 +153,20 @@ class _Fold:
             return True
         return value.role is Role.PARAM and value.data is not None and value.name not in self.updated
 
+    def trained(self, weight: Value) -> bool:
+        """Whether all of a weight is: then its gradient is there anyway."""
+        return weight.role is Role.PARAM and weight.name in self.updated
+
     def emit(self, op: Op, *operands: Value, name: str = "") -> Value:
         """The result of `op`: a constant where all operands are frozen, else a node."""
         if all(map(self.frozen, operands)):
             (array,) = op.reference(*(value.data for value in operands))
             return self.graph.constant(array, name or operands[0].name)
         return self.graph.emit1(op, *operands, name=name, source=self.node.source, before=self.node)
+
+
+def _is_weight(value: Value) -> bool:
+    """A leaf, or the concatenation of several that a weight is made of."""
+    if value.producer is not None and isinstance(value.producer.op, Concat):
+        return all(map(_is_weight, value.producer.inputs))
+    return value.role in (Role.PARAM, Role.CONSTANT)

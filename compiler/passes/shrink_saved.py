@@ -26,6 +26,7 @@ from edgec.compiler.rewrite import replace_node
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.clip_grad import ClipGrad
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.gate_by_bits import GateByBits
 from edgec.graph.ops.hard_sigmoid_grad import HardSigmoidGrad
 from edgec.graph.ops.inside_bits import InsideBits, packed_shape
@@ -35,7 +36,7 @@ from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 
-_MOVES = (BroadcastTo, Reshape, Slice, Transpose)
+_MOVES = (BroadcastTo, Concat, Reshape, Slice, Transpose)
 
 
 def shrink_saved(module: Module, options: Options) -> bool:

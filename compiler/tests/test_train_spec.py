@@ -44,7 +44,7 @@ def test_what_the_manifest_keeps_is_json_with_resolved_defaults() -> None:
     assert table["weight_decay"] == 0.01 and table["betas"] == [0.9, 0.999] and table["class_weights"] == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("update", ["full", "head", "bias", "last:1", "last:12"])
+@pytest.mark.parametrize("update", ["full", "head", "bias", "last:1", "last:12", "blocks:2", "lora:r=8"])
 def test_update_schemes_of_this_version(update: str) -> None:
     assert Train(update=update).update == update
 
@@ -78,8 +78,9 @@ def test_update_schemes_of_this_version(update: str) -> None:
         ({"update": "none"}, "unknown update", "there is full, head, bias, last:K"),
         ({"update": "last:K"}, "write a number", ""),
         ({"update": "last:0"}, "unknown update", "last:K"),
-        ({"update": "blocks:2"}, "not supported yet", "last:K"),
-        ({"update": "scheme.toml"}, "not supported yet", "last:K"),
+        ({"update": "blocks:0"}, "unknown update", "blocks:K"),
+        ({"update": "lora:r=0"}, "unknown update", "lora:r=K"),
+        ({"update": "blocks:K"}, "write a number", ""),
         ({"update": "auto"}, "not supported yet", "last:K"),
         ({"guard": "gradients"}, "unknown guard", "did you mean 'grads'"),
         ({"batch": 0}, "at least 1", ""),

@@ -117,7 +117,11 @@ def compilation(command: Callable) -> Callable:
             click.option(
                 "--train-batch", "train_batch", type=click.IntRange(min=1), help="Batch of `train` and `eval`."
             ),
-            click.option("--update", metavar="SCHEME", help="What is trained: full, head, bias or last:K."),
+            click.option(
+                "--update",
+                metavar="SCHEME",
+                help="What is trained: full, head, bias, last:K, blocks:K, lora:r=K or a SCHEME.toml.",
+            ),
             click.option(
                 "--memory-budget",
                 metavar="SIZE",

@@ -1,0 +1,1 @@
+"""Sparse updates: which tensors a training step changes, and how many channels of each."""
