@@ -22,6 +22,7 @@ from edgec.graph.ops.add import Add
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.bit_xor import BitXor
 from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.div import Div
@@ -75,7 +76,7 @@ def _drop_identity(graph: Graph, node: Node) -> Value | None:
     """Ops that move data, asked to move nothing."""
     op, x = node.op, node.inputs[0]
     idle = (
-        (isinstance(op, Reshape | BroadcastTo | Slice | Pad) and node.output.type == x.type)
+        (isinstance(op, Reshape | BroadcastTo | Slice | Pad | Cast) and node.output.type == x.type)
         or (isinstance(op, Concat) and len(node.inputs) == 1)
         or (isinstance(op, Transpose) and op.perm == tuple(range(x.type.rank)))
         or (isinstance(op, Reduction) and not op.axes)

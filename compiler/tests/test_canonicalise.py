@@ -21,6 +21,7 @@ RULES = {
     "slice of everything": ("%y: f32[1,4,1,6] = slice(%x) {starts=(0,0,0,0), ends=(1,4,1,6), steps=(1,1,1,1)}", None),
     "padding of nothing": ("%y: f32[1,4,1,6] = pad(%x) {low=(0,0,0,0), high=(0,0,0,0)}", None),
     "broadcast to the same shape": ("%y: f32[1,4,1,6] = broadcast_to(%x) {shape=(1,4,1,6)}", None),
+    "cast to the same type": ('%y: f32[1,4,1,6] = cast(%x) {to="f32"}', None),
     "concatenation of one": ("%y: f32[1,4,1,6] = concat(%x) {axis=1}", None),
     "transposition of nothing": ("%y: f32[1,4,1,6] = transpose(%x) {perm=(0,1,2,3)}", None),
     "reduction over no axes": ("%y: f32[1,4,1,6] = reduce_sum(%x) {axes=()}", None),

@@ -34,7 +34,8 @@ def test_doubles_on_the_way_become_singles() -> None:
           %scaled: f32[3] = mul(%wide, %w)
           %sum: f32[3] = add(%scaled, %count)
           %half: f32[3] = mul(%sum, %c)
-          %z: f32[3] = relu(%half)
+          %y: f32[3] = cast(%half) {to="f32"}
+          %z: f32[3] = relu(%y)
           output "z" = %z
         }
         """,
