@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgec.backends.targets import find_target
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.add import Add
+from edgec.graph.ops.clip_grad import ClipGrad
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -147,6 +148,17 @@ def test_depthwise_forward(target, geometry: Geometry, row_major: bool):
 @given(geometry=geometries(depthwise=True))
 def test_depthwise_input_grad(target, geometry: Geometry):
     assert input_grad(geometry, target) == ["f32_depthwise_input_grad_hard_swish_grad"]
+
+
+def test_depthwise_sums_are_never_filled_by_the_library():
+    """At these extents LLVM made a call of memset of sums that begin as the constant 0."""
+    graph = Graph("backward")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 336, 4, 4))
+    dy = graph.add_leaf(Role.INPUT, "dy", tensor(F32, 1, 336, 4, 4))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 336, 1, 3, 3))
+    dx = graph.emit1(Conv2dInputGrad(pads=(1, 1, 1, 1), groups=336, input_size=(4, 4)), dy, w)
+    graph.outputs["dx"] = graph.emit1(ClipGrad(0.0, 6.0), dx, x)
+    check_group(graph, TARGETS[0])
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)

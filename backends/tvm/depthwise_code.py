@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
-from edgec.backends.tvm.builder import Index, Pointer, bind, build_kernel, constant, local, serial, split_width, when
+from edgec.backends.tvm.builder import Index, Pointer, bind, build_kernel, fill_value, local, serial, split_width, when
 from edgec.backends.tvm.depthwise import DepthwiseSpec, Taps, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm_code import share
@@ -20,7 +20,7 @@ from edgec.backends.tvm.tiling import even_split
 
 def emit_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
     def body(source: Pointer, weight: Pointer, *rest: Pointer | Expr) -> None:
-        kernel = _Depthwise(spec, target, source, weight, rest[:-2])
+        kernel = _Depthwise(spec, target, source, weight, rest[:-2], rest[-2])
         with serial(*rest[-2:]) as task, serial(*share(spec.images * spec.lines, spec.tasks, task)) as unit:
             kernel.unit(unit // spec.lines, unit % spec.lines)
 
@@ -28,8 +28,10 @@ def emit_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
 
 
 class _Depthwise:
-    def __init__(self, spec: DepthwiseSpec, target: Target, source: Pointer, weight: Pointer, rest: Sequence[Pointer]):
-        self.spec, self.target, self.source, self.weight, self.rest = spec, target, source, weight, rest
+    def __init__(
+        self, spec: DepthwiseSpec, target: Target, source: Pointer, weight: Pointer, rest: Sequence[Pointer], lo: Expr
+    ):
+        self.spec, self.target, self.source, self.weight, self.rest, self.lo = spec, target, source, weight, rest, lo
 
     def unit(self, image: Index, q: Index) -> None:
         for ys in self.spec.ys:
@@ -65,7 +67,7 @@ class _Depthwise:
         height, width = spec.source_size
         sums = local(tile.width * lanes)
         for i in range(tile.width):
-            sums.store(i * lanes, constant(0.0, lanes))
+            sums.store(i * lanes, fill_value(self.lo, lanes))
         # What meets what: results of each source column, relative to the tile's first.
         columns: dict[int, list[tuple[int, int]]] = {}
         for i, taps in enumerate(tile.taps):
