@@ -209,7 +209,10 @@ class _Packer:
                 binding = replace(binding, low=bounds.low, high=bounds.high, ignored=bounds.ignored, below=below)
             bindings.append(binding)
         for name, value in graph.outputs.items():
-            bindings.append(self._binding(schedule, name, Slot.LOSS if name == graph.loss else Slot.OUTPUT, value))
+            binding = self._binding(schedule, name, Slot.LOSS if name == graph.loss else Slot.OUTPUT, value)
+            if name in graph.counts:
+                binding = replace(binding, count=graph.counts[name].name, count_axis=graph.counts[name].axis)
+            bindings.append(binding)
         return tuple(bindings)
 
     def _binding(self, schedule: Schedule, name: str, slot: Slot, value: Value) -> Binding:

@@ -80,7 +80,7 @@ def rebatch(graph: Graph, batch: int, name: str) -> tuple[Graph, dict[str, int |
         twins |= zip(node.outputs, copy.emit(step.op, *values, names=names, source=node.source), strict=True)
     copy.outputs = {key: twins[value] for key, value in graph.outputs.items()}
     copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
-    copy.loss, copy.guard = graph.loss, graph.guard
+    copy.loss, copy.guard, copy.counts = graph.loss, graph.guard, dict(graph.counts)
     return copy, {key: search.places[value][0] for key, value in graph.outputs.items()}
 
 

@@ -69,6 +69,9 @@ def _body_difference(a: Graph, b: Graph) -> str | None:
         for name in left:
             if not _same_value(left[name], right[name], twin):
                 return f"{what} `{name}` is {value_name(left[name])} and {value_name(right[name])}"
+    for name in a.outputs:
+        if a.counts.get(name) != b.counts.get(name):
+            return f"output `{name}` is counted differently"
     if a.loss != b.loss:
         return f"the loss is {a.loss!r} and {b.loss!r}"
     if a.guard != b.guard:

@@ -38,6 +38,14 @@ class Bounds:
     ignored: int | None = None
 
 
+@dataclass(frozen=True)
+class Count:
+    """Of an output only the first slices along `axis` hold results: as many as the output `name`, an i64, says."""
+
+    name: str
+    axis: int
+
+
 @dataclass(eq=False)
 class Value:
     """A tensor: a leaf with a role, or output `index` of `producer`. Compared by identity."""
@@ -76,7 +84,8 @@ class Graph:
     """One program: leaves by name, nodes in order, named outputs, and updates of parameters and states.
 
     `updates` maps a param or state leaf to the value that replaces it at the end of the program. `loss` is the output
-    name of the scalar that the guard watches, in a train program; `guard` that of another one that it watches.
+    name of the scalar that the guard watches, in a train program; `guard` that of another one that it watches. `counts`
+    has the outputs whose extent depends on data, by name: they have room for the most that there can be.
     """
 
     def __init__(self, name: str):
@@ -84,6 +93,7 @@ class Graph:
         self.leaves: dict[str, Value] = {}
         self.nodes: list[Node] = []
         self.outputs: dict[str, Value] = {}
+        self.counts: dict[str, Count] = {}
         self.updates: dict[Value, Value] = {}
         self.loss: str | None = None
         self.guard: str | None = None
@@ -243,7 +253,7 @@ class Graph:
     def clone(self, name: str | None = None) -> Graph:
         """A deep copy that shares array data."""
         copy = Graph(name or self.name)
-        copy.loss, copy.guard = self.loss, self.guard
+        copy.loss, copy.guard, copy.counts = self.loss, self.guard, dict(self.counts)
         copy._names = set(self._names)
         made: dict[Value, Value] = {}
         for leaf in self.leaves.values():

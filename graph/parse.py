@@ -6,7 +6,8 @@ Grammar (`//` begins a comment that ends with the line):
     graph     = "graph" name "{" line* "}"
     line      = role value ":" type ["=" data] ["trainable"]
               | value ":" type {"," value ":" type} "=" op "(" [value {"," value}] ")" [attributes] ["@" string]
-              | "output" string "=" value | "update" value "=" value | "loss" string | "guard" string
+              | "output" string "=" value ["counted" "by" string "along" number]
+              | "update" value "=" value | "loss" string | "guard" string
     data      = "#" hash | "[" [element {"," element}] "]"
     attributes = "{" name "=" attribute {"," name "=" attribute} "}"
     attribute = number | "true" | "false" | string | "(" [attribute {"," attribute}] ")"
@@ -25,7 +26,7 @@ import numpy as np
 
 from edgec.graph.attributes import declared_types, is_of_type, type_text
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Bounds, Graph, Module, Role, Value
+from edgec.graph.ir import Bounds, Count, Graph, Module, Role, Value
 from edgec.graph.ops import ALL_OPS
 from edgec.graph.ops.base import Op
 from edgec.graph.text import read_elements
@@ -134,6 +135,10 @@ class _Parser:
             return self.expect("word").text
         return None
 
+    def require(self, word: str) -> None:
+        if self.keyword(word) is None:
+            raise self.error(f"expected {word}, found {self.token.text or _END}", self.token)
+
     def listed(self, rule: Callable[[], Any], opening: str, closing: str) -> list[Any]:
         """Zero or more of a rule, with commas between."""
         self.expect(opening)
@@ -177,6 +182,8 @@ class _Parser:
                 raise self.error(f"output {name!r} is defined twice", token)
             self.expect("=")
             self._graph.outputs[name] = self.used_value()
+            if self.keyword("counted"):
+                self._graph.counts[name] = self.count()
         elif self.keyword("update"):
             self.update(token)
         elif self.keyword("loss"):
@@ -187,6 +194,12 @@ class _Parser:
             roles = ", ".join(_ROLES)
             hint = f"a line begins with %name, {roles}, output, update, loss or guard"
             raise self.error(f"unexpected {token.text or _END}", token, hint=hint)
+
+    def count(self) -> Count:
+        self.require("by")
+        name = self.string()
+        self.require("along")
+        return Count(name, self.extent())
 
     def update(self, token: _Token) -> None:
         leaf = self.used_value()

@@ -27,5 +27,5 @@ def retyped(graph: Graph, types: Mapping[DType, DType]) -> Graph:
         twins.update(zip(node.outputs, outputs, strict=True))
     copy.outputs = {name: twins[value] for name, value in graph.outputs.items()}
     copy.updates = {twins[target]: twins[value] for target, value in graph.updates.items()}
-    copy.loss, copy.guard = graph.loss, graph.guard
+    copy.loss, copy.guard, copy.counts = graph.loss, graph.guard, dict(graph.counts)
     return copy

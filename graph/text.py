@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgec.graph.attributes import declared_types
-from edgec.graph.ir import Graph, Module, Node, Role, Value
+from edgec.graph.ir import Count, Graph, Module, Node, Role, Value
 from edgec.graph.ops.base import Op
 from edgec.graph.types import TensorType
 
@@ -33,7 +33,10 @@ def print_graph(graph: Graph) -> str:
     lines = [f"graph {_word(graph.name)} {{"]
     lines += [f"  {leaf_text(leaf)}" for leaf in graph.leaves.values()]
     lines += [f"  {node_text(node).text}" for node in graph.nodes]
-    lines += [f"  output {json.dumps(name)} = {value_name(value)}" for name, value in graph.outputs.items()]
+    lines += [
+        f"  output {json.dumps(name)} = {value_name(value)}{_count_text(graph.counts.get(name))}"
+        for name, value in graph.outputs.items()
+    ]
     lines += [f"  update {value_name(leaf)} = {value_name(value)}" for leaf, value in graph.updates.items()]
     if graph.loss is not None:
         lines.append(f"  loss {json.dumps(graph.loss)}")
@@ -140,6 +143,11 @@ def _bounds_text(leaf: Value) -> str:
         return ""
     numbers = (leaf.bounds.low, leaf.bounds.high, leaf.bounds.ignored)
     return f" within ({','.join(str(number) for number in numbers if number is not None)})"
+
+
+def _count_text(count: Count | None) -> str:
+    """` counted by "n" along 0` where only the first slices along axis 0 hold results."""
+    return "" if count is None else f" counted by {json.dumps(count.name)} along {count.axis}"
 
 
 def _data_text(leaf: Value) -> str:

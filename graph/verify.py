@@ -231,6 +231,13 @@ class _Verifier:
         for name, value in graph.outputs.items():
             if value not in self._defined:
                 raise self._fail(f"output `{name}` is {value}, which the program does not define")
+        for name, count in graph.counts.items():
+            if name not in graph.outputs or count.name not in graph.outputs:
+                raise self._fail(f"output `{name}` is counted by `{count.name}`, and one of them is no output")
+            if not 0 <= count.axis < graph.outputs[name].type.rank:
+                raise self._fail(f"output `{name}` is counted along axis {count.axis}, which it lacks")
+            if graph.outputs[count.name].type != TensorType(DType.I64, ()):
+                raise self._fail(f"`{count.name}` counts and is {graph.outputs[count.name].type}, not i64[]")
         for leaf, value in graph.updates.items():
             if leaf not in self._defined or leaf.role not in (Role.PARAM, Role.STATE):
                 raise self._fail(f"`{leaf.name}` is updated and is neither param nor state of the program")

@@ -88,9 +88,18 @@ def _signature(model: ctypes.c_void_p, index: int) -> Signature:
     slots = []
     for binding in bindings:
         bounds = (binding.low, binding.high) if binding.high >= binding.low else None
-        below = bindings[binding.below - 1].name.decode() if binding.below else None
+        below, count = (
+            bindings[number - 1].name.decode() if number else None for number in (binding.below, binding.count)
+        )
         ignored = binding.ignored if binding.ignored != binding.low else None
-        info = dataclasses.replace(_tensor_info(binding), bounds=bounds, ignored=ignored, below=below)
+        info = dataclasses.replace(
+            _tensor_info(binding),
+            bounds=bounds,
+            ignored=ignored,
+            below=below,
+            count=count,
+            count_axis=binding.count_axis,
+        )
         slots.append((Slot(binding.slot), info))
     name = program.name.decode()
     return Signature(name, index, tuple(slots), program.arena_bytes, program.macs, bool(program.updates))

@@ -117,10 +117,16 @@ def _bindings(rows: np.ndarray, names: _Names) -> tuple[Binding, ...]:
             low=int(row["low"]),
             high=int(row["high"]),
             ignored=int(row["ignored"]) if row["ignored"] != row["low"] else None,
-            below=names[rows[row["below"] - 1]["name"]] if row["below"] else None,
+            below=_limit(row, rows, names) if row["slot"] != Slot.OUTPUT else None,
+            count=_limit(row, rows, names) if row["slot"] == Slot.OUTPUT else None,
+            count_axis=int(row["axis"]),
         )
         for row in rows
     )
+
+
+def _limit(row: np.void, rows: np.ndarray, names: _Names) -> str | None:
+    return names[rows[row["limit"] - 1]["name"]] if row["limit"] else None
 
 
 def _variant(sections: Sections, index: int, record: np.void, names: _Names, storages: list[Storage]) -> Variant:

@@ -229,7 +229,8 @@ def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
                     "slot": binding.slot,
                     "dtype": DTYPES.index(binding.dtype),
                     "rank": len(binding.shape),
-                    "below": _scalar_number(program, binding.below),
+                    "axis": binding.count_axis,
+                    "limit": _binding_number(program, binding.below or binding.count),
                     "shape": _padded(binding.shape, f"`{binding.name}` of program `{program.name}`"),
                 }
             )
@@ -243,7 +244,7 @@ def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
     }
 
 
-def _scalar_number(program: Program, name: str | None) -> int:
+def _binding_number(program: Program, name: str | None) -> int:
     """0 for none, else 1 + the number of the program's binding `name`."""
     return 0 if name is None else 1 + [binding.name for binding in program.bindings].index(name)
 

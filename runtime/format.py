@@ -124,7 +124,8 @@ class Binding:
 
     `low`..`high`, both included, bounds an integer input (labels) or scalar; high < low: no check. `ignored` is one
     more number that is accepted: no label here. `below` names an integer scalar that every other element of a bounded
-    input must be less than. SCALAR and LOSS have one element, and LOSS is f32.
+    input must be less than. `count` names an integer output of one element: how many slices of this output along
+    `count_axis`, from the first on, hold results. SCALAR and LOSS have one element, and LOSS is f32.
     """
 
     name: str
@@ -136,6 +137,8 @@ class Binding:
     high: int = -1
     ignored: int | None = None
     below: str | None = None
+    count: str | None = None
+    count_axis: int = 0
 
 
 @dataclass(frozen=True)

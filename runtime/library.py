@@ -143,6 +143,8 @@ class BindingInfo(Structure):
         ("high", c_int64),
         ("ignored", c_int64),
         ("below", c_uint32),
+        ("count", c_uint32),
+        ("count_axis", c_uint32),
     ]
 
 

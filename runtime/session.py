@@ -15,7 +15,7 @@ import numpy as np
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Slot
 from edgec.runtime.library import Failure, ProfileCallback, Status, check, library
-from edgec.runtime.signature import Signature, TensorInfo, check_names, conform
+from edgec.runtime.signature import Signature, TensorInfo, check_names, conform, cut_to_counts
 
 _FILLED = (Slot.INPUT, Slot.SCALAR)
 
@@ -116,10 +116,11 @@ class Session:
             loss, outputs = None, {}
             for (slot, info), view in zip(signature.slots, views, strict=True):
                 if slot == Slot.OUTPUT:
-                    outputs[info.name] = view.copy()
+                    outputs[info.name] = view
                 elif slot == Slot.LOSS:
                     loss = float(view.reshape(()))
-        return loss, outputs
+            outputs = cut_to_counts(outputs, (info for _, info in signature.slots))
+            return loss, {name: array.copy() for name, array in outputs.items()}
 
     @contextlib.contextmanager
     def profile(self) -> Iterator[list[CallProfile]]:

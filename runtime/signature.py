@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ class TensorInfo:
     `bounds` are the least and greatest value that a run accepts of an integer input (labels) or scalar; None: any.
     `ignored` is one more value that it accepts: an element without a label.
     `below` names a scalar that every element must be less than: the number of live classes.
+    `count` is of an output whose extent along `count_axis` depends on data, and `shape` the most that it can be: the
+    name of what says the extent. Arrays that come out have that extent, and the count itself is not among them.
     """
 
     name: str
@@ -26,6 +28,8 @@ class TensorInfo:
     bounds: tuple[int, int] | None = None
     ignored: int | None = None
     below: str | None = None
+    count: str | None = None
+    count_axis: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,10 @@ class Signature:
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """Without the loss."""
-        return self._with(Slot.OUTPUT)
+        """Without the loss and what only counts slices of others."""
+        outputs = self._with(Slot.OUTPUT)
+        counts = {info.count for info in outputs}
+        return tuple(info for info in outputs if info.name not in counts)
 
     @property
     def scalars(self) -> tuple[TensorInfo, ...]:
@@ -58,6 +64,20 @@ class Signature:
     @property
     def loss(self) -> TensorInfo | None:
         return next(iter(self._with(Slot.LOSS)), None)
+
+
+def cut_to_counts(outputs: Mapping[str, np.ndarray], infos: Iterable[TensorInfo]) -> dict[str, np.ndarray]:
+    """Outputs as a program leaves them, without what lies behind their counts, and without the counts."""
+    counts = {info.name: info for info in infos if info.count is not None}
+    cut = {}
+    for name, array in outputs.items():
+        if name in counts:
+            info = counts[name]
+            array = array[(slice(None),) * info.count_axis + (slice(int(outputs[info.count])),)]
+        cut[name] = array
+    for info in counts.values():
+        cut.pop(info.count, None)
+    return cut
 
 
 def check_names(given: Mapping[str, object], wanted: tuple[TensorInfo, ...], what: str) -> None:

@@ -128,8 +128,8 @@ BINDING = np.dtype(
         ("slot", "u1"),
         ("dtype", "u1"),
         ("rank", "u1"),
-        ("reserved", "u1"),
-        ("below", "<u4"),
+        ("axis", "u1"),
+        ("limit", "<u4"),
         ("shape", "<u4", 8),
     ]
 )

@@ -32,6 +32,7 @@ from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Module, Role
 from edgec.runtime.check import check_artifact
 from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.format import TensorKind
 from edgec.runtime.layout import write_artifact
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def weight_warnings(result: CompileResult) -> list[str]:
     return [
         f"parameter `{tensor.name}` holds values that are not finite"
         for tensor in result.artifact.tensors
-        if tensor.data.dtype.kind == "f" and not _is_finite(tensor.data.reshape(-1))
+        if tensor.kind is TensorKind.PARAM and tensor.data.dtype.kind == "f" and not _is_finite(tensor.data.reshape(-1))
     ]
 
 

@@ -20,6 +20,7 @@ from edgec.runtime.abi import Arch
 from edgec.runtime.dtypes import numpy_dtype
 from edgec.runtime.format import Binding, Slot
 from edgec.runtime.layout import read_artifact
+from edgec.runtime.signature import cut_to_counts
 from edgec.runtime.tensorfile import read_tensors, write_tensors
 
 _LOSSES = "losses"  # the array that `edgec-run` adds for a program with a loss
@@ -74,6 +75,7 @@ def run_on_device(
         runner.run(call, timeout=timeout)
         # Copies: the arrays that the file gives are read only.
         outputs = {name: array.copy() for name, array in read_tensors(call.outputs).items()}
+        outputs = cut_to_counts(outputs, _infos(artifact, program, Slot.OUTPUT))
         profile = json.loads(call.profile.read_text())
     losses = outputs.pop(_LOSSES, None)
     return DeviceRun(outputs, losses, profile, runner.description)
@@ -81,6 +83,10 @@ def run_on_device(
 
 def inputs_of(artifact: Path, program: str) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Inputs and scalars of a program, read off the file: the artifact need not run here. UserError E0606."""
+    return _infos(artifact, program, Slot.INPUT), _infos(artifact, program, Slot.SCALAR)
+
+
+def _infos(artifact: Path, program: str, slot: Slot) -> tuple[TensorInfo, ...]:
     programs = {found.name: found for found in read_artifact(artifact).variants[0].programs}
     if program not in programs:
         have = ", ".join(f"`{name}`" for name in programs)
@@ -88,13 +94,20 @@ def inputs_of(artifact: Path, program: str) -> tuple[tuple[TensorInfo, ...], tup
         message = f"the artifact has no program `{program}`, only {have}"
         raise UserError("E0606", message, where=str(artifact), hint=hint)
     bindings = programs[program].bindings
-    inputs, scalars = ([_tensor_info(b) for b in bindings if b.slot == slot] for slot in (Slot.INPUT, Slot.SCALAR))
-    return tuple(inputs), tuple(scalars)
+    return tuple(_tensor_info(binding) for binding in bindings if binding.slot == slot)
 
 
 def _tensor_info(binding: Binding) -> TensorInfo:
     bounds = (binding.low, binding.high) if binding.high >= binding.low else None
-    return TensorInfo(binding.name, binding.shape, numpy_dtype(binding.dtype), bounds, ignored=binding.ignored)
+    return TensorInfo(
+        binding.name,
+        binding.shape,
+        numpy_dtype(binding.dtype),
+        bounds,
+        ignored=binding.ignored,
+        count=binding.count,
+        count_axis=binding.count_axis,
+    )
 
 
 def choose_variant(artifact: Path, device: str, target: str | None) -> Target:

@@ -135,6 +135,14 @@ def test_a_rounded_constant_is_refused():
         tidy(source, "k")
 
 
+def test_cells_that_are_only_set_are_dropped():
+    """A compiler warns of them. Those that are read, if only by themselves, stay."""
+    body = "  float a[1];\n  float b[1];\n  float c = p0[0];\n  a[0] = c;\n  b[0] = b[0] + c;\n  a[0] = 2.0f;\n"
+    text = tidy(f"TVM_DLL void k(float* p0, int32_t lo, int32_t hi) {{\n{body}}}\n", "k")
+    assert "a[" not in text
+    assert "b[0] = b[0] + c;" in text and "float c = p0[0];" in text
+
+
 def test_constants_keep_every_bit():
     bits = [int(np.float32(x).view(np.int32)) for x in (0.1, 1 / 3, 1e-45, 3.4028235e38, -1.5, np.inf, -np.inf, np.nan)]
     body = "".join(f"  p0[{i}] = (*(float *)(&({b})));\n" for i, b in enumerate(bits))

@@ -30,6 +30,7 @@ GENERIC_ONLY = {
     "cum_sum",
     "gather_elements",
     "gather_nd",
+    "non_max_suppression",
     "reduce_min",
     "reduce_prod",
     "resample",

@@ -33,6 +33,7 @@ static inline int32_t as_i32(float number) {
 _CONSTANT = re.compile(r"\(?\*\(float \*\)\(&\((-?\d+)\)\)\)?")
 _REINTERPRET = re.compile(r"\*\((float|int32_t) \*\)\(&\((\w+)\)\)")
 _LOCAL = re.compile(r"^ *(?:bool|float|int\d+_t|uint\d+_t) (\w+) = [^;]*;\n", re.MULTILINE)
+_CELL = re.compile(r"^ *(?:bool|float|int\d+_t|uint\d+_t) (\w+)\[1\];\n", re.MULTILINE)
 _TVM_LITERAL = re.compile(r"\b\d\.\d{6}e[+-]\d\d")
 
 
@@ -55,13 +56,21 @@ def tidy(source: str, symbol: str) -> str:
 
 
 def _without_unread_locals(text: str) -> str:
-    """Drop names that a kernel binds and, with extents of one, never reads: compilers warn of them."""
+    """Drop names that a kernel binds, and cells that it sets, and with extents of one never reads: compilers warn."""
     while True:
-        unread = [m for m in _LOCAL.finditer(text) if len(re.findall(rf"\b{m[1]}\b", text)) == 1]
+        unread = [m for m in _LOCAL.finditer(text) if _mentions(text, m[1]) == 1]
+        for cell in _CELL.finditer(text):
+            stores = list(re.finditer(rf"^ *{cell[1]}\[0\] = [^;]*;\n", text, re.MULTILINE))
+            if _mentions("".join(match[0] for match in stores), cell[1]) == _mentions(text, cell[1]) - 1 == len(stores):
+                unread += [cell, *stores]
         if not unread:
             return text
-        for match in reversed(unread):
+        for match in sorted(unread, key=re.Match.start, reverse=True):
             text = text[: match.start()] + text[match.end() :]
+
+
+def _mentions(text: str, name: str) -> int:
+    return len(re.findall(rf"\b{name}\b", text))
 
 
 def _literal(bits: int) -> str:

@@ -38,7 +38,7 @@ def append_loss(module: Module, options: Options) -> bool:
     mixed = train.batch_norm == "train" and any(isinstance(node.op, BatchNorm) for node in copy.nodes)
     _append(program, train, scored, axes, LossBuilder)
     _append(copy, train, scored, axes, WholeBatchLoss if mixed else LossBuilder)
-    copy.outputs = {LOSS: copy.outputs[LOSS]}
+    copy.outputs, copy.counts = {LOSS: copy.outputs[LOSS]}, {}
     module.programs["train"], module.programs["eval"] = copy, program
     return True
 

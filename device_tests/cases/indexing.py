@@ -1,6 +1,6 @@
 """Cases of gathers, scatters, rankings, minima, products, cumulative ops and resampling."""
 
-from cases.op_case import Integers, Normal, OpCase, case
+from cases.op_case import Integers, Normal, OpCase, Uniform, case
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin
 from edgec.graph.ops.cum_prod import CumProd
@@ -10,6 +10,7 @@ from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
+from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.resample import Resample
@@ -30,6 +31,13 @@ def _scatters(reduction: str) -> tuple[OpCase, ...]:
         case(f"rows_{reduction}", elements, Normal((5, 301)), _indices(3, 7), Normal((3, 7))),
         case(f"rows_{reduction}", nd, Normal((201, 3)), _indices(7, 1), Normal((7, 3))),
     )
+
+
+def _suppression(name: str, limit: int, boxes: int, lowest: float, extent: float = 4.0) -> OpCase:
+    """Boxes whose corners lie within a square of `extent`: many meet, some have no area. Scores repeat."""
+    where = Uniform((3, boxes, 4), -extent, extent)
+    thresholds = Uniform((), 0.3, 0.6), Uniform((), lowest, lowest + 0.01)
+    return case(name, NonMaxSuppression(limit), where, Normal((3, 5, boxes), ties=True), *thresholds)
 
 
 CASES = (
@@ -70,6 +78,11 @@ CASES = (
     case("smallest", TopK(1, 4, largest=False), Normal((3, 37), ties=True)),
     case("all", TopK(0, 7), Normal((7, 3), ties=True)),
     case("integers", TopK(1, 3), Integers(DType.I32, (2, 11))),
+    _suppression("some", 9, 101, 0.6),
+    _suppression("all", 13, 13, -100.0),
+    _suppression("none", 5, 7, 100.0),
+    _suppression("one", 1, 1, -100.0),
+    _suppression("tight", 29, 37, -1.0, 0.9),
     case("rows", CumSum(1), Normal((13, 29))),
     case("exclusive", CumSum(0, exclusive=True), Normal((13, 7))),
     case("reverse", CumSum(1, reverse=True), Normal((2, 5, 3, 4))),

@@ -19,6 +19,7 @@ from edgec.graph.ops.base import Op
 from edgec.graph.types import DType, TensorType
 
 KNOWN_AT_COMPILE_TIME = "it must be known at compile time"
+DEPENDS_ON_DATA = "depends on data"
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
 MAX_RANK = 32  # of what converters put in between; numpy has 64
 MAX_FOLDED = 2**28  # elements that folding may make for one model: whole networks whose weights are filled, 1 GiB
@@ -45,10 +46,24 @@ class Listed:
     items: tuple[Value | Known, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """A tensor whose extent along `axis` depends on data: the first `count` slices of `value`, an i64[] of the program.
+    `value` has room for the most that there can be; what lies behind the count is finite or not, and means nothing.
+    """
+
+    value: Value
+    axis: int
+    count: Value
+
+    def __str__(self) -> str:
+        return f"reads a tensor of {list(self.value.type.shape)} at most, whose extent along axis {self.axis} varies"
+
+
 NOTHING = Opaque("an optional value that is empty")  # an optional value that is not empty is its element
 LOST = Opaque("the result of a node that could not be imported")
 
-Entry = Value | Known | Listed | Opaque  # opaque: reading it is refused, with the reason
+Entry = Value | Known | Counted | Listed | Opaque  # opaque: reading it is refused, with the reason
 Results = tuple[Entry, ...]
 Converted = Entry | Results  # what a converter returns
 
@@ -289,6 +304,8 @@ def as_tensor(entry: Entry) -> Value | Known:
         raise LostError
     if isinstance(entry, Listed):
         raise Unsupported("reads a sequence where a tensor is needed")
+    if isinstance(entry, Counted):
+        raise Unsupported(f"{entry}: it {DEPENDS_ON_DATA}")
     if isinstance(entry, Opaque):
         raise Unsupported(f"reads {entry.what}")
     return entry

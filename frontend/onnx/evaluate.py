@@ -6,9 +6,11 @@ those that `fold.py` knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from edgec.frontend.onnx.context import Context, Converted, Known, Results
+import numpy as np
+
+from edgec.frontend.onnx.context import Context, Converted, Counted, Entry, Known, Results
 from edgec.frontend.onnx.model import Node
 from edgec.frontend.onnx.ops_quant import QUANTIZED
 from edgec.graph.interp import run
@@ -37,10 +39,20 @@ def _evaluate(ctx: Context, graph: Graph, results: Results) -> Results | None:
     macs = sum(node.op.cost(_types(node.inputs), _types(node.outputs)).macs for node in graph.nodes)
     if size > min(MAX_ELEMENTS, ctx.foldable_elements) or macs > MAX_MACS:
         return None
-    graph.outputs.update((str(index), value) for index, value in enumerate(results) if isinstance(value, Value))
+    for index, result in enumerate(results):
+        if isinstance(result, Counted):
+            graph.outputs |= {f"{index}": result.value, f"{index}.count": result.count}
+        elif isinstance(result, Value):
+            graph.outputs[f"{index}"] = result
     arrays = run(graph, {}).outputs
     ctx.count_folded(size)
-    return tuple(Known(arrays[str(i)]) if isinstance(value, Value) else value for i, value in enumerate(results))
+    return tuple(_known(result, str(index), arrays) for index, result in enumerate(results))
+
+
+def _known(result: Entry, name: str, arrays: Mapping[str, np.ndarray]) -> Entry:
+    if isinstance(result, Counted):
+        return Known(np.take(arrays[name], range(int(arrays[f"{name}.count"])), result.axis))
+    return Known(arrays[name]) if isinstance(result, Value) else result
 
 
 def _tuple(converted: Converted) -> Results:

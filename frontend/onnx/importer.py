@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edgec.frontend.onnx.context import (
+    DEPENDS_ON_DATA,
     KNOWN_AT_COMPILE_TIME,
     LOST,
     MAX_ELEMENTS,
     Context,
+    Counted,
     Entry,
     ExhaustedError,
     Known,
@@ -21,16 +24,17 @@ from edgec.frontend.onnx.context import (
     Results,
     initializer,
 )
+from edgec.frontend.onnx.counted import on_counted
 from edgec.frontend.onnx.evaluate import evaluated
 from edgec.frontend.onnx.expand import function_body, is_function
 from edgec.frontend.onnx.functions import called
 from edgec.frontend.onnx.model import Body, Function, Model, Node, Opaque, Sparse, Unsupported
-from edgec.frontend.onnx.ops import CONTROL_FLOW, DEPENDS_ON_DATA, converter, data_dependent, refusal
+from edgec.frontend.onnx.ops import CONTROL_FLOW, converter, data_dependent, refusal
 from edgec.frontend.onnx.reader import NEWEST_OPSET, Source, read_model
 from edgec.frontend.onnx.shapes import Shape, bind_shapes, bind_values
 from edgec.frontend.onnx.upgrade import OLDEST_OPSET
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Graph, Module, Role, Value
+from edgec.graph.ir import Count, Graph, Module, Role, Value
 from edgec.graph.types import TensorType
 
 MAX_DEPTH = 50  # of functions and bodies inside one another
@@ -86,6 +90,7 @@ class _Importer:
         names = {name for node in model.nodes for name in (*node.inputs, *node.outputs)}
         self.ctx = Context(self.graph, names.union(model.initializers, shapes))
         self.path: list[Node] = []  # the nodes being imported, each inside a body of the one before it
+        self.counted: dict[str, Counted] = {}  # outputs whose extent depends on data
         self.problems: dict[str, _Problem] = {}  # by their text: a loop meets each of its own many times
         self.ctx.entries.update({name: Known(array) for name, array in fixed.items()})
         for item in model.inputs:
@@ -110,15 +115,34 @@ class _Importer:
         for name in self.model.outputs:
             self._load(name, f"output `{name}`")
             try:
-                self.graph.outputs[name] = self.ctx.result(name)
+                self.graph.outputs[name] = self._result(name)
             except Unsupported as error:
                 raise UserError("E0103", f"output `{name}`: {error}", where=self.model.label) from None
             if name in self.graph.leaves and self.graph.leaves[name].role is Role.INPUT:
                 message = f"output `{name}` is an input of the model, which gives nothing back"
                 hint = "remove it from the outputs"
                 raise UserError("E0103", message, where=self.model.label, hint=hint)
+        for name, entry in self.counted.items():
+            self._count(name, entry)
         _remove_dead(self.graph)
         return self.graph
+
+    def _result(self, name: str) -> Value:
+        entry = self.ctx.entries[name]
+        if isinstance(entry, Counted):
+            self.counted[name] = entry
+            return entry.value
+        return self.ctx.result(name)
+
+    def _count(self, name: str, entry: Counted) -> None:
+        """One more output says how much of output `name` holds results; those of one extent share it."""
+        outputs = self.graph.outputs
+        known = (count.name for count in self.graph.counts.values() if outputs[count.name] is entry.count)
+        counter = next(known, None)
+        if counter is None:
+            counter = next(free for n in itertools.count() if (free := f"{name}.count{n or ''}") not in outputs)
+            outputs[counter] = entry.count
+        self.graph.counts[name] = Count(counter, entry.axis)
 
     def _load(self, name: str, reader: str) -> None:
         """Make sure that `name` has an entry: initializers get theirs when they are first read."""
@@ -186,6 +210,8 @@ class _Importer:
             if node.op in CONTROL_FLOW:
                 return CONTROL_FLOW[node.op](self.ctx, node, self._run_body)
         convert = converter(node)
+        if convert is not None and any(isinstance(self.ctx.entries[name], Counted) for name in node.inputs if name):
+            return on_counted(self.ctx, node, convert)
         if convert is not None:
             return evaluated(self.ctx, node, convert)
         if is_function(node):
@@ -243,9 +269,10 @@ class _Importer:
                 what = f"output {index} of `{node.label}` ({node.op}), which edgec does not compute"
                 self.ctx.entries[name] = Opaque(what)
                 continue
-            self.ctx.entries[name] = results[index]
-            if results[index] in made and self.graph.fresh_name(name) == name:
-                self.graph.rename(results[index], name)
+            self.ctx.entries[name] = result = results[index]
+            value = result.value if isinstance(result, Counted) else result
+            if value in made and self.graph.fresh_name(name) == name:
+                self.graph.rename(value, name)
 
 
 def _check_inputs(model: Model) -> None:

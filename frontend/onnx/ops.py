@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from onnx import defs
 
-from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.context import DEPENDS_ON_DATA, Context, Converted
 from edgec.frontend.onnx.expand import is_function
 from edgec.frontend.onnx.fold import FOLDS
 from edgec.frontend.onnx.model import Node
@@ -14,6 +14,7 @@ from edgec.frontend.onnx.ops_contrib import CONTRIB, DOMAIN
 from edgec.frontend.onnx.ops_control import CONTROL_FLOW
 from edgec.frontend.onnx.ops_einsum import EINSUM
 from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
+from edgec.frontend.onnx.ops_found import FOUND
 from edgec.frontend.onnx.ops_grid import GRIDS
 from edgec.frontend.onnx.ops_indexing import INDEXING
 from edgec.frontend.onnx.ops_logic import LOGIC
@@ -39,6 +40,7 @@ CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
     **REDUCTIONS,
     **MOVEMENTS,
     **INDEXING,
+    **FOUND,
     **NORMS,
     **POOLS,
     **QUANTIZED,
@@ -52,8 +54,6 @@ CONVERTERS: dict[str, Callable[[Context, Node], Converted]] = {
     **SEQUENCES,
 }
 
-DEPENDS_ON_DATA = "its output shape depends on data"
-_DATA_DEPENDENT = ("NonZero", "Unique", "Compress", "NonMaxSuppression")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
 
 
@@ -96,4 +96,4 @@ def _too_many(node: Node) -> str | None:
 
 
 def data_dependent(node: Node) -> str | None:
-    return DEPENDS_ON_DATA if node.op in _DATA_DEPENDENT else None
+    return f"its output shape {DEPENDS_ON_DATA}" if node.op == "Unique" else None

@@ -8,8 +8,10 @@ import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axis
 from edgec.frontend.onnx.context import (
+    DEPENDS_ON_DATA,
     KNOWN_AT_COMPILE_TIME,
     Context,
+    Counted,
     Entry,
     Known,
     Listed,
@@ -41,6 +43,8 @@ def _if(ctx: Context, node: Node, run: RunBody) -> Results:
     for pair in zip(*branches, strict=True):
         if any(isinstance(result, Listed) for result in pair):
             raise Unsupported("the condition is computed from the model's inputs and chooses between sequences")
+        if any(isinstance(result, Counted) for result in pair):
+            raise Unsupported(f"chooses between results whose extent {DEPENDS_ON_DATA}")
         a, b = (ctx.constant(node, result.array) if isinstance(result, Known) else result for result in pair)
         if a.type != b.type:
             raise Unsupported(

@@ -135,18 +135,6 @@ def _reverse_sequence(ctx: Context, node: Node) -> Converted:
     return ctx.emit(node, GatherElements(time), x, ctx.emit(node, BroadcastTo(x.type.shape), table))
 
 
-def _compress(ctx: Context, node: Node) -> Converted:
-    x = ctx.value(node, 0)
-    chosen = np.flatnonzero(ctx.known(node, 1, "the condition"))
-    if "axis" not in node.attributes:
-        x, axis = ctx.emit(node, Reshape((x.type.size,)), x), 0
-    else:
-        axis = normal_axis(node.get_int("axis"), x.type.rank)
-    if not len(chosen) or chosen[-1] >= x.type.shape[axis]:
-        raise Unsupported("the condition chooses nothing, or more than there is")
-    return pick(ctx, node, x, axis, chosen)
-
-
 def _eye_like(ctx: Context, node: Node) -> Converted:
     kind = ctx.type(node, 0)
     if kind.rank != 2:
@@ -171,6 +159,5 @@ INDEXING = {
     "CumSum": partial(_cumulative, CumSum),
     "CumProd": partial(_cumulative, CumProd),
     "ReverseSequence": _reverse_sequence,
-    "Compress": _compress,
     "EyeLike": _eye_like,
 }

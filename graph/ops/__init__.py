@@ -68,6 +68,7 @@ from edgec.graph.ops.mod import Mod
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.neg import Neg
+from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.pow import Pow
@@ -149,6 +150,7 @@ ALL_OPS: tuple[type[Op], ...] = (
     ArgMax,
     ArgMin,
     TopK,
+    NonMaxSuppression,
     CumSum,
     CumProd,
     CumProdGrad,

@@ -83,6 +83,7 @@ def test_inner_names_and_sources_do_not_matter(replacements):
         (("mul(%b", "mul(%a"), "node 2: operand 0 differs\n"),
         (('"y"', '"z"'), "outputs are loss, y and loss, z"),
         (('"y" = %d', '"y" = %a'), "output `y` is %d and %a"),
+        (('"y" = %d', '"y" = %d counted by "loss" along 0'), "output `y` is counted differently"),
         (("update %w = %a", "update %w = %b"), "update `w` is %a and %b"),
         (("  update %v = %b\n", ""), "updates are w, v and w"),
         (('  loss "loss"\n', ""), "the loss is 'loss' and None"),

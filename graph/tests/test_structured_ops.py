@@ -16,6 +16,7 @@ from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
 from edgec.graph.ops.gather_nd import GatherNd
 from edgec.graph.ops.layer_norm import LayerNorm
+from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reduce_prod import ReduceProd
 from edgec.graph.ops.resample import Resample, transposed
@@ -179,6 +180,27 @@ def test_rms_norm_and_its_gradient(axis: int, parts: int):
     check_vjp(RmsNorm(axis, 1e-2), x, *factors, output_gradients=[dy, None])
 
 
+def kept(boxes: list, scores: list, limit: int, iou: float, lowest: float) -> list[int]:
+    operands = [np.array([boxes], np.float32), np.array([[scores]], np.float32), np.float32(iou), np.float32(lowest)]
+    (picked,) = NonMaxSuppression(limit).reference(*operands)
+    return picked.reshape(-1).tolist()
+
+
+def test_suppression_keeps_the_best_of_boxes_that_overlap():
+    """Two unit squares shifted by half a side share a third of their union."""
+    boxes = [[0, 0, 1, 1], [0.5, 1, 1.5, 0], [5, 5, 6, 6], [0, 0, 1, 1]]
+    assert kept(boxes, [0.5, 0.9, 0.1, 0.5], 4, 0.3, 0.0) == [1, 2, -1, -1]
+    assert kept(boxes, [0.5, 0.9, 0.1, 0.5], 4, 0.4, 0.0) == [1, 0, 2, -1]
+    assert kept(boxes, [0.5, 0.9, 0.1, 0.5], 4, 1.0, 0.1) == [1, 0, 3, -1]
+    assert kept(boxes, [0.5, 0.9, 0.1, 0.5], 2, 1.0, 0.1) == [1, 0]
+    assert kept(boxes, [np.nan, -np.inf, 0.1, 0.5], 3, 0.0, -np.inf) == [3, 2, -1]
+
+
+def test_what_has_no_area_suppresses_nothing():
+    assert kept([[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1]], [3, 2, 1], 3, 0.0, 0.0) == [0, 1, 2]
+
+
+THRESHOLDS = (tensor(F32), tensor(F32))
 REFUSED = [
     (Gather(0), (tensor(F32, 3), tensor(F32, 2)), "indices are i32 or i64"),
     (Gather(0), (tensor(F32, 0, 2), tensor(I64, 2)), "no elements"),
@@ -190,6 +212,10 @@ REFUSED = [
     (ScatterNd(), (tensor(F32, 3, 4), tensor(I64, 2, 1), tensor(F32, 2)), "updates must have the shape"),
     (ArgMax(0), (tensor(F32, 0, 2),), "no elements"),
     (TopK(0, 4), (tensor(F32, 3),), "k=4 elements of 3"),
+    (NonMaxSuppression(2), (tensor(F32, 1, 3, 4), tensor(F32, 1, 1, 2), *THRESHOLDS), "of different numbers"),
+    (NonMaxSuppression(2), (tensor(F32, 1, 3, 5), tensor(F32, 1, 1, 3), *THRESHOLDS), r"boxes are \[N,B,4\]"),
+    (NonMaxSuppression(4), (tensor(F32, 1, 3, 4), tensor(F32, 1, 1, 3), *THRESHOLDS), "limit=4 of 3 boxes"),
+    (NonMaxSuppression(1), (tensor(F32, 1, 3, 4), tensor(F32, 1, 1, 3), tensor(F32, 1), tensor(F32)), "scalars"),
     (CumSum(1), (tensor(F32, 3),), "axis 1 is out of range"),
     (Resample(0), (tensor(F32, 3), tensor(I64, 2, 2), tensor(F32, 2, 1)), "one shape"),
     (LayerNorm(1), (tensor(F32, 3, 4), tensor(F32, 3)), "factors must have the shape"),

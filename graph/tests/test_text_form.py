@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgec.graph.equal import graph_difference, module_difference
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Graph, Module, Role
+from edgec.graph.ir import Count, Graph, Module, Role
 from edgec.graph.ops import Add, Clip, Concat, Conv2d, Pad, ReduceSum, Relu, Reshape, SgdUpdate, SoftmaxCrossEntropy
 from edgec.graph.parse import parse_graph, parse_module
 from edgec.graph.text import attributes_text, data_by_hash, data_hash, leaf_text, node_text, print_graph, print_module
@@ -235,10 +235,22 @@ def test_modules_round_trip():
     assert parse_module("// nothing\n").programs == {}
 
 
+def test_counted_outputs_round_trip():
+    graph = Graph("g")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(DType.F32, 2, 3))
+    graph.outputs["y"] = graph.emit1(Relu(), x)
+    graph.outputs["n"] = graph.constant(np.array(2))
+    graph.counts["y"] = Count("n", 1)
+    assert 'output "y" = %relu counted by "n" along 1\n' in print_graph(graph)
+    assert round_trip(graph).counts == graph.clone().counts == graph.counts
+
+
 HEAD = "graph g {\n  input %x: f32[2,3]\n  param %w: f32[3]\n"
 
 ERRORS = [
     ("", "expected graph, found end of text", "line 1, column 1"),
+    (HEAD + '  output "y" = %x counted "n"\n}', "expected by, found", "line 4, column 27"),
+    (HEAD + '  output "y" = %x counted by "n" along -1\n}', "-1 is not an extent", "line 4, column 40"),
     ("graph g {", "expected }|unexpected end of text", "line 1, column 10"),
     ("graph g { } extra", "expected end of text, found extra", "line 1, column 13"),
     (HEAD + "  ?\n}", "unexpected character '\\?'", r"line 4, column 3: \?"),

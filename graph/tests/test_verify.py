@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgec.graph.errors import InternalError
-from edgec.graph.ir import Graph, Node, Role, Value
+from edgec.graph.ir import Count, Graph, Node, Role, Value
 from edgec.graph.ops import ALL_OPS, Add, BatchNorm, Clip, Relu, ReluGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.parse import parse_graph
@@ -270,6 +270,22 @@ def loss_missing(graph):
 @corruption(r"the loss `loss` is f32\[2,3\], not one float")
 def loss_not_scalar(graph):
     graph.outputs["loss"] = node_of(graph, "a").output
+
+
+@corruption(r"output `loss` is counted by `n`, and one of them is no output")
+def count_missing(graph):
+    graph.counts["loss"] = Count("n", 0)
+
+
+@corruption(r"output `loss` is counted along axis 0, which it lacks")
+def count_of_no_axis(graph):
+    graph.counts["loss"] = Count("loss", 0)
+
+
+@corruption(r"`loss` counts and is f32\[\], not i64\[\]")
+def count_of_floats(graph):
+    graph.outputs["y"] = node_of(graph, "a").output
+    graph.counts["y"] = Count("loss", 1)
 
 
 def test_a_sound_program_passes_in_every_phase():

@@ -189,6 +189,9 @@ typedef struct edgec_binding_info {
     int64_t low, high; /* the range of integers that edgec_run accepts; high < low: any */
     int64_t ignored;   /* one more that it accepts (no label here); `low` where there is none */
     uint32_t below;    /* 0, or 1 + the binding of a scalar that every element must be less than (live classes) */
+    uint32_t count;    /* 0, or 1 + the binding of an integer output: how many slices of this output, from the first on
+                          along `count_axis`, hold results (boxes found); what lies behind them has no meaning */
+    uint32_t count_axis;
 } edgec_binding_info;
 
 edgec_status edgec_program_get(const edgec_model *model, uint32_t program, edgec_program_info *info);

@@ -171,8 +171,9 @@ typedef FORMAT_RECORD format_binding {
     uint8_t slot;
     uint8_t dtype;
     uint8_t rank;
-    uint8_t reserved;
-    uint32_t below; /* 0, or 1 + the number of the program's scalar that every element must be less than */
+    uint8_t axis;   /* of an output with a limit, else 0 */
+    uint32_t limit; /* 0, or 1 + the number of a binding of the program. Of an input: the scalar that every element must
+                       be less than; of an output: the output that says how many slices along `axis` hold results */
     uint32_t shape[8];
 } format_binding;
 _Static_assert(sizeof(format_binding) == 72, "binding");

@@ -197,7 +197,9 @@ edgec_status edgec_binding_get(const edgec_model *model, uint32_t program, uint3
     info->low = b->low;
     info->ignored = b->ignored;
     info->high = b->high;
-    info->below = b->below;
+    info->below = b->slot == EDGEC_SLOT_OUTPUT ? 0 : b->limit;
+    info->count = b->slot == EDGEC_SLOT_OUTPUT ? b->limit : 0;
+    info->count_axis = b->axis;
     return EDGEC_OK;
 }
 

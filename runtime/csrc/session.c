@@ -146,14 +146,14 @@ static edgec_status check_ranges(edgec_session *session, uint32_t program) {
         uint64_t elements = 1;
         for (uint32_t axis = 0; axis < b->rank; axis++) elements *= b->shape[axis];
         int64_t below = INT64_MAX;
-        if (b->below > 0) {
-            const format_binding *limit = &a->bindings[p->first_binding + b->below - 1];
+        if (b->limit > 0) {
+            const format_binding *limit = &a->bindings[p->first_binding + b->limit - 1];
             below = load_integer(session->addresses[limit->buffer], 0, limit->dtype);
         }
         for (uint64_t k = 0; k < elements; k++) {
             int64_t value = load_integer(session->addresses[b->buffer], k, b->dtype);
             if (value == b->ignored && value != b->low) continue;
-            if (value >= b->low && value <= b->high && (b->below == 0 || value < below)) continue;
+            if (value >= b->low && value <= b->high && (b->limit == 0 || value < below)) continue;
             session->failure = (edgec_failure){i, k, value};
             return EDGEC_LABEL_OUT_OF_RANGE;
         }

@@ -152,12 +152,15 @@ static int call_updates(const artifact *a, const format_call *c) {
 
 static int is_integer(const format_binding *b) { return b->dtype >= EDGEC_I8 && b->dtype <= EDGEC_I64; }
 
-/* Whether the binding is limited by nothing, or is an integer input limited by an integer scalar. */
+/* Whether the binding is limited by nothing, is an integer input limited by an integer scalar, or an output counted by
+ * an integer output of one element, along an axis that it has. */
 static int valid_limit(const artifact *a, const format_program *p, const format_binding *b) {
-    if (b->below == 0) return 1;
-    if (b->below > p->binding_count || b->high < b->low) return 0;
-    const format_binding *limit = &a->bindings[p->first_binding + b->below - 1];
-    return limit->slot == EDGEC_SLOT_SCALAR && is_integer(limit);
+    if (b->limit == 0) return b->axis == 0;
+    if (b->limit > p->binding_count) return 0;
+    const format_binding *limit = &a->bindings[p->first_binding + b->limit - 1];
+    if (!is_integer(limit)) return 0;
+    if (b->slot == EDGEC_SLOT_OUTPUT) return limit->slot == EDGEC_SLOT_OUTPUT && limit->rank == 0 && b->axis < b->rank;
+    return limit->slot == EDGEC_SLOT_SCALAR && b->high >= b->low && b->axis == 0;
 }
 
 static int valid_binding(const artifact *a, const format_program *p, const format_binding *b) {

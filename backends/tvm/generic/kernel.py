@@ -24,6 +24,7 @@ from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.rms_norm import RmsNorm
 from edgec.graph.ops.rms_norm_grad import RmsNormGrad
@@ -47,6 +48,7 @@ ROW_OPS = (
     CumProdGrad,
     GatherNdGrad,
     TopK,
+    NonMaxSuppression,
     LayerNorm,
     RmsNorm,
     LayerNormGrad,
@@ -97,7 +99,7 @@ def lower_generic(
 def _cut(computation: Computation, tasks: int) -> GenericSpec:
     op, shape = computation.anchor.op, computation.shape
     if isinstance(op, ROW_OPS):
-        rows = _own_rows(op, computation.anchor.operands[0].type.shape)
+        rows = _own_rows(op, computation.anchor.operands[0].type.shape, shape)
         return GenericSpec(computation, rows, min(tasks, rows))
     # The fewest leading axes that give every task a row; rows cost divisions.
     axes = 0
@@ -107,13 +109,15 @@ def _cut(computation: Computation, tasks: int) -> GenericSpec:
     return GenericSpec(computation, rows, min(tasks, rows), axes)
 
 
-def _own_rows(op: Op, x: tuple[int, ...]) -> int:
-    """The rows of an op with rows of its own, whose first operand has the shape `x`."""
+def _own_rows(op: Op, x: tuple[int, ...], y: tuple[int, ...]) -> int:
+    """The rows of an op with rows of its own, whose first operand has the shape `x`, its first result `y`."""
     match op:
         case Softmax() | Cumulative() | TopK():
             return math.prod(x[: op.axis] + x[op.axis + 1 :])
         case GatherNdGrad():
             return math.prod(op.shape[: op.batch_dims])
+        case NonMaxSuppression():
+            return math.prod(y[:2])
         case SoftmaxCrossEntropy():
             return x[0]
         case LayerNorm() | RmsNorm() | LayerNormGrad() | RmsNormGrad():

@@ -55,6 +55,7 @@ from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_max import ReduceMax
@@ -114,6 +115,7 @@ ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], 
     CumProd: cumulative_code.cumulative,
     CumProdGrad: cumulative_code.cum_prod_grad,
     TopK: ranking_code.top_k,
+    NonMaxSuppression: ranking_code.non_max_suppression,
     LayerNorm: normalisation_code.layer_norm,
     LayerNormGrad: normalisation_code.row_norm_grad,
     RmsNormGrad: normalisation_code.row_norm_grad,
