@@ -68,6 +68,17 @@ def run(
     )
 
 
+def within_counts(graph: Graph, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of the model that `graph` came from: those that are counted without what lies behind their count, and
+    without the counts.
+    """
+    counters = {count.name for count in graph.counts.values()}
+    found = {name: array for name, array in outputs.items() if name not in counters}
+    for name, count in graph.counts.items():
+        found[name] = np.take(found[name], range(int(outputs[count.name])), count.axis)
+    return found
+
+
 def _run_dtype(value: Value, float_dtype: np.dtype | None) -> np.dtype:
     own = value.type.dtype
     return float_dtype if float_dtype is not None and own.is_float else own.numpy
