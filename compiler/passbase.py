@@ -47,6 +47,7 @@ class Fact(enum.Enum):
     CLASSES_MASKED = "where a new head is asked for, its scores from the scalar `classes` on are far below all others"
     TRAINABLE_MARKED = "`Value.trainable` is set on exactly the parameters that the update scheme trains"
     SLICED = "a weight of which some channels are trained is the concatenation of a trained and a frozen parameter"
+    ADAPTED = "where the update scheme asks for adapters, they stand beside their weights"
     FROZEN_NORMS_FOLDED = "no batch_norm node is left but those that training takes the statistics of the batch for"
     NO_BATCH_NORM = "no batch_norm node is left"
     LOSS = "where training is asked for, there are `train` and `eval` programs with a scalar output `loss`"

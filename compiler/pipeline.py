@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgec.compiler.passbase import Fact, Level, Options, Pass, Phase, Trace, run_pipeline
 from edgec.compiler.passes.activate_dropout import activate_dropout
+from edgec.compiler.passes.append_adapters import append_adapters
 from edgec.compiler.passes.append_loss import append_loss
 from edgec.compiler.passes.append_updates import append_updates
 from edgec.compiler.passes.canonicalise import canonicalise
@@ -73,6 +74,13 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
         slice_parameters,
         requires=frozenset({Fact.TRAINABLE_MARKED}),
         ensures=frozenset({Fact.SLICED}),
+    ),
+    Pass(
+        "append_adapters",
+        Phase.SPECIALISE,
+        append_adapters,
+        requires=frozenset({Fact.TRAINABLE_MARKED}),
+        ensures=frozenset({Fact.ADAPTED}),
     ),
     Pass(
         "fold_batch_norm",

@@ -14,7 +14,7 @@ class Parts:
 
     pieces: the leaves that make it up, one after the other along `axis`.
     orders: for each axis None, or the source's index of every index that the programs have there.
-    adapter: leaves A and B, and the factor of B A which, in the shape of the parameter, comes on top.
+    adapter: two leaves, and the factor of their product which, in the shape of the parameter, comes on top.
     data: the values of the pieces in the beginning; an artifact has them even where no program reads a piece, because
     it was folded into a constant.
     """

@@ -252,6 +252,19 @@ class Model:
         parts = self.parts.get(name, Parts((name,)))
         return parts.joined(lambda piece: np.full(self._weights[piece].info.shape, self._weights[piece].trained))
 
+    def adapters(self) -> dict[str, np.ndarray]:
+        """Low-rank adapters by name, two for each weight `w`: `w/lora_A` and `w/lora_B`.
+
+        The factor alpha / rank is in B, so the weight that they belong to is tuned by adding their product.
+        """
+        arrays = {}
+        for parts in self.parts.values():
+            if parts.adapter is not None:
+                *names, scale = parts.adapter
+                arrays |= {name: self._read(name) for name in sorted(names)}
+                arrays[max(names)] = (arrays[max(names)] * scale).astype(arrays[max(names)].dtype)
+        return arrays
+
     def not_finite(self) -> str | None:
         """The name of a trained parameter that holds a number which is not finite; None where all are."""
         for name in (name for name in self._of_kind(TensorKind.PARAM) if self._weights[name].trained):

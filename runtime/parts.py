@@ -21,8 +21,8 @@ PIECES = ("/slice", "/lora_A")
 class Parts:
     """One parameter: tensors `pieces`, one after the other along `axis`.
 
-    orders: for each axis None, or which index of the source stands at every index here. adapter: tensors A and B and
-    the factor of B A, which comes on top in the shape of the parameter.
+    orders: for each axis None, or which index of the source stands at every index here. adapter: two tensors,
+    matrices but for axes of 1, and the factor of their product, which comes on top in the shape of the parameter.
     """
 
     pieces: tuple[str, ...]
@@ -38,8 +38,8 @@ class Parts:
         """The parameter in the shape and order of the source model; adapters are merged."""
         array = np.concatenate([read(name) for name in self.pieces], self.axis)
         if self.adapter is not None:
-            a, b, scale = self.adapter
-            array = (array + scale * (read(b) @ read(a)).reshape(array.shape)).astype(array.dtype)
+            left, right = (matrix.reshape(matrix.shape[:2]) for matrix in map(read, self.adapter[:2]))
+            array = (array + self.adapter[2] * (left @ right).reshape(array.shape)).astype(array.dtype)
         for axis, order in enumerate(self.orders):
             if order is not None:
                 array = np.take(array, np.argsort(order), axis)
@@ -75,5 +75,5 @@ def read_parts(manifest: Mapping) -> dict[str, Parts]:
 def _adapter(record: list | None) -> tuple[str, str, float] | None:
     if record is None:
         return None
-    a, b, scale = record
-    return str(a), str(b), float(scale)
+    left, right, scale = record
+    return str(left), str(right), float(scale)

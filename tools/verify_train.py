@@ -33,6 +33,9 @@ def compare_step(opened: Model, feeds: Mapping[str, np.ndarray], source: Path, m
         raise UserError(
             "E0106", "a training step that drops out at random is not compared", where=str(source), hint=hint
         )
+    if opened.adapters():
+        hint = "compile with another --update to compare a step"
+        raise UserError("E0106", "a training step of low-rank adapters is not compared", where=str(source), hint=hint)
     before = opened.parameters()
     loss = opened.step(feeds, lr=_RATE)
     after = opened.parameters()

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from edgec.compiler.passbase import Options
 from edgec.compiler.sparse.select import select
-from edgec.graph.errors import UserError
 from edgec.graph.ir import Module, Role
 
 
 def mark_trainable(module: Module, options: Options) -> bool:
     names = set()
-    if options.train is not None and options.train.scheme.lora is not None:
-        raise UserError("E0302", "low-rank adapters are not supported yet", where="update")
     if options.train is not None:
         names = {leaf.name for leaf in select(module.programs["infer"], options.train.scheme)}
     changed = False

@@ -38,6 +38,7 @@ ALL = "all"
 
 # Behind the name of a weight: the channels of it that are trained, and those that are not.
 SLICE, REST = "/slice", "/rest"
+LORA_A, LORA_B = "/lora_A", "/lora_B"  # what reads the activation, and what comes behind
 
 _COUNTED = re.compile(r"(last|blocks):([1-9]\d*)")
 _LORA = re.compile(r"lora:r=([1-9]\d*)(?:,alpha=(\d+(?:\.\d+)?))?")

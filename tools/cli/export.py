@@ -21,24 +21,32 @@ from edgec.tools.safetensors import write_safetensors
 @ARTIFACT
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), help="What `edgec train` saved.")
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The new model.")
+@click.option("--adapters", is_flag=True, help="Only the low-rank adapters, apart from what they adapt (.safetensors).")
 @click.option("--model", type=click.Path(path_type=Path), help="The model given to compile; default: beside ARTIFACT.")
-def command(artifact: Path, checkpoint: Path, output: Path, model: Path | None) -> None:
+def command(artifact: Path, checkpoint: Path, output: Path, adapters: bool, model: Path | None) -> None:
     """Write the trained weights back into the model that ARTIFACT was compiled from, an ONNX or a .pt2 file.
 
-    To a file that ends in .safetensors go the weights alone, by the names of the model: for a torch module.
+    To a file that ends in .safetensors go the weights alone, by the names of the model: for a torch module. Low-rank
+    adapters are merged into the weights that they adapt, unless they are asked for alone.
 
     Example: edgec export model.edge --checkpoint tuned.edgeckpt -o tuned.onnx
     """
     weights_alone = output.suffix == ".safetensors"
+    if adapters and not weights_alone:
+        raise click.UsageError("--adapters writes a .safetensors file")
     source = None if weights_alone else find_source(artifact, model)
     if source is not None:
         _refuse_other(artifact, source, output)
     with load(artifact, threads=1) as opened:
         opened.load_checkpoint(checkpoint)
-        values, trained = opened.parameters(), opened.trained
+        values, trained = opened.adapters() if adapters else opened.parameters(), opened.trained
+    if adapters and not values:
+        message = "the artifact has no low-rank adapters"
+        raise UserError("E0601", message, where=str(artifact), hint="compile with --update lora:r=8")
     if source is None:
         write_safetensors(output, values)
-        echo(f"{output}: {len(values)} tensors, {len(trained)} of them trained")
+        what = "all of adapters" if adapters else f"{len(trained)} of them trained"
+        echo(f"{output}: {len(values)} tensors, {what}")
         return
     write = export_torch if is_torch(source) else export_onnx
     write(source, {name: values[name] for name in trained}, output)

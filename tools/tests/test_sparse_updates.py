@@ -20,6 +20,7 @@ from edgec.runtime import Model, RuntimeFailure, load
 from edgec.runtime.layout import read_manifest, write_artifact
 from edgec.runtime.parts import read_parts
 from edgec.tools.cli import main
+from edgec.tools.safetensors import read_safetensors
 from edgec.tools.testing.models import small_cnn_onnx
 from edgec.tools.testing.programs import initialise
 
@@ -156,6 +157,7 @@ def test_the_whole_way_by_the_command_line(folder: Path, monkeypatch: pytest.Mon
     full = json.loads(capsys.readouterr().out)["programs"]["train"]
     assert all(train[key] < full[key] for key in ("macs", "arena_bytes", "saved_activation_bytes"))
     assert command("verify", "cnn.onnx", "cnn.edge") == 0
+    assert command("verify", "cnn.onnx", "cnn.edge", "--train") == 0
     assert command("train", "cnn.edge", "--data", "data.npz", "--epochs", "1", "--lr", "0.1", "--checkpoint", "c") == 0
     assert command("export", "cnn.edge", "--checkpoint", "c", "-o", "tuned.onnx") == 0
     before, after = (
@@ -200,3 +202,42 @@ def test_a_manifest_is_read_without_the_rest(path: Path, tmp_path: Path) -> None
         with pytest.raises(RuntimeFailure) as caught:
             read_manifest(tmp_path / name)
         assert caught.value.code == code
+
+
+def test_adapters_are_merged_on_the_way_back_or_stay_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("lora.toml").write_text('base = "none"\n[lora]\nrank = 4\nlayers = ["fc.weight"]\n')
+    model = ("cnn.onnx", "--batch", "1", "--train", "--train-batch", "4", "--update", "lora.toml", "-o", "lora.edge")
+    assert command("compile", *model) == 0
+    assert command("train", "lora.edge", "--data", "data.npz", "--epochs", "1", "--lr", "0.1", "--checkpoint", "l") == 0
+    assert command("export", "lora.edge", "--checkpoint", "l", "-o", "merged.onnx") == 0
+    assert command("export", "lora.edge", "--checkpoint", "l", "-o", "l.safetensors", "--adapters") == 0
+    before, after = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(name).graph.initializer}
+        for name in ("cnn.onnx", "merged.onnx")
+    )
+    change = after["fc.weight"] - before["fc.weight"]
+    assert [name for name in before if np.any(before[name] != after[name])] == ["fc.weight"]
+    assert np.linalg.matrix_rank(change, tol=1e-4 * np.linalg.norm(change)) <= 4 and np.abs(change).max() > 1e-4
+    with load("lora.edge", threads=1) as tuned:
+        tuned.load_checkpoint("l")
+        adapters = tuned.adapters()
+        assert {name: a.shape for name, a in adapters.items()} == {
+            "fc.weight/lora_A": (4, 3136),
+            "fc.weight/lora_B": (10, 4),
+        }
+        product = adapters["fc.weight/lora_B"] @ adapters["fc.weight/lora_A"]
+        np.testing.assert_allclose(change, product, rtol=0, atol=1e-6)
+        assert tuned.trained == ("fc.weight",) and tuned.trained_elements("fc.weight").all()
+        x = np.load("data.npz")["x"][:1]
+        expected = onnxruntime.InferenceSession("merged.onnx").run(None, {"x": x})[0]
+        np.testing.assert_allclose(tuned.run({"x": x})["logits"], expected, rtol=1e-4, atol=1e-5)
+        with pytest.raises(RuntimeFailure, match="frozen"):
+            tuned.set_parameters({"fc.weight": before["fc.weight"] + 1})
+    assert read_safetensors(Path("l.safetensors")).keys() == adapters.keys()
+    capsys.readouterr()
+    assert command("export", "lora.edge", "--checkpoint", "l", "-o", "l.onnx", "--adapters") == 2
+    assert command("verify", "cnn.onnx", "lora.edge", "--train") == 1
+    assert "low-rank adapters is not compared" in capsys.readouterr().err
