@@ -1,35 +1,53 @@
-"""`memory_budget`: which values of the training step are computed twice so that it fits.
+"""`memory_budget`: which chains run in strips, and which values of the training step are computed twice, to keep to it.
 
-The budget counts the arena of `train`, states and the RAM copies of trained parameters. What the forward part keeps is
-given up in order of bytes per multiply-add that it takes to compute it again: norms and activations first, depthwise
-convolutions, convolutions of few channels; products of many channels last. A run of values that come back one from
-another is alive as a whole when its backward part begins, so no run is longer than a limit, which leaves checkpoints
-between segments (Chen et al., arXiv:1604.06174). The limit falls until a plan fits, and then the shortest beginning of
-that order is taken whose plan, made by all passes, still does.
+The budget counts the arena of `train`, states and the RAM copies of trained parameters; without training, the arena of
+`infer`. Where the peak lies in chains that can run in strips, they do (`tile_search.py`): that costs a few percent of
+their multiply-adds. What a step keeps for its backward part is given up next, in order of bytes per multiply-add that
+it takes to compute it again: norms and activations first, depthwise convolutions, convolutions of few channels;
+products of many channels last. A run of values that come back one from another is alive as a whole when its backward
+part begins, so no run is longer than a limit, which leaves checkpoints between segments (Chen et al.,
+arXiv:1604.06174). The limit falls until a plan fits, and then the shortest beginning of that order is taken whose plan,
+made by all passes, still does. The other programs of the artifact share the arena: they are tiled until they fit too,
+as far as that can be had.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from edgec.backends.base import Backend
 from edgec.compiler.memory.lifetimes import lifetimes, live_bytes
 from edgec.compiler.passbase import Level, Options, Phase, Trace, run_pipeline
 from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES
-from edgec.compiler.recompute import forward_nodes, kept_values
+from edgec.compiler.recompute_candidates import RecomputeCandidates
 from edgec.compiler.schedule import TargetSchedules
+from edgec.compiler.tile_search import choose_tilings, untiled_peak
+from edgec.compiler.tiling import Tiling
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Graph, Module, Node, Role, Value
-from edgec.graph.ops.inside_bits import InsideBits
+from edgec.graph.ir import Module, Role
 
 # Parts of all kept bytes that one run may have, and of the order that is tried under each.
 LIMITS = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16)
 PARTS = {1: (1 / 4, 1 / 2, 3 / 4, 1)}  # without a limit, giving up everything gains nothing
-ELEMENTWISE = 16  # multiply-adds that moving four bytes through memory is worth
+MARGINS = (1, 0.95, 0.9, 0.8)  # of the room that chains are chosen for: their plan is only known afterwards
 SHOWN = 8  # rows of what makes up the smallest plan
+
+_NEEDS = {"train": "training", "infer": "the model"}
 
 # Plans that are only measured; the one that is taken is made again and verified.
 _UNVERIFIED: Level[TargetSchedules] = Level(verify=lambda subject, facts: None, text=SCHEDULE_LEVEL.text)
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What passes shall do for a budget: values of `train` to compute again, and chains of each program to tile."""
+
+    again: frozenset[str] = frozenset()
+    tilings: Mapping[str, tuple[Tiling, ...]] = field(default_factory=dict)
+
+    def with_tilings(self, program: str, tilings: list[Tiling]) -> Savings:
+        return replace(self, tilings={**self.tilings, program: tuple(tilings)})
 
 
 def schedule_target(module: Module, backend: Backend, options: Options, trace: Trace) -> TargetSchedules | None:
@@ -37,131 +55,150 @@ def schedule_target(module: Module, backend: Backend, options: Options, trace: T
 
     None where `trace` ends the run before the plan. UserError E0405 where the budget cannot be met.
     """
-    again: frozenset[str] = frozenset()
-    if options.train is not None and options.train.memory_budget is not None and trace.wants(Phase.OPTIMISE):
-        again = fit_budget(module, backend, options, options.train.memory_budget)
-    schedules = TargetSchedules.of(module, backend, again)
+    savings = Savings()
+    if options.budget is not None and trace.wants(Phase.OPTIMISE):
+        savings = fit_budget(module, backend, options, options.budget)
+    schedules = TargetSchedules.of(module, backend, savings.again, savings.tilings)
     complete = run_pipeline(SCHEDULE_PASSES, schedules, options, SCHEDULE_LEVEL, trace)
     return schedules if complete else None
 
 
-def training_bytes(schedules: TargetSchedules) -> int:
+def counted_bytes(schedules: TargetSchedules) -> int:
     """What a memory budget counts of a planned artifact for one target."""
-    train = schedules.programs["train"]
-    return train.plan.arena_bytes + sum(count for _, count in _outside_arena(schedules))
+    arena = schedules.programs[_counted(schedules.programs)].plan.arena_bytes
+    return arena + sum(count for _, count in _outside_arena(schedules))
 
 
-def fit_budget(module: Module, backend: Backend, options: Options, budget: int) -> frozenset[str]:
-    """Names of the values of `train` to compute again, few multiply-adds' worth, so that the plan fits into `budget`.
+def _counted(programs: Mapping) -> str:
+    return "train" if "train" in programs else "infer"
+
+
+def fit_budget(module: Module, backend: Backend, options: Options, budget: int) -> Savings:
+    """Tilings and values to compute again, few multiply-adds' worth, so that the plan fits into `budget`.
 
     UserError E0405 with the smallest figure that was reached, and what makes it up.
     """
+    return _Fit(module, backend, options, budget).run()
 
-    def planned(again: frozenset[str]) -> TargetSchedules:
-        schedules = TargetSchedules.of(module, backend, again)
-        run_pipeline(SCHEDULE_PASSES, schedules, options, _UNVERIFIED, Trace(stop_after=Phase.PLAN))
+
+Planned = tuple[Savings, TargetSchedules]
+
+
+class _Fit:
+    """One search. `seen` are the plans without tilings that were made on the way, which do not depend on the budget
+    unless one of them leads to a plan that fits.
+    """
+
+    def __init__(self, module: Module, backend: Backend, options: Options, budget: int):
+        self.module, self.backend, self.options, self.budget = module, backend, options, budget
+        self.program = _counted(module.programs)
+        self.tiles = "tile_chains" not in options.skip
+        self.seen: list[Planned] = []
+
+    def run(self) -> Savings:
+        savings = self._fitting(Savings()) or self._recomputing() or self._least()
+        for name in self.module.programs:
+            if name != self.program and self.tiles:
+                savings = self._tile_other(savings, name)
+        return savings
+
+    def _planned(self, savings: Savings) -> TargetSchedules:
+        schedules = TargetSchedules.of(self.module, self.backend, savings.again, savings.tilings)
+        run_pipeline(SCHEDULE_PASSES, schedules, self.options, _UNVERIFIED, Trace(stop_after=Phase.PLAN))
         return schedules
 
-    nothing: frozenset[str] = frozenset()
-    best = planned(nothing)
-    if training_bytes(best) <= budget:
-        return nothing
-    order = _Candidates(module.programs["train"])
-    for limit in LIMITS:
-        values = order.below(int(order.total * limit))
-        too_few = 0
-        for count in (round(len(values) * part) for part in PARTS.get(limit, (1,))):
-            plan = planned(order.closure(values[:count]))
-            best = min(best, plan, key=training_bytes)
-            if training_bytes(plan) > budget:
-                too_few = count
-                continue
-            while count - too_few > 1:
-                middle = (count + too_few) // 2
-                fits = training_bytes(planned(order.closure(values[:middle]))) <= budget
-                count, too_few = (middle, too_few) if fits else (count, middle)
-            return order.closure(values[:count])
-    raise _unmeetable(best, budget)
+    def _fitting(self, savings: Savings) -> Savings | None:
+        """`savings`, with chains tiled where that is needed; None where the plan does not fit all the same."""
+        schedules = self._planned(savings)
+        self.seen.append((savings, schedules))
+        if counted_bytes(schedules) <= self.budget:
+            return savings
+        tiled = self._tiled(savings, schedules, self.budget)
+        return None if tiled is None else tiled[0]
 
+    def _tiled(
+        self, savings: Savings, schedules: TargetSchedules, budget: int
+    ) -> tuple[Savings, TargetSchedules] | None:
+        """What was planned without tilings, with some that make it fit into `budget`; None where none do."""
+        schedule = schedules.programs[self.program]
+        room = budget - (counted_bytes(schedules) - schedule.plan.arena_bytes)
+        if not self.tiles or untiled_peak(schedule) > room:
+            return None
+        for tiled in self._tilings(savings, schedules, self.program, room):
+            plan = self._planned(tiled)
+            if counted_bytes(plan) <= budget:
+                return tiled, plan
+        return None
 
-@dataclass(frozen=True)
-class _Cost:
-    """What it takes to have a value again: nodes that nobody keeps the results of, and kept values they read."""
+    def _tilings(self, savings: Savings, schedules: TargetSchedules, program: str, room: int) -> Iterator[Savings]:
+        """`savings` with chains of a program tiled for `room` bytes of arena, and for a little less."""
+        last: list[Tiling] = []
+        for margin in MARGINS:
+            tilings = choose_tilings(schedules.programs[program], int(room * margin))
+            if tilings != last:
+                yield savings.with_tilings(program, tilings)
+            last = tilings
 
-    nodes: frozenset[Node]
-    reads: frozenset[Value]
+    def _recomputing(self) -> Savings | None:
+        if self.program != "train":
+            return None
+        order = RecomputeCandidates(self.module.programs["train"])
+        for limit in LIMITS:
+            values = order.below(int(order.total * limit))
+            too_few = 0
+            for count in (round(len(values) * part) for part in PARTS.get(limit, (1,))):
+                found = self._fitting(Savings(order.closure(values[:count])))
+                if found is None:
+                    too_few = count
+                    continue
+                while count - too_few > 1:
+                    middle = (count + too_few) // 2
+                    fewer = self._fitting(Savings(order.closure(values[:middle])))
+                    if fewer is None:
+                        too_few = middle
+                    else:
+                        count, found = middle, fewer
+                return found
+        return None
 
-    @property
-    def macs(self) -> int:
-        total = 0
-        for node in self.nodes:
-            cost = node.op.cost(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs))
-            total += cost.macs + ELEMENTWISE * cost.bytes // 4
-        return total
+    def _least(self) -> Savings:
+        """The smallest plan that tilings make of what was seen, if it fits after all; else E0405."""
+        savings, least = min(self.seen, key=lambda one: counted_bytes(one[1]))
+        promising = sorted(self.seen, key=lambda one: untiled_peak(one[1].programs[self.program]))
+        low, high = 0, counted_bytes(least) - 1
+        while low < high:
+            # Halves first, then byte by byte what a smaller budget still finds.
+            middle = (low + high) // 2 if high - low > high // 16 else high
+            tried = (self._tiled(*plain, middle) for plain in promising)
+            found = next((tiled for tiled in tried if tiled is not None), None)
+            if found is not None:
+                savings, least = found
+                high = counted_bytes(least) - 1
+            elif middle == high:
+                break
+            else:
+                low = middle
+        if counted_bytes(least) <= self.budget:
+            return savings
+        raise _unmeetable(least, self.budget, self.program)
 
-
-class _Candidates:
-    """The kept values of a train program, those that give most bytes for a multiply-add first."""
-
-    def __init__(self, graph: Graph):
-        forward = forward_nodes(graph)
-        results = set(graph.results())
-        kept = (value for value in kept_values(graph, forward) if value not in results)
-        self._kept = [value for value in kept if not isinstance(value.producer.op, InsideBits)]
-        costs = self._costs(graph, forward)
-        self._costs_of = {value: costs[value] for value in self._kept}
-        place = {value: index for index, value in enumerate(self._kept)}
-        gain = {value: value.type.bytes / max(costs[value].macs, 1) for value in self._kept}
-        self._order = sorted(self._kept, key=lambda value: (-gain[value], place[value]))
-        self.total = sum(value.type.bytes for value in self._kept)
-
-    def _costs(self, graph: Graph, forward: set[Node]) -> dict[Value, _Cost]:
-        kept, costs = set(self._kept), {}
-        for node in (node for node in graph.nodes if node in forward):
-            nodes, reads = {node}, set()
-            for operand in node.inputs:
-                if operand in kept:
-                    reads.add(operand)
-                elif operand.producer is not None:
-                    nodes |= costs[operand].nodes
-                    reads |= costs[operand].reads
-            costs.update(dict.fromkeys(node.outputs, _Cost(frozenset(nodes), frozenset(reads))))
-        return costs
-
-    def below(self, limit: int) -> list[Value]:
-        """The values in order, without those that would join others to a run of more than `limit` bytes."""
-        run = {value: value for value in self._kept}  # disjoint sets: towards a representative
-        size: dict[Value, int] = {}
-        readers: dict[Value, list[Value]] = {}
-        for value, cost in self._costs_of.items():
-            for operand in cost.reads:
-                readers.setdefault(operand, []).append(value)
-
-        def find(value: Value) -> Value:
-            while run[value] is not value:
-                value = run[value]
-            return value
-
-        chosen: list[Value] = []
-        for value in self._order:
-            near = (*self._costs_of[value].reads, *readers.get(value, ()))
-            runs = {find(other) for other in near if other in size}
-            joined = value.type.bytes + sum(size[other] for other in runs)
-            if joined > limit:
-                continue
-            for other in runs:
-                run[other] = value
-            for member in (value, *runs):
-                size.setdefault(member, 0)
-            size[value] = joined
-            chosen.append(value)
-        return chosen
-
-    def closure(self, values: list[Value]) -> frozenset[str]:
-        """Names of `values` and of all that nobody keeps on the way to them."""
-        nodes = {node for value in values for node in self._costs_of[value].nodes}
-        kept = set(self._kept) - set(values)
-        return frozenset(value.name for node in nodes for value in node.outputs if value not in kept)
+    def _tile_other(self, savings: Savings, program: str) -> Savings:
+        """Another program of the artifact, whose arena is the same memory: tiled to be no larger than the counted one
+        may be, or the smallest of what was tried.
+        """
+        schedules = self._planned(savings)
+        schedule = schedules.programs[program]
+        room = self.budget - (counted_bytes(schedules) - schedules.programs[self.program].plan.arena_bytes)
+        best, least = savings, schedule.plan.arena_bytes
+        if least <= room:
+            return savings
+        for tiled in self._tilings(savings, schedules, program, room):
+            arena = self._planned(tiled).programs[program].plan.arena_bytes
+            if arena < least:
+                best, least = tiled, arena
+            if least <= room:
+                break
+        return best
 
 
 def _outside_arena(schedules: TargetSchedules) -> list[tuple[str, int]]:
@@ -175,9 +212,9 @@ def _outside_arena(schedules: TargetSchedules) -> list[tuple[str, int]]:
     return list(leaves.items())
 
 
-def _unmeetable(schedules: TargetSchedules, budget: int) -> UserError:
+def _unmeetable(schedules: TargetSchedules, budget: int, program: str) -> UserError:
     """E0405 for the smallest plan that was found: the largest of what is alive at its peak, and what is outside."""
-    schedule = schedules.programs["train"]
+    schedule = schedules.programs[program]
     scratch = {
         step: sum(workspace.bytes for workspace in schedule.lowerings[group].workspaces)
         for step, group in enumerate(schedule.groups)
@@ -196,7 +233,7 @@ def _unmeetable(schedules: TargetSchedules, budget: int) -> UserError:
         listed += f"\n  {sum(count for _, count in rest):>12,} in {len(rest)} smaller ones"
     return UserError(
         "E0405",
-        f"training needs at least {training_bytes(schedules):,} bytes, and the budget is {budget:,}:{listed}",
+        f"{_NEEDS[program]} needs at least {counted_bytes(schedules):,} bytes, and the budget is {budget:,}:{listed}",
         where=f"target {schedules.backend.target.name}",
-        hint="train fewer layers with `update`, or take a smaller train batch",
+        hint="train fewer layers with `update`, or take a smaller train batch" if program == "train" else None,
     )

@@ -185,8 +185,8 @@ class _Packer:
     def _buffer(self, schedule: Schedule, value: Value) -> int:
         home = schedule.home(value)
         if schedule.in_arena(home):
-            span = schedule.plan.values[home]
-            return self.buffers.add(Buffer(Region.ARENA, span.offset, span.bytes))
+            start = schedule.plan.values[home].offset + schedule.offset(value)
+            return self.buffers.add(Buffer(Region.ARENA, start, value.type.bytes))
         index, tensor = self.tensors[home.name]
         placement = self.placements[index]
         if placement.region is Region.WEIGHTS:

@@ -63,6 +63,7 @@ class Fact(enum.Enum):
     FUSED = "every node belongs to exactly one group"
     ORDERED = "groups stand in execution order, updates after the guard"
     STORAGE = "every value has a storage"
+    PARTS_PLACED = "slices and concatenations that can do without a copy share the memory of what they are part of"
     PAIRED = "in-place pairs are chosen"
     LOWERED = "every group has its kernel calls"
     PLANNED = "every buffer has an offset, and the checker has accepted them"
@@ -72,13 +73,19 @@ class Fact(enum.Enum):
 class Options:
     """What the user asked of one compilation, as far as passes read it. `skip` names optional passes to leave out.
 
-    `images` says by name which inputs take u8 images.
+    `images` says by name which inputs take u8 images. `memory_budget` is that of `infer` where nothing is trained.
     """
 
     train: Train | None = None
     new_head: NewHead | None = None
     images: Mapping[str, ImageInput] = field(default_factory=dict)
+    memory_budget: int | None = None
     skip: frozenset[str] = frozenset()
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes that a memory budget allows, if there is one."""
+        return self.memory_budget if self.train is None else self.train.memory_budget
 
 
 @dataclass(frozen=True)

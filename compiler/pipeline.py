@@ -24,12 +24,14 @@ from edgec.compiler.passes.narrow_doubles import narrow_doubles
 from edgec.compiler.passes.normalise_input import normalise_input
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
+from edgec.compiler.passes.place_parts import place_parts
 from edgec.compiler.passes.plan_memory import plan_memory
 from edgec.compiler.passes.recompute_activations import recompute_activations
 from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
 from edgec.compiler.passes.shrink_saved import shrink_saved
 from edgec.compiler.passes.slice_parameters import slice_parameters
+from edgec.compiler.passes.tile_chains import tile_chains
 from edgec.compiler.passes.train_batch_norm import train_batch_norm
 from edgec.compiler.schedule import TargetSchedules, print_schedule, verify_schedule
 from edgec.graph import verify
@@ -157,6 +159,7 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
 
 SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
     Pass("recompute_activations", Phase.OPTIMISE, recompute_activations, optional=True),
+    Pass("tile_chains", Phase.OPTIMISE, tile_chains, optional=True),
     Pass("commit_updates", Phase.OPTIMISE, commit_updates, ensures=frozenset({Fact.COMMITTED})),
     Pass(
         "fuse_epilogue",
@@ -172,6 +175,14 @@ SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
         choose_storage,
         requires=frozenset({Fact.FUSED}),
         ensures=frozenset({Fact.STORAGE}),
+    ),
+    Pass(
+        "place_parts",
+        Phase.OPTIMISE,
+        place_parts,
+        requires=frozenset({Fact.STORAGE}),
+        ensures=frozenset({Fact.PARTS_PLACED}),
+        optional=True,
     ),
     Pass(
         "order_operators",

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgec.backends.base import Backend, Group, Lowering
 from edgec.compiler.recompute import with_packs
+from edgec.compiler.tiling import Tiling
 from edgec.graph.errors import InternalError
 from edgec.graph.ir import Graph, Module, Node, Role, Value
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
 from edgec.graph.text import print_graph
 from edgec.graph.verify import verify_graph
 from edgec.runtime.abi import Storage
@@ -56,8 +59,10 @@ class Schedule:
     """One program for one target. `graph` is its own copy: passes may add copies of values to it.
 
     `alias` maps a value to the one whose memory it shares: a view to its operand, an updated value to the parameter or
-    state it replaces, an output in place to the input it overwrites. `again` are nodes that compute for the backward
-    part what the forward part did not keep.
+    state it replaces, an output in place to the input it overwrites, a part to the concatenation it lies in. `offsets`
+    are the bytes from the start of that memory, where there are any. `again` are nodes that compute for the backward
+    part what the forward part did not keep; `seams` cut operands of tiled chains into strips and join their results;
+    `early` are the nodes of strips in the forward part, whether the loss depends on them or not.
     """
 
     graph: Graph
@@ -65,9 +70,12 @@ class Schedule:
     groups: list[Group]
     storage: dict[Value, Storage] = field(default_factory=dict)
     alias: dict[Value, Value] = field(default_factory=dict)
+    offsets: dict[Value, int] = field(default_factory=dict)
     lowerings: dict[Group, Lowering] = field(default_factory=dict)
     plan: MemoryPlan | None = None
     again: set[Node] = field(default_factory=set)
+    seams: set[Node] = field(default_factory=set)
+    early: set[Node] = field(default_factory=set)
 
     @property
     def guarded(self) -> bool:
@@ -80,10 +88,10 @@ class Schedule:
         return [self.graph.outputs[name] for name in (self.graph.loss, self.graph.guard) if name is not None]
 
     def forward(self) -> set[Node]:
-        """The nodes that what is watched depends on, and what packs values of theirs, which run before the guard; none
-        where there is no guard.
+        """The nodes that what is watched depends on, what packs values of theirs, and what was tiled together with such
+        nodes: they run before the guard. None where there is no guard.
         """
-        return with_packs(self.graph, self.graph.ancestors(self.watched)) if self.guarded else set()
+        return with_packs(self.graph, self.graph.ancestors(self.watched)) | self.early if self.guarded else set()
 
     @property
     def guard(self) -> int | None:
@@ -99,12 +107,25 @@ class Schedule:
             value = self.alias[value]
         return value
 
+    def offset(self, value: Value) -> int:
+        """Bytes from the start of `home(value)` to the first of `value`."""
+        total = 0
+        while value in self.alias:
+            total += self.offsets.get(value, 0)
+            value = self.alias[value]
+        return total
+
     def in_arena(self, home: Value) -> bool:
         return home.role in (None, Role.INPUT, Role.SCALAR)
 
     def is_view(self, group: Group) -> bool:
-        """Whether a group only gives memory another shape, and so needs no call."""
-        return may_be_view(group.anchor) and self.alias.get(group.anchor.output) is group.anchor.inputs[0]
+        """Whether a group only gives memory another shape, cuts it or joins what lies in it, and so needs no call."""
+        node = group.anchor
+        if len(group.nodes) > 1:
+            return False
+        if isinstance(node.op, Concat):
+            return all(self.alias.get(part) is node.output for part in node.inputs)
+        return (may_be_view(node) or isinstance(node.op, Slice)) and self.alias.get(node.output) is node.inputs[0]
 
     def regroup(self, groups: Iterable[Sequence[Node]]) -> None:
         """Take these groups of nodes in this order; what they read and hand out follows from the graph."""
@@ -118,21 +139,29 @@ class Schedule:
 
 @dataclass(eq=False)
 class TargetSchedules:
-    """All programs of an artifact for one target, by name. `again` names values that `train` shall not keep."""
+    """All programs of an artifact for one target, by name. `again` names values that `train` shall not keep, `tilings`
+    chains of each program that are computed in strips.
+    """
 
     backend: Backend
     programs: dict[str, Schedule]
     again: frozenset[str] = frozenset()
+    tilings: Mapping[str, Sequence[Tiling]] = field(default_factory=dict)
 
     @staticmethod
-    def of(module: Module, backend: Backend, again: frozenset[str] = frozenset()) -> TargetSchedules:
+    def of(
+        module: Module,
+        backend: Backend,
+        again: frozenset[str] = frozenset(),
+        tilings: Mapping[str, Sequence[Tiling]] | None = None,
+    ) -> TargetSchedules:
         """Every node a group of its own, in the order of the graph. The module stays as it is."""
         programs = {}
         for name, graph in module.programs.items():
             schedule = Schedule(graph.clone(), backend, [])
             schedule.regroup([node] for node in list(schedule.graph.nodes))
             programs[name] = schedule
-        return TargetSchedules(backend, programs, again)
+        return TargetSchedules(backend, programs, again, tilings or {})
 
 
 def make_group(graph: Graph, nodes: Sequence[Node]) -> Group:
@@ -284,7 +313,9 @@ def verify_schedule(schedule: Schedule) -> None:
             raise InternalError(f"{schedule.graph.name}: group {position} must run after those that make {names}")
         done.add(group)
     for value, target in schedule.alias.items():
-        if value.type.bytes != target.type.bytes:
+        start = schedule.offsets.get(value)
+        fits = value.type.bytes == target.type.bytes if start is None else start + value.type.bytes <= target.type.bytes
+        if not fits:
             raise InternalError(f"{schedule.graph.name}: {value} shares the memory of {target}, of another size")
 
 
@@ -310,6 +341,8 @@ def _describe(schedule: Schedule, value: Value) -> str:
         text += f" order={storage.perm}" + (f" block={storage.block}" if storage.block else "")
     if value in schedule.alias:
         text += f" in %{schedule.alias[value].name}"
+        if value in schedule.offsets:
+            text += f"+{schedule.offsets[value]}"
     if schedule.plan is not None and value in schedule.plan.values:
         span = schedule.plan.values[value]
         text += f" at {span.offset}+{span.bytes}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgec.compiler.byte_sizes import parse_bytes
+from edgec.compiler.byte_sizes import wanted_bytes
 from edgec.compiler.parameter_groups import ParameterGroup
 from edgec.compiler.sparse.scheme import PRESETS, Scheme, check_keys, suggest
 from edgec.graph.errors import UserError
@@ -114,12 +114,7 @@ class Train:
 
     def __post_init__(self) -> None:
         if isinstance(self.memory_budget, str):
-            count = parse_bytes(self.memory_budget)
-            if count is None:
-                message = f"memory_budget = {self.memory_budget!r} is no size"
-                hint = "write a number of bytes, as in 200000, 256KB or 1.5MB"
-                raise UserError("E0302", message, where="memory_budget", hint=hint)
-            object.__setattr__(self, "memory_budget", count)
+            object.__setattr__(self, "memory_budget", wanted_bytes("memory_budget", self.memory_budget))
         for name in ("class_weights", "betas", "groups"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))

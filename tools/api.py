@@ -20,6 +20,7 @@ from edgec.backends.toolchain import apt_command, toolchain
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.budget import schedule_target
+from edgec.compiler.byte_sizes import wanted_bytes
 from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
 from edgec.compiler.passbase import Options, Trace
 from edgec.compiler.pipeline import transform_module
@@ -57,6 +58,7 @@ class Request:
     values: of inputs of an ONNX model that never change, by name: the artifact does not have them.
     example_inputs: the arguments of a torch module's forward.
     new_head, images: what is changed in the model, see `compiler/adapt.py`.
+    memory_budget: bytes of arena that `infer` may take where nothing is trained; `train` has a budget of its own.
     """
 
     model: Model
@@ -68,10 +70,11 @@ class Request:
     new_head: NewHead | None = None
     images: Mapping[str, ImageInput] = field(default_factory=dict)
     values: Mapping[str, ArrayLike] = field(default_factory=dict)
+    memory_budget: int | None = None
 
     @property
     def options(self) -> Options:
-        return Options(train=self.train, new_head=self.new_head, images=self.images)
+        return Options(train=self.train, new_head=self.new_head, images=self.images, memory_budget=self.memory_budget)
 
     def backends(self) -> list[TvmBackend]:
         return [TvmBackend(target) for target in self.targets]
@@ -109,6 +112,7 @@ def compile(
     new_head: int | NewHead | None = None,
     images: Mapping[str, ImageInput] | None = None,
     values: Mapping[str, ArrayLike] | None = None,
+    memory_budget: int | str | None = None,
 ) -> Report:
     """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
 
@@ -117,6 +121,7 @@ def compile(
     new_head: so many outputs of a fresh dense layer instead of the last one's, of which the scalar `classes` are live.
     images: inputs by name that take u8 images [N,H,W,C], with their mean and standard deviation.
     values: inputs of an ONNX model that never change, such as a sampling rate; the artifact does not have them.
+    memory_budget: bytes of arena, or `256KB`, of a model that is not trained (E0405); of training, `Train` says it.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
         edgec.compile(torch_module, example_inputs=(x,), target="rpi4", out="m.edge")
@@ -124,12 +129,31 @@ def compile(
     _refuse_unknown(model, example_inputs)
     head = NewHead(new_head) if isinstance(new_head, int) else new_head
     targets = parse_targets(target)
-    request = Request(model, targets, shapes or {}, batch, train, example_inputs, head, images or {}, values or {})
+    request = Request(
+        model,
+        targets,
+        shapes or {},
+        batch,
+        train,
+        example_inputs,
+        head,
+        images or {},
+        values or {},
+        inference_budget(memory_budget, train),
+    )
     result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early
     for warning in weight_warnings(result):
         warnings.warn(warning, stacklevel=2)
     return result.report
+
+
+def inference_budget(budget: int | str | None, train: Train | None) -> int | None:
+    """The budget of a model that is not trained, in bytes. UserError E0302."""
+    if budget is not None and train is not None:
+        hint = "Train(memory_budget=...) bounds what training takes"
+        raise UserError("E0302", "a training step has its own budget", where="memory_budget", hint=hint)
+    return wanted_bytes("memory_budget", budget)
 
 
 def _refuse_unknown(model: object, example_inputs: ExampleInputs | None) -> None:

@@ -8,7 +8,7 @@ from edgec.backends.base import CodeImage, Group, KernelSpec, Lowering, Progress
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.epilogue import classify
 from edgec.backends.tvm.generic.kernel import ROW_OPS
-from edgec.backends.tvm.layouts import activation_storage, weight_storage
+from edgec.backends.tvm.layouts import activation_storage, scalar_storage, weight_storage
 from edgec.backends.tvm.strategies import lower_group
 from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops import ALL_OPS
@@ -79,7 +79,7 @@ class TvmBackend:
 
     def activation_storage(self, values: Iterable[Value]) -> dict[Value, Storage]:
         if self.target.lanes == 1:
-            return {value: Storage.row_major(value.type.shape) for value in values}
+            return {value: scalar_storage(value) for value in values}
         others: set[Value] = set()
         return {value: activation_storage(value, self.target, others) for value in values}
 

@@ -14,6 +14,7 @@ from edgec.graph.ops.accumulate import Accumulate
 from edgec.graph.ops.adam_update import AdamUpdate
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -24,6 +25,7 @@ from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 from edgec.runtime.abi import Storage
 
@@ -128,6 +130,28 @@ def activation_storage(value: Value, target: Target, others: set[Value] | None =
     return Storage.channels_last(shape)
 
 
+def scalar_storage(value: Value) -> Storage:
+    """Storage of a computed value on a target without vectors: row-major, but for feature maps that are cut into strips
+    of rows or joined from them. Those have their rows outermost, so that a strip is one run of memory.
+    """
+    shape = value.type.shape
+    near = (value.producer, *(node for node, _ in value.uses))
+    if value.role is None and len(shape) == 4 and any(map(_is_of_strips, near)):
+        return Storage(shape, (0, 2, 1, 3))
+    return Storage.row_major(shape)
+
+
+def _is_of_strips(node: Node | None) -> bool:
+    match node.op if node is not None else None:
+        case Concat(axis=2):
+            return True
+        case Slice(starts=starts, ends=ends, steps=steps):
+            shape = node.inputs[0].type.shape
+            cut = [axis for axis in range(len(shape)) if (starts[axis], ends[axis]) != (0, shape[axis])]
+            return max(cut, default=0) == 2 and max(steps) == 1
+    return False
+
+
 def _is_padded_by_readers(value: Value) -> bool:
     """Whether an input is read by padded convolutions alone: their padding copy takes any order, so no other is
     needed.
@@ -138,8 +162,9 @@ def _is_padded_by_readers(value: Value) -> bool:
 
 
 def _is_moved_by_readers(value: Value) -> bool:
-    """Whether an input is only transposed: that reads any order."""
-    return value.role is Role.INPUT and len(value.uses) > 0 and all(isinstance(n.op, Transpose) for n, _ in value.uses)
+    """Whether an input is only transposed or cut: that reads any order."""
+    moves = (Transpose, Slice)
+    return value.role is Role.INPUT and len(value.uses) > 0 and all(isinstance(n.op, moves) for n, _ in value.uses)
 
 
 def _is_feature_map(value: Value) -> bool:

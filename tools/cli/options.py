@@ -125,7 +125,8 @@ def compilation(command: Callable) -> Callable:
             click.option(
                 "--memory-budget",
                 metavar="SIZE",
-                help="Of `train`: arena, states and trained parameters. What does not fit is computed twice. As 256KB.",
+                help="Of `train`: arena, states and trained parameters; without --train, arena. What does not fit is "
+                "computed in strips, or twice. As 256KB.",
             ),
             click.option("--guard", help="What stops a step that is not finite: loss, or grads too."),
             click.option(
@@ -170,16 +171,28 @@ def make_request(
 ) -> Request:
     """What the options of `compilation` ask for. UserError E0111, E0302, E0401, E0507."""
     from edgec.compiler.adapt import ImageInput, NewHead  # noqa: PLC0415  as below
+    from edgec.compiler.byte_sizes import wanted_bytes  # noqa: PLC0415  as below
     from edgec.tools.api import Request, parse_targets  # noqa: PLC0415  a wrong option is answered before onnx loads
 
     if specification is not None:
         train_options["seed"] = seed
+    budget = train_options.pop("memory_budget", None) if specification is None else None
     train = make_train(specification, batch=train_batch, **train_options)
     with located(f"--target {target}"):
         targets = parse_targets(target)
     head = None if new_head is None else NewHead(*new_head, seed or 0)
     adapted = {name: ImageInput(mean, std) for name, mean, std in images}
-    return Request(model, targets, dict(shapes), batch, train, new_head=head, images=adapted, values=dict(values))
+    return Request(
+        model,
+        targets,
+        dict(shapes),
+        batch,
+        train,
+        new_head=head,
+        images=adapted,
+        values=dict(values),
+        memory_budget=wanted_bytes("memory_budget", budget),
+    )
 
 
 def make_train(specification: str | None, **options: Any) -> Train | None:
