@@ -89,7 +89,7 @@ def lower_module(
     if not observer.trace.wants(Phase.PACK):
         return None
     images = [_build(schedules, observer.progress) for schedules in built]
-    artifact = pack_artifact(module, list(zip(built, images, strict=True)), {})
+    artifact = pack_artifact(module, list(zip(built, images, strict=True)), {}, options.originals)
     report = _report(module, built, artifact)
     manifest = _manifest(report, artifact, built, images, options, provenance or {})
     if module.parts:

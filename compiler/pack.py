@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
 from edgec.backends.base import CodeImage, KernelSpec, Workspace
 from edgec.compiler.memory.check import check_placements
 from edgec.compiler.memory.lifetimes import aligned
+from edgec.compiler.originals import find_originals
 from edgec.compiler.passes.mask_classes import live_classes
 from edgec.compiler.schedule import Schedule, TargetSchedules, same_order
 from edgec.graph.errors import InternalError
@@ -42,7 +44,12 @@ _KINDS = {Role.PARAM: TensorKind.PARAM, Role.STATE: TensorKind.STATE, Role.CONST
 _MAX_LABEL = 255  # bytes of UTF-8
 
 
-def pack_artifact(module: Module, targets: Sequence[tuple[TargetSchedules, CodeImage]], manifest: dict) -> Artifact:
+def pack_artifact(
+    module: Module,
+    targets: Sequence[tuple[TargetSchedules, CodeImage]],
+    manifest: dict,
+    originals: Literal["keep", "drop"] = "keep",
+) -> Artifact:
     """All targets in one artifact; `module` is what they were all made from."""
     leaves = _leaves(module)
     first = _storages(targets[0][0])
@@ -61,7 +68,8 @@ def pack_artifact(module: Module, targets: Sequence[tuple[TargetSchedules, CodeI
     variants = tuple(_Packer(schedules, image, tensors, updated).variant() for schedules, image in targets)
     for variant in variants:
         check_placements(variant, tensors)
-    return Artifact(fingerprint(module), tensors, variants, manifest)
+    completed = find_originals(module, tensors) if originals == "keep" else ()
+    return Artifact(fingerprint(module), tensors, variants, manifest, completed)
 
 
 def fingerprint(module: Module) -> bytes:

@@ -11,7 +11,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.train import Train
@@ -74,12 +74,15 @@ class Options:
     """What the user asked of one compilation, as far as passes read it. `skip` names optional passes to leave out.
 
     `images` says by name which inputs take u8 images. `memory_budget` is that of `infer` where nothing is trained.
+    `images` says by name which inputs take u8 images. `originals`: whether the artifact carries what the model's state
+    has and no program reads.
     """
 
     train: Train | None = None
     new_head: NewHead | None = None
     images: Mapping[str, ImageInput] = field(default_factory=dict)
     memory_budget: int | None = None
+    originals: Literal["keep", "drop"] = "keep"
     skip: frozenset[str] = frozenset()
 
     @property

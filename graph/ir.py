@@ -273,19 +273,35 @@ class Graph:
         return copy
 
 
+@dataclass(frozen=True)
+class SourceTensor:
+    """A tensor of the source model's state as it was given: `data`, and the leaf that stands for it in programs.
+
+    Tied tensors have one leaf; a leaf may be missing, because nothing reads it. `counts_batches` marks an integer that
+    grows by one with every batch whose statistics a norm takes.
+    """
+
+    data: np.ndarray
+    leaf: str
+    counts_batches: bool = False
+
+
 @dataclass
 class Module:
     """The programs of one artifact by name (`infer`, `train`, `eval`); params and states are shared by name.
 
-    `parts` says of parameters of the source model, by name, how programs hold those that they hold otherwise; it is not
-    in the text form.
+    `source` is the state of the model that it came from (a torch module's state_dict), by name: what an artifact gives
+    back, whatever passes make of it. `parts` says of parameters of the source model, by name, how programs hold those
+    that they hold in pieces. Neither is in the text form.
     """
 
     programs: dict[str, Graph] = field(default_factory=dict)
+    source: dict[str, SourceTensor] = field(default_factory=dict)
     parts: dict[str, Parts] = field(default_factory=dict)
 
     def clone(self) -> Module:
-        return Module({name: graph.clone() for name, graph in self.programs.items()}, dict(self.parts))
+        programs = {name: graph.clone() for name, graph in self.programs.items()}
+        return Module(programs, dict(self.source), dict(self.parts))
 
     def updated_names(self) -> set[str]:
         """Names of all params and states that any program changes."""

@@ -5,8 +5,10 @@ Thin over the C library (`csrc/edgec.h`), which runs without the GIL. Needs nump
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -15,15 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.runtime import library as c
-from edgec.runtime.dtypes import DTYPES, numpy_dtype
+from edgec.runtime.dtypes import DTYPES, dtype_name, narrowed, numpy_dtype, widened
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Slot, TensorKind
 from edgec.runtime.layout import read_manifest
 from edgec.runtime.library import check, library
+from edgec.runtime.original import DAMAGE, StoredOriginal, decode_originals
 from edgec.runtime.parts import PIECES, Parts, read_parts
 from edgec.runtime.rows import padded
 from edgec.runtime.session import CallProfile, ModelHandle, Session
 from edgec.runtime.signature import Signature, TensorInfo, check_names, conform
+from edgec.runtime.tables import Section
 
 _HELD_STEPS = "held/steps"
 
@@ -79,6 +83,16 @@ def _tensor_info(info: c.BindingInfo | c.TensorInfo) -> TensorInfo:
     return TensorInfo(info.name.decode(), tuple(info.shape[: info.rank]), numpy_dtype(DTYPES[info.dtype]))
 
 
+def _stored(value: object, info: TensorInfo) -> np.ndarray:
+    """`value` as a tensor's elements; of a bfloat16 also what `widened` gave. Failures as of `conform`."""
+    if dtype_name(info.dtype) == "bf16" and isinstance(value, np.ndarray) and value.dtype == np.float32:
+        try:
+            value = narrowed(value)
+        except ValueError as error:
+            raise RuntimeFailure("E0602", f"`{info.name}`: {error}", hint="round them first") from error
+    return conform(value, info)
+
+
 def _signature(model: ctypes.c_void_p, index: int) -> Signature:
     program = c.ProgramInfo()
     check(library().edgec_program_get(model, index, ctypes.byref(program)))
@@ -109,6 +123,15 @@ def _weight(model: ctypes.c_void_p, index: int) -> _Weight:
     info = c.TensorInfo()
     check(library().edgec_tensor_get(model, index, ctypes.byref(info)))
     return _Weight(index, _tensor_info(info), TensorKind(info.kind), bool(info.trained), bool(info.writable))
+
+
+@contextlib.contextmanager
+def _damage_refused() -> Iterator[None]:
+    """Around what reads the section of originals."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise RuntimeFailure("E0502", f"the originals of parameters are damaged: {error}") from error
 
 
 class Model:
@@ -228,13 +251,25 @@ class Model:
     # ---- Parameters and states. ----
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of all parameters, by the names and in the shapes of the source model.
+        """Copies of all parameters, by the names and in the shapes of the source model: of a torch module, what its
+        `load_state_dict` takes. What training updates as it is now, the rest as it was, to the bit.
 
-        What the artifact holds in pieces is put together; low-rank adapters are merged.
+        What the artifact holds in pieces is put together; low-rank adapters are merged. A bfloat16, which numpy lacks,
+        comes as the float32 of the same value. RuntimeFailure E0502 where the file is damaged.
         """
         pieces = {name for parts in self.parts.values() for name in parts.tensors}
-        whole = {name: self._read(name) for name in self._of_kind(TensorKind.PARAM) if name not in pieces}
-        return whole | {name: parts.joined(self._read) for name, parts in self.parts.items()}
+        names = [name for name in self._of_kind(TensorKind.PARAM) if name not in pieces]
+        values = {name: widened(self._whole(name)) for name in (*names, *self.parts)}
+        with _damage_refused():
+            return values | {original.name: widened(original.value(self._whole)) for original in self._originals}
+
+    @functools.cached_property
+    def _originals(self) -> list[StoredOriginal]:
+        data, size = ctypes.c_void_p(), ctypes.c_size_t()
+        pointers = ctypes.byref(data), ctypes.byref(size)
+        check(library().edgec_model_section(self._handle.pointer, Section.ORIGINALS, *pointers))
+        with _damage_refused():
+            return decode_originals(ctypes.string_at(data, size.value)) if size.value else []
 
     def states(self) -> dict[str, np.ndarray]:
         """Copies of optimizer states, running statistics and counters."""
@@ -279,17 +314,20 @@ class Model:
         RuntimeFailure: E0601 unknown name, E0602 dtype, E0603 shape, E0610 frozen in this artifact.
         """
         arrays = {}
+        other_names = {original.name: original.tensor for original in self._originals if original.is_another_name}
+        values = {other_names.get(name, name): value for name, value in values.items()}
+        frozen = {original.name for original in self._originals}
         for name, value in self._pieces_of(values).items():
-            if name not in self._weights:
+            if name not in self._weights and name not in frozen:
                 raise RuntimeFailure("E0601", f"the artifact has no parameter or state `{name}`")
-            weight = self._weights[name]
-            if not weight.writable:
+            weight = self._weights.get(name)
+            if weight is None or not weight.writable:
                 raise RuntimeFailure(
                     "E0610",
                     f"`{name}` is frozen in this artifact",
                     hint="compile with an update scheme that trains it, such as --update full",
                 )
-            arrays[name] = np.ascontiguousarray(conform(value, weight.info), weight.info.dtype)
+            arrays[name] = np.ascontiguousarray(_stored(value, weight.info), weight.info.dtype)
         for name, array in arrays.items():
             index = self._weights[name].index
             check(library().edgec_tensor_write(self._handle.pointer, index, array.ctypes.data, array.nbytes))
@@ -312,6 +350,10 @@ class Model:
 
     def _of_kind(self, kind: TensorKind) -> Iterator[str]:
         return (name for name, weight in self._weights.items() if weight.kind == kind)
+
+    def _whole(self, name: str) -> np.ndarray:
+        """A tensor, or a parameter of the source model that is held in pieces."""
+        return self.parts[name].joined(self._read) if name in self.parts else self._read(name)
 
     def _read(self, name: str) -> np.ndarray:
         weight = self._weights[name]

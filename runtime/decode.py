@@ -19,6 +19,7 @@ from edgec.runtime.format import (
     Kernel,
     KernelArgument,
     Opcode,
+    Original,
     Placement,
     Program,
     Region,
@@ -27,6 +28,7 @@ from edgec.runtime.format import (
     TensorKind,
     Variant,
 )
+from edgec.runtime.original import DAMAGE, decode_originals
 from edgec.runtime.tables import Section
 
 Sections = Mapping[tuple[Section, int], memoryview]
@@ -156,18 +158,35 @@ def _variant(sections: Sections, index: int, record: np.void, names: _Names, sto
     )
 
 
+def _originals(sections: Sections, tensors: Mapping[str, np.ndarray]) -> tuple[Original, ...]:
+    section = sections.get((Section.ORIGINALS, tables.NONE))
+    return tuple(
+        Original(
+            name=stored.name,
+            data=None if stored.is_another_name else stored.initial(tensors.__getitem__),
+            tensor=stored.tensor,
+            scale=np.frombuffer(stored.scale, "<f4") if stored.scale else None,
+            axis=0 if stored.is_another_name else stored.row["axis"],
+            counter=stored.counter,
+        )
+        for stored in (decode_originals(bytes(section)) if section is not None else ())
+    )
+
+
 def decode(fingerprint: bytes, sections: Sections) -> Artifact:
     try:
         names = _Names(sections[Section.STRINGS, tables.NONE])
         storages = _storages(sections)
         variants = _rows(sections, Section.VARIANTS)
+        tensors = _tensors(sections, names, storages)
         return Artifact(
             fingerprint=fingerprint,
-            tensors=_tensors(sections, names, storages),
+            tensors=tensors,
             variants=tuple(_variant(sections, i, record, names, storages) for i, record in enumerate(variants)),
             manifest=decode_manifest(sections),
+            originals=_originals(sections, {tensor.name: tensor.data for tensor in tensors}),
         )
-    except (KeyError, IndexError, ValueError, RecursionError) as error:
+    except (*DAMAGE, RecursionError) as error:
         raise RuntimeFailure("E0502", f"the artifact contradicts itself: {error}") from error
 
 

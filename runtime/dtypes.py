@@ -36,3 +36,18 @@ def numpy_dtype(name: str) -> np.dtype:
 def dtype_name(dtype: np.dtype) -> str:
     """ "f32" and so on for a numpy type; KeyError where an artifact has none for it."""
     return _NAMES[np.dtype(dtype).name]
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """A bf16 as the f32 of the same value, which is exact; anything else as it is."""
+    if array.dtype.name not in ("bfloat16", "uint16"):
+        return array
+    return np.asarray(array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def narrowed(array: np.ndarray) -> np.ndarray:
+    """The bf16 bits of an f32 that `widened` made; ValueError where digits would be lost."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32).reshape(array.shape)
+    if (bits & 0xFFFF).any():
+        raise ValueError("not all of these numbers have a bfloat16")
+    return np.asarray(bits >> 16).astype(np.uint16)

@@ -170,13 +170,33 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Original:
+    """A tensor of the source model that programs know under another name, in another form, or not at all.
+
+    data: its value; None where it is that of `tensor`, whatever training makes of that.
+    tensor, scale, axis: where its elements are close to those of a frozen tensor of as many, each divided by what the
+    vector `scale` (f32) has for its position along `axis`: the file then holds the difference in bits.
+    counter: the name of a state, one integer, that counts on from `data`.
+    """
+
+    name: str
+    data: np.ndarray | None
+    tensor: str = ""
+    scale: np.ndarray | None = None
+    axis: int = 0
+    counter: str = ""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """Everything a `.edge` file holds.
 
-    `fingerprint` (16 bytes) identifies graph, scheme and optimizer, not the target.
+    `fingerprint` (16 bytes) identifies graph, scheme and optimizer, not the target. `originals` complete the tensors to
+    the state of the source model.
     """
 
     fingerprint: bytes
     tensors: tuple[Tensor, ...]
     variants: tuple[Variant, ...]
     manifest: dict = field(default_factory=dict)
+    originals: tuple[Original, ...] = ()

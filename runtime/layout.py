@@ -26,6 +26,7 @@ from edgec.runtime.encode import (
 )
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Artifact
+from edgec.runtime.original import encode_originals
 from edgec.runtime.tables import Section
 
 PAGED = (Section.WEIGHTS, Section.CODE)
@@ -96,6 +97,9 @@ def _write(stream: BinaryIO, artifact: Artifact) -> None:
         Section.VARIANTS: variant_table,
         Section.MANIFEST: encode_manifest(artifact),
     }
+    if artifact.originals:
+        data = {tensor.name: tensor.data for tensor in artifact.tensors}
+        shared[Section.ORIGINALS] = encode_originals(artifact.originals, data)
     has_image = any(Section.CODE in sections for sections in variants)
     page_bytes = tables.IMAGE_PAGE_BYTES if has_image else tables.PLAIN_PAGE_BYTES
     writer = _Writer(stream, page_bytes, len(shared) + sum(map(len, variants)) + 1)

@@ -198,6 +198,7 @@ _STATUS_FUNCTIONS = {
     "edgec_model_open": (c_char_p, POINTER(Options), POINTER(c_void_p)),
     "edgec_model_open_memory": (c_void_p, c_size_t, POINTER(Options), POINTER(c_void_p)),
     "edgec_artifact_check": (c_void_p, c_size_t, POINTER(Location)),
+    "edgec_model_section": (c_void_p, c_uint32, POINTER(c_void_p), POINTER(c_size_t)),
     "edgec_program_get": (c_void_p, c_uint32, POINTER(ProgramInfo)),
     "edgec_program_find": (c_void_p, c_char_p, POINTER(c_uint32)),
     "edgec_binding_get": (c_void_p, c_uint32, c_uint32, POINTER(BindingInfo)),

@@ -21,6 +21,7 @@ class Section(enum.IntEnum):
     WEIGHTS = 5
     MANIFEST = 6
     SIGNATURE = 7
+    ORIGINALS = 8
     PLACEMENTS = 16
     BUFFERS = 17
     KERNELS = 18

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Request:
     example_inputs: the arguments of a torch module's forward.
     new_head, images: what is changed in the model, see `compiler/adapt.py`.
     memory_budget: bytes of arena that `infer` may take where nothing is trained; `train` has a budget of its own.
+    originals: "drop" leaves out what `Model.parameters()` gives and no program reads.
     """
 
     model: Model
@@ -71,10 +72,11 @@ class Request:
     images: Mapping[str, ImageInput] = field(default_factory=dict)
     values: Mapping[str, ArrayLike] = field(default_factory=dict)
     memory_budget: int | None = None
+    originals: Literal["keep", "drop"] = "keep"
 
     @property
     def options(self) -> Options:
-        return Options(train=self.train, new_head=self.new_head, images=self.images, memory_budget=self.memory_budget)
+        return Options(self.train, self.new_head, self.images, self.memory_budget, self.originals)
 
     def backends(self) -> list[TvmBackend]:
         return [TvmBackend(target) for target in self.targets]
@@ -113,6 +115,7 @@ def compile(
     images: Mapping[str, ImageInput] | None = None,
     values: Mapping[str, ArrayLike] | None = None,
     memory_budget: int | str | None = None,
+    originals: Literal["keep", "drop"] = "keep",
 ) -> Report:
     """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
 
@@ -122,6 +125,7 @@ def compile(
     images: inputs by name that take u8 images [N,H,W,C], with their mean and standard deviation.
     values: inputs of an ONNX model that never change, such as a sampling rate; the artifact does not have them.
     memory_budget: bytes of arena, or `256KB`, of a model that is not trained (E0405); of training, `Train` says it.
+    originals: "drop" makes a smaller artifact, whose `parameters()` lack what no program reads, such as folded weights.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
         edgec.compile(torch_module, example_inputs=(x,), target="rpi4", out="m.edge")
@@ -140,6 +144,7 @@ def compile(
         images or {},
         values or {},
         inference_budget(memory_budget, train),
+        originals,
     )
     result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early

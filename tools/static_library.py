@@ -127,7 +127,9 @@ def _without_code(artifact: Artifact, image: CodeImage) -> Artifact:
     kernels = tuple(replace(kernel, entry=order.index(kernel.name)) for kernel in variant.kernels)
     # C runs wherever it is compiled for.
     arch = Arch.PORTABLE if image.kind == "c" else variant.arch
-    return replace(artifact, variants=(replace(variant, arch=arch, kernels=kernels, code=b""),), manifest={})
+    return replace(
+        artifact, variants=(replace(variant, arch=arch, kernels=kernels, code=b""),), manifest={}, originals=()
+    )
 
 
 def _fill(template: str, name: str, **fields: object) -> str:

@@ -35,8 +35,11 @@ def replace_head(module: Module, options: Options) -> bool:
     if options.new_head is None:
         return False
     graph = module.programs["infer"]
+    before = {leaf.name for leaf in graph.by_role(Role.PARAM)}
     layer = find_head(graph, options.new_head.node)
     _Replacement(graph, layer, options.new_head).run()
+    replaced = before.difference(graph.leaves)
+    module.source = {name: tensor for name, tensor in module.source.items() if tensor.leaf not in replaced}
     return True
 
 

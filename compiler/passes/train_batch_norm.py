@@ -2,7 +2,8 @@
 
 They also move the running statistics, as torch does: running = (1 - momentum) * running + momentum * of the batch, the
 variance divided by one less than the number of elements. `infer` and `eval` normalise by the running statistics, which
-are read anew in every run: their norms are folded live.
+are read anew in every run: their norms are folded live. Where the source model counts batches, the state
+`batch_norm/batches` counts on.
 
 Requires FROZEN_NORMS_FOLDED, LOSS. Ensures NO_BATCH_NORM.
 """
@@ -13,13 +14,16 @@ import numpy as np
 
 from edgec.compiler.passbase import Options
 from edgec.compiler.passes.fold_batch_norm import fold_all
-from edgec.compiler.rewrite import describe, replace_node
+from edgec.compiler.rewrite import describe, replace_node, reserve
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.mul import Mul
+from edgec.graph.types import DType, tensor
+
+BATCHES = "batch_norm/batches"
 
 
 def train_batch_norm(module: Module, options: Options) -> bool:
@@ -28,12 +32,21 @@ def train_batch_norm(module: Module, options: Options) -> bool:
     graph = module.programs["train"]
     for node in [node for node in graph.nodes if isinstance(node.op, BatchNorm)]:
         _take_statistics(graph, node)
+    if any(tensor.counts_batches for tensor in module.source.values()):
+        _count(graph)
     moved = {leaf.name for leaf in graph.updates}
     for program in module.programs.values():
         for leaf in program.by_role(Role.PARAM):
             leaf.trainable |= leaf.name in moved
     fold_all(module)
     return True
+
+
+def _count(graph: Graph) -> None:
+    reserve(graph, BATCHES, "the number of batches that statistics were taken of")
+    batches = graph.add_leaf(Role.STATE, BATCHES, tensor(DType.I32), data=np.zeros((), np.int32))
+    one = graph.constant(np.array(1, np.int32))
+    graph.updates[batches] = graph.emit1(Add(), batches, one, name=graph.fresh_name(f"{BATCHES}.new"))
 
 
 def _take_statistics(graph: Graph, node: Node) -> None:

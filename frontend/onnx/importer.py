@@ -34,7 +34,7 @@ from edgec.frontend.onnx.reader import NEWEST_OPSET, Source, read_model
 from edgec.frontend.onnx.shapes import Shape, bind_shapes, bind_values
 from edgec.frontend.onnx.upgrade import OLDEST_OPSET
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Count, Graph, Module, Role, Value
+from edgec.graph.ir import Count, Graph, Module, Role, SourceTensor, Value
 from edgec.graph.types import TensorType
 
 MAX_DEPTH = 50  # of functions and bodies inside one another
@@ -60,7 +60,9 @@ def read_onnx(
     _check_inputs(model)
     fixed = bind_values(model.inputs, values or {}, model.label)
     given = {name: array.shape for name, array in fixed.items()} | dict(shapes or {})
-    return Module({"infer": _Importer(model, bind_shapes(model.inputs, given, batch, model.label), fixed).run()})
+    graph = _Importer(model, bind_shapes(model.inputs, given, batch, model.label), fixed).run()
+    parameters = graph.by_role(Role.PARAM)
+    return Module({"infer": graph}, {leaf.name: SourceTensor(leaf.data, leaf.name) for leaf in parameters})
 
 
 _NAMELESS = Opaque("an output without a name")

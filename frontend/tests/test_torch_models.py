@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 import edgec
 from edgec.tools.device_run import run_on_device
@@ -23,6 +24,30 @@ def close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
     for name, wanted in theirs.items():
         assert len(np.unique(wanted)) >= 100, "a dead model"
         np.testing.assert_allclose(ours[name], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max(), err_msg=name)
+
+
+def assert_state_is_back(module: nn.Module, values: dict[str, np.ndarray]) -> None:
+    """`load_state_dict` takes all of it, and has the same bits afterwards."""
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            tensor.fill_(1)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in values.items()})  # strict
+    for name, tensor in module.state_dict().items():
+        assert values[name].dtype == before[name].numpy().dtype
+        assert tensor.numpy().tobytes() == before[name].numpy().tobytes(), name
+
+
+class WithLoss(nn.Module):
+    """A model with a loss of its own, whatever it returns; its state has the names `model.*`."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        outputs = pytree.tree_leaves(self.model(x) if y is None else self.model(x, y))
+        return {"loss": sum(output.sigmoid().square().mean() for output in outputs)}
 
 
 def compiled(module: nn.Module, inputs: tuple[Tensor, ...], folder: Path, **options: object) -> Path:
@@ -55,13 +80,31 @@ def test_its_artifact_is_torchs(name: str, tmp_path: Path) -> None:
     artifact = compiled(module, inputs, tmp_path)
     with edgec.load(artifact, threads=1) as model:
         close(model.run(feeds(artifact, inputs)), expected(module, inputs))
-        state, values = module.state_dict(), model.parameters()
-    # All parameters are there by their names, but for what nothing reads or what was folded.
-    tensors = {name: torch.from_numpy(array) for name, array in values.items()}
-    outcome = module.load_state_dict(tensors, strict=False)
-    assert not outcome.unexpected_keys
-    module.load_state_dict(state | tensors)
-    assert sum(array.size for array in values.values()) > 1000
+        assert_state_is_back(module, model.parameters())
+
+
+TRAINED = [name if name == "detector" else pytest.param(name, marks=pytest.mark.long) for name in TORCH_MODELS]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_state_comes_back_from_a_training_artifact(name: str, tmp_path: Path) -> None:
+    """To the bit before a step; afterwards too, but for what was trained."""
+    module, inputs = torch_model(name)
+    train = edgec.Train(loss="output:loss", batch=len(inputs[0]), batch_norm="train")
+    edgec.compile(WithLoss(module), example_inputs=inputs, train=train, out=tmp_path / "m.edge")
+    norms = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+    with edgec.load(tmp_path / "m.edge", threads=1) as model:
+        assert_state_is_back(WithLoss(module), model.parameters())
+        before = {key: value.clone() for key, value in WithLoss(module).state_dict().items()}
+        model.step({info.name: x.numpy() for info, x in zip(model.inputs, inputs, strict=True)}, lr=1e-3)
+        values, trained = model.parameters(), set(model.trained)
+    changed = {key for key, value in values.items() if not np.array_equal(value, before[key].numpy())}
+    counters = {key for key in before if key.endswith("num_batches_tracked")}
+    assert len(counters) == norms and counters <= changed and all(values[key] == before[key] + 1 for key in counters)
+    memory = {key: tensor.data_ptr() for key, tensor in WithLoss(module).state_dict().items()}
+    tied = {key for key in memory if memory[key] in {memory[name] for name in trained}}
+    assert len(changed) > 3 and changed - counters <= tied
+    WithLoss(module).load_state_dict({key: torch.from_numpy(value) for key, value in values.items()})
 
 
 @pytest.mark.long

@@ -79,23 +79,47 @@ def test_a_step_is_torchs_and_the_weights_go_back(module: nn.Module, tmp_path: P
             np.testing.assert_allclose(ours, moved, rtol=0, atol=2e-4 * np.abs(moved).max(), err_msg=name)
         result = model.run({"image": x[:1]})["output"]
 
-    state = module.state_dict()
-    assert all(values[name].shape == tuple(state[name].shape) for name in values)
-    module.load_state_dict(state | tensors(values))  # strict: names, shapes
+    module.load_state_dict(tensors(values))  # strict: names, shapes
     assert module.second.weight is module.first.weight
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.from_numpy(x[:1])).numpy(), result, rtol=0, atol=1e-4)
 
 
 def test_parameters_go_back_where_the_rest_is_folded(module: nn.Module, tmp_path: Path) -> None:
-    """With the head alone in training the norms are folded: what the artifact still has fits, the rest is torch's."""
+    """With the head alone in training the norms are folded: what was folded is torch's, to the bit."""
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     inputs, train = (torch.zeros(1, 3, 16, 16),), edgec.Train(batch=2, update="head")
     edgec.compile(module, example_inputs=inputs, train=train, out=tmp_path / "m.edge")
     with edgec.load(tmp_path / "m.edge", threads=1) as model:
-        values = model.parameters()
         assert set(model.trained) == {"head.weight", "head.bias"}
-    outcome = module.load_state_dict(tensors(values), strict=False)
-    assert outcome.unexpected_keys == [] and "head.weight" not in outcome.missing_keys
+        rng = np.random.default_rng(0)
+        x, labels = rng.standard_normal((2, 3, 16, 16)).astype(np.float32), rng.integers(0, CLASSES, 2)
+        model.step({"image": x, "labels": labels}, lr=LR)
+        module.load_state_dict(tensors(model.parameters()))
+    for name, tensor in module.state_dict().items():
+        same = tensor.numpy().tobytes() == before[name].numpy().tobytes()
+        assert same == (name not in model.trained), name
+
+
+def test_weights_of_which_channels_are_trained_go_back_whole(module: nn.Module, tmp_path: Path) -> None:
+    """Under both names of a tied one, too."""
+    inputs, rules = (torch.zeros(1, 3, 16, 16),), (edgec.WeightRule("*.weight", 0.5),)
+    train = edgec.Train(batch=2, update=edgec.Scheme("none", weights=rules))
+    edgec.compile(module, example_inputs=inputs, train=train, out=tmp_path / "m.edge")
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with edgec.load(tmp_path / "m.edge", threads=1) as model:
+        module.load_state_dict(tensors(model.parameters()))
+        assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+        assert model.parts, "nothing is held in pieces: the test shows nothing"
+        rng = np.random.default_rng(0)
+        x, labels = rng.standard_normal((2, 3, 16, 16)).astype(np.float32), rng.integers(0, CLASSES, 2)
+        model.step({"image": x, "labels": labels}, lr=LR)
+        module.load_state_dict(tensors(model.parameters()))
+        assert torch.equal(module.second.weight, torch.from_numpy(model.parameters()["second.weight"]))
+        assert not torch.equal(module.head.weight, before["head.weight"])
+        result = model.run({"image": x[:1]})["output"]
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.from_numpy(x[:1])).numpy(), result, rtol=0, atol=1e-4)
 
 
 def test_a_pt2_file_is_checked_compiled_and_verified_by_the_command_line(module: nn.Module, tmp_path: Path) -> None:
@@ -130,7 +154,8 @@ def test_norms_in_training_mode_are_torchs(tmp_path: Path) -> None:
             assert model.step({"image": x, "labels": labels}, lr=LR) == pytest.approx(loss.item(), rel=1e-4)
         values = model.parameters()
         for name, tensor in twin.state_dict().items():
-            if name not in model.trained:  # frozen, counted, or another name of a tied weight
+            if not tensor.is_floating_point():
+                assert values[name] == tensor == before[name] + 3  # batches that a norm has seen
                 continue
             change = (tensor - before[name]).numpy()
             tolerance = 1e-3 * np.abs(change).max() + 1e-6  # a bias before a norm has no gradient

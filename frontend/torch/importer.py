@@ -18,6 +18,7 @@ from edgec.frontend.torch.ops import CONVERTERS, refusal
 from edgec.frontend.torch.ops_complex import ON_COMPLEX, is_complex
 from edgec.frontend.torch.program import read_program
 from edgec.frontend.torch.shapes import Shape, bind_shapes
+from edgec.frontend.torch.state import source_state
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Role, Value
 
@@ -39,8 +40,8 @@ def import_torch(
         exported = export_module(source, example_inputs)
     else:
         raise UserError("E0101", f"a `{type(source).__qualname__}` is not a torch model")
-    exported = bind_shapes(exported, shapes, batch, label)
-    return Module({"infer": Importer(read_program(exported, CONVERTERS, label)).run()})
+    program = read_program(bind_shapes(exported, shapes, batch, label), CONVERTERS, label)
+    return Module({"infer": Importer(program).run()}, source_state(exported, program.stored.values()))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from edgec.frontend.torch.call import Call, Known, Program, Ref, Unsupported, part_type_of, type_of
+from edgec.frontend.torch.state import tensor_key
 from edgec.graph.errors import UserError
 from edgec.graph.types import TensorType
 
@@ -102,7 +103,7 @@ def _stored(exported: ExportedProgram) -> dict[str, Known]:
     frozen = any(p.requires_grad for p in state.values() if isinstance(p, torch.nn.Parameter))
     for spec in specs:
         tensor = state[spec.target] if spec.target in state else exported.constants[spec.target]
-        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()) if tensor.numel() else object()
+        key = tensor_key(tensor)
         if key not in first:
             trainable = spec.kind is InputKind.PARAMETER and (tensor.requires_grad or not frozen)
             first[key] = Known(tensor.detach(), spec.target, trainable and tensor.is_floating_point())

@@ -148,6 +148,10 @@ typedef struct edgec_model_info {
 
 void edgec_model_get(const edgec_model *model, edgec_model_info *info);
 
+/* A shared section of format.h that the runtime itself does not read, as it stands in the file: for tools. Its checksum
+ * is checked. `bytes` is 0 where there is none. */
+edgec_status edgec_model_section(const edgec_model *model, uint32_t type, const void **data, size_t *bytes);
+
 /* ---- Programs and their signatures. -------------------------------------------------------------------------- */
 
 typedef enum edgec_dtype {

@@ -38,6 +38,7 @@ enum format_section_type {
     SECTION_WEIGHTS = 5, /* a whole number of 64-byte lines */
     SECTION_MANIFEST = 6,  /* JSON for people and tools */
     SECTION_SIGNATURE = 7, /* reserved */
+    SECTION_ORIGINALS = 8, /* tensors of the source model that no program reads, for tools */
 
     SECTION_PLACEMENTS = 16, /* one of each in every variant */
     SECTION_BUFFERS = 17,

@@ -199,6 +199,20 @@ edgec_status artifact_read(artifact *a, const uint8_t *data, size_t bytes, const
     return status;
 }
 
+edgec_status edgec_model_section(const edgec_model *model, uint32_t type, const void **data, size_t *bytes) {
+    const artifact *a = &model->artifact;
+    const format_section *s = find_section(a, type, FORMAT_NONE);
+    *data = NULL;
+    *bytes = 0;
+    if (s == NULL) return EDGEC_OK;
+    crc32_table crc;
+    crc32_init(&crc);
+    if (crc32_update(&crc, 0, a->base + s->offset, (size_t)s->bytes) != s->crc32) return EDGEC_DAMAGED;
+    *data = a->base + s->offset;
+    *bytes = (size_t)s->bytes;
+    return EDGEC_OK;
+}
+
 edgec_status edgec_artifact_check(const void *data, size_t bytes, edgec_location *refused) {
     artifact a;
     edgec_location unwanted;

@@ -23,6 +23,7 @@ from edgec.runtime.format import (
     Kernel,
     KernelArgument,
     Opcode,
+    Original,
     Placement,
     Program,
     Region,
@@ -176,9 +177,23 @@ def variant(arch: Arch, features: int = 0, target: str | None = None) -> Variant
     )
 
 
+def originals() -> tuple[Original, ...]:
+    """One of each form: another name, predicted, carried, and counted by a state."""
+    weight = next(tensor.data for tensor in tensors() if tensor.name == "frozen")
+    scale = np.linspace(0.5, 2, weight.shape[0], dtype=np.float32)
+    predicted = (weight / scale.reshape(-1, *(1,) * (weight.ndim - 1))).astype(np.float32)
+    return (
+        Original("tied", None, "w"),
+        Original("unfolded", predicted, "frozen", scale, 0),
+        Original("positions", np.arange(7)[None]),
+        Original("batches", np.array(5), counter="steps"),
+    )
+
+
 def sample(*variants: Variant) -> Artifact:
     """The sample artifact; of x86-64 where no variants are given."""
-    return Artifact(bytes(range(16)), tensors(), variants or (variant(Arch.X86_64),), {"model": "sample", "é": [1, 2]})
+    manifest = {"model": "sample", "é": [1, 2]}
+    return Artifact(bytes(range(16)), tensors(), variants or (variant(Arch.X86_64),), manifest, originals())
 
 
 def feeds(seed: int = 0) -> dict[str, np.ndarray]:

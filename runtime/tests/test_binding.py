@@ -18,18 +18,21 @@ from sample_artifact import (
     LABELS,
     ROWS,
     feeds,
+    originals,
     reference,
     sample,
     tensors,
     variant,
 )
+from tampering import Tampered
 
 from edgec.runtime import RuntimeFailure, load
 from edgec.runtime.abi import Arch
 from edgec.runtime.dtypes import numpy_dtype
 from edgec.runtime.format import Program
-from edgec.runtime.layout import write_artifact
+from edgec.runtime.layout import artifact_bytes, write_artifact
 from edgec.runtime.library import Status, library_path
+from edgec.runtime.tables import Section
 
 HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 WEIGHTS = {tensor.name: tensor.data for tensor in tensors()}
@@ -105,11 +108,37 @@ def test_training(model):
     np.testing.assert_allclose(parameters["w"], w, rtol=1e-4, atol=1e-5)
     for name in ("shift", "frozen"):
         np.testing.assert_array_equal(parameters[name], WEIGHTS[name])
-    assert parameters.keys() == {"w", "shift", "frozen"} and model.trained == ("w",)
-    assert model.states()["steps"] == 12
+    assert model.trained == ("w",)
+    np.testing.assert_array_equal(parameters["tied"], parameters["w"])
+    for original in originals()[1:3]:
+        assert parameters[original.name].dtype == original.data.dtype
+        np.testing.assert_array_equal(parameters[original.name], original.data)
+    assert parameters.keys() == {"w", "shift", "frozen", "tied", "unfolded", "positions", "batches"}
+    assert model.states()["steps"] == 12 and parameters["batches"] == 5 + 12
     loss, outputs = model.eval_step(batch)
     assert loss < losses[-1]
     np.testing.assert_array_equal(outputs["y"], model.run({"x": batch["x"]})["y"])
+
+
+def test_damage_to_originals_is_refused_when_they_are_asked_for(tmp_path):
+    """A run needs none of them."""
+    data = bytearray(artifact_bytes(sample(variant(HOST))))
+    row = next(row for row in Tampered(bytes(data)).sections if row["type"] == Section.ORIGINALS)
+    data[int(row["offset"]) + int(row["bytes"]) // 2] ^= 1
+    (tmp_path / "m.edge").write_bytes(data)
+    with load(tmp_path / "m.edge", threads=1) as model:
+        model.run({"x": feeds()["x"]})
+        for attempt in (model.parameters, lambda: model.set_parameters({"tied": WEIGHTS["w"]})):
+            with pytest.raises(RuntimeFailure, match=r"error\[E0502\]"):
+                attempt()
+
+
+def test_parameters_are_set_by_all_of_their_names(model):
+    values = model.parameters()
+    model.set_parameters({"tied": values["w"] + 1})
+    np.testing.assert_array_equal(model.parameters()["w"], values["w"] + 1)
+    with pytest.raises(RuntimeFailure, match=r"error\[E0610\].*`unfolded` is frozen"):
+        model.set_parameters({"unfolded": values["unfolded"]})
 
 
 def test_the_guard_stops_before_the_update(model):

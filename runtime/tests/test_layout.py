@@ -32,6 +32,11 @@ def assert_equal(left: Artifact, right: Artifact) -> None:
             b.data.shape,
         )
         np.testing.assert_array_equal(a.data, b.data)
+    assert len(left.originals) == len(right.originals) > 0
+    for a, b in zip(left.originals, right.originals, strict=True):
+        assert (a.name, a.tensor, a.axis, a.counter) == (b.name, b.tensor, b.axis, b.counter)
+        np.testing.assert_array_equal(a.data, b.data)
+        np.testing.assert_array_equal(a.scale, b.scale)
 
 
 def test_round_trip(tmp_path):

@@ -34,6 +34,13 @@ _PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "p
     metavar="static DIR",
     help="Write C sources that an application links. A micro-controller's go to OUTPUT with .static by default.",
 )
+@click.option(
+    "--originals",
+    type=click.Choice(["keep", "drop"]),
+    default="keep",
+    show_default=True,
+    help="Drop what only reads the model's weights back, as `export` to .safetensors does: a few per cent of the file.",
+)
 @click.option("--dump-ir", type=click.Path(file_okay=False, path_type=Path), help="Write the program after every pass.")
 @click.option("--stop-after", type=click.Choice(_PHASES), help="Stop, with nothing written but dumps.")
 @click.option("--keep-kernels", type=click.Path(file_okay=False, path_type=Path), help="Keep the code images here.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -167,6 +167,7 @@ def make_request(
     seed: int | None,
     images: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...],
     values: tuple[tuple[str, Any], ...],
+    originals: Literal["keep", "drop"] = "keep",
     **train_options: Any,
 ) -> Request:
     """What the options of `compilation` ask for. UserError E0111, E0302, E0401, E0507."""
@@ -192,6 +193,7 @@ def make_request(
         images=adapted,
         values=dict(values),
         memory_budget=wanted_bytes("memory_budget", budget),
+        originals=originals,
     )
 
 

@@ -74,7 +74,7 @@ def test_a_pt2_file_from_check_to_export(run, folder: Path) -> None:
     assert run("export", "m.edge", "--checkpoint", "c.edgeckpt", "-o", "tuned.safetensors")[0] == 0
     module = network()
     weights = {name: torch.from_numpy(array) for name, array in read_safetensors(folder / "tuned.safetensors").items()}
-    module.load_state_dict(module.state_dict() | weights)
+    module.load_state_dict(weights)
     np.testing.assert_allclose(of_torch(module), after, atol=1e-5)
     status, _, err = run("export", "m.edge", "--checkpoint", "c.edgeckpt", "-o", "tuned.onnx")
     assert status == 1 and "error[E0505]" in err and "tuned.pt2" in err
@@ -100,3 +100,33 @@ def test_damaged_weights_are_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(data)
     with pytest.raises(edgec.UserError, match="E0507"):
         read_safetensors(tmp_path / "w.safetensors")
+
+
+class WithRest(nn.Module):
+    """A norm that is folded, tied weights, a buffer, and a layer that forward never uses; f16 and f64 among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.first, self.second, self.unused = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(5, 6).double()
+        self.second.weight = self.first.weight
+        self.register_buffer("table", torch.arange(3.0).half())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(self.body(x))) + self.table.float()
+
+
+def test_the_whole_state_comes_back_from_a_file_with_open_shapes(run, folder: Path) -> None:
+    module = WithRest().eval()
+    batch = {"x": {0: torch.export.Dim("n", min=1, max=8)}}
+    torch.export.save(torch.export.export(module, (X.repeat(2, 1, 1, 1),), dynamic_shapes=batch), folder / "rest.pt2")
+    for originals in ("keep", "drop"):
+        assert run("compile", "rest.pt2", "--batch", "3", "--originals", originals, "-o", "rest.edge")[0] == 0
+        with edgec.load(folder / "rest.edge", threads=1) as model:
+            values = {name: torch.from_numpy(array) for name, array in model.parameters().items()}
+        if originals == "keep":
+            assert values.keys() == module.state_dict().keys()
+            assert all(torch.equal(values[name], tensor) for name, tensor in module.state_dict().items())
+            module.load_state_dict(values)
+        else:
+            assert values.keys() < module.state_dict().keys() and "body.0.0.weight" not in values
