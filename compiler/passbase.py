@@ -74,8 +74,7 @@ class Options:
     """What the user asked of one compilation, as far as passes read it. `skip` names optional passes to leave out.
 
     `images` says by name which inputs take u8 images. `memory_budget` is that of `infer` where nothing is trained.
-    `images` says by name which inputs take u8 images. `originals`: whether the artifact carries what the model's state
-    has and no program reads.
+    `originals`: whether the artifact carries what the model's state has and no program reads.
     """
 
     train: Train | None = None
