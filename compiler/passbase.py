@@ -46,6 +46,7 @@ class Fact(enum.Enum):
     HEAD_REPLACED = "where a new head is asked for, it is the only reader of what the old one read"
     CLASSES_MASKED = "where a new head is asked for, its scores from the scalar `classes` on are far below all others"
     TRAINABLE_MARKED = "`Value.trainable` is set on exactly the parameters that the update scheme trains"
+    ORDERED_CHANNELS = "where the largest channels are to be trained, they are the first"
     SLICED = "a weight of which some channels are trained is the concatenation of a trained and a frozen parameter"
     ADAPTED = "where the update scheme asks for adapters, they stand beside their weights"
     FROZEN_NORMS_FOLDED = "no batch_norm node is left but those that training takes the statistics of the batch for"

@@ -22,6 +22,7 @@ from edgec.compiler.passes.mark_trainable import mark_trainable
 from edgec.compiler.passes.mask_classes import mask_classes
 from edgec.compiler.passes.narrow_doubles import narrow_doubles
 from edgec.compiler.passes.normalise_input import normalise_input
+from edgec.compiler.passes.order_channels import order_channels
 from edgec.compiler.passes.order_operators import order_operators
 from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.passes.place_parts import place_parts
@@ -71,10 +72,17 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
     ),
     Pass("mark_trainable", Phase.SPECIALISE, mark_trainable, ensures=frozenset({Fact.TRAINABLE_MARKED})),
     Pass(
+        "order_channels",
+        Phase.SPECIALISE,
+        order_channels,
+        requires=frozenset({Fact.TRAINABLE_MARKED}),
+        ensures=frozenset({Fact.ORDERED_CHANNELS}),
+    ),
+    Pass(
         "slice_parameters",
         Phase.SPECIALISE,
         slice_parameters,
-        requires=frozenset({Fact.TRAINABLE_MARKED}),
+        requires=frozenset({Fact.TRAINABLE_MARKED, Fact.ORDERED_CHANNELS}),
         ensures=frozenset({Fact.SLICED}),
     ),
     Pass(

@@ -12,7 +12,7 @@ Requires TRAINABLE_MARKED. Ensures ADAPTED.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def append_adapters(module: Module, options: Options) -> bool:
     chosen = _chosen(module.programs["infer"], lora)
     for number, weight in enumerate(chosen):
         adapter = _Adapter.of(module.programs["infer"], weight, lora, number)
-        module.parts[weight.name] = adapter.parts(weight)
+        module.parts[weight.name] = adapter.parts(module, weight)
         for graph in module.programs.values():
             if weight.name in graph.leaves:
                 adapter.append(graph, graph.leaves[weight.name])
@@ -100,12 +100,12 @@ class _Adapter:
             axis == 0,
         )
 
-    def parts(self, weight: Value) -> Parts:
+    def parts(self, module: Module, weight: Value) -> Parts:
         names = (weight.name + LORA_A, weight.name + LORA_B)
         left, right = names if self.input_first else names[::-1]
-        whole = (None,) * weight.type.rank
         data = {} if weight.data is None else {weight.name: weight.data}
-        return Parts((weight.name,), 0, whole, adapter=(left, right, self.scale), data=data)
+        whole = module.parts.get(weight.name, Parts((weight.name,), 0, (None,) * weight.type.rank, data=data))
+        return replace(whole, adapter=(left, right, self.scale))
 
     def append(self, graph: Graph, weight: Value) -> None:
         a, b = (

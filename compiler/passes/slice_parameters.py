@@ -1,13 +1,16 @@
 """Pass `slice_parameters`: a weight of which the update scheme trains some channels becomes two parameters.
 
 `w` is the concatenation of `w/slice`, which is trained, and `w/rest`, which is not and needs no memory but the file's.
-Kept are the first of its input channels. In every program their concatenation takes the place of `w`, so autodiff sees
-nothing special; `distribute_slices` later takes the concatenation apart. `Module.parts` says what became of `w`.
+Kept are the first of its input channels, which `order_channels` may have chosen. In every program the concatenation
+takes the place of `w`, so autodiff sees nothing special; `distribute_slices` later takes it apart. `Module.parts` says
+what became of `w`.
 
 Requires TRAINABLE_MARKED. Ensures SLICED.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,7 +35,7 @@ def slice_parameters(module: Module, options: Options) -> bool:
         channels = channels_of(infer, weight)
         if channels is None or channels.kept(ratio) == channels.count:
             continue
-        module.parts[weight.name] = _parts(weight, channels, channels.kept(ratio))
+        module.parts[weight.name] = _parts(module, weight, channels, channels.kept(ratio))
         for graph in module.programs.values():
             if weight.name in graph.leaves:
                 _cut(graph, graph.leaves[weight.name], module.parts[weight.name])
@@ -40,7 +43,7 @@ def slice_parameters(module: Module, options: Options) -> bool:
     return changed
 
 
-def _parts(weight: Value, channels: Channels, kept: int) -> Parts:
+def _parts(module: Module, weight: Value, channels: Channels, kept: int) -> Parts:
     if weight.data is None:
         raise UserError("E0302", f"`{weight.name}` has no values to cut", where=f"weights.{weight.name}")
     before = (slice(None),) * channels.axis
@@ -49,7 +52,8 @@ def _parts(weight: Value, channels: Channels, kept: int) -> Parts:
         weight.name + SLICE: np.ascontiguousarray(weight.data[(*before, slice(cut))]),
         weight.name + REST: np.ascontiguousarray(weight.data[(*before, slice(cut, None))]),
     }
-    return Parts(tuple(data), channels.axis, (None,) * weight.type.rank, data=data)
+    whole = module.parts.get(weight.name, Parts((weight.name,), orders=(None,) * weight.type.rank))
+    return replace(whole, pieces=tuple(data), axis=channels.axis, data=data)
 
 
 def _cut(graph: Graph, weight: Value, parts: Parts) -> None:

@@ -76,10 +76,12 @@ def changes(model: Model) -> dict[str, np.ndarray]:
     return {name: before[name] - after for name, after in model.parameters().items()}
 
 
-@pytest.mark.parametrize("ratio", [0.125, 0.8])
-def test_a_step_changes_the_chosen_channels_as_a_full_step_does(tmp_path: Path, ratio: float) -> None:
+@pytest.mark.parametrize(
+    ("ratio", "channels"), [(0.125, "largest"), pytest.param(0.8, "first", marks=pytest.mark.long)]
+)
+def test_a_step_changes_the_chosen_channels_as_a_full_step_does(tmp_path: Path, ratio: float, channels: str) -> None:
     """With channels in odd numbers, and vectors of kernels cut anywhere."""
-    scheme = Scheme("full", weights=(edgec.WeightRule("*.weight", ratio),))
+    scheme = Scheme("full", channels=channels, weights=(edgec.WeightRule("*.weight", ratio),))
     with opened(tmp_path / "full.edge", "full") as full, opened(tmp_path / "part.edge", scheme) as part:
         dense, sparse = changes(full), changes(part)
         assert dense.keys() == sparse.keys() and set(part.trained) == set(full.trained) == set(dense)
@@ -90,6 +92,10 @@ def test_a_step_changes_the_chosen_channels_as_a_full_step_does(tmp_path: Path, 
             assert scale > 1e-4 and np.abs(change[kept]).max() > 0
             np.testing.assert_allclose(change[kept], dense[name][kept], rtol=0, atol=1e-5 * scale, err_msg=name)
         assert part.param_bytes < full.param_bytes
+        energy = np.square(full.parameters()["project.weight"] + dense["project.weight"]).sum((0, 2, 3))
+        kept = part.trained_elements("project.weight")[0, :, 0, 0]
+        if channels == "largest":
+            assert energy[kept].min() > energy[~kept].max() and not kept[: kept.sum()].all()
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +159,8 @@ def test_the_whole_way_by_the_command_line(folder: Path, monkeypatch: pytest.Mon
     model = ("cnn.onnx", "--batch", "1", "--train", "--train-batch", "4", "--update", "scheme.toml")
     assert command("compile", *model, "--json") == 0
     train = json.loads(capsys.readouterr().out)["programs"]["train"]
-    assert command("compile", *model[:-1], "full", "-o", "full.edge", "--json") == 0
-    full = json.loads(capsys.readouterr().out)["programs"]["train"]
+    assert command("check", *model[:-1], "full", "--json") == 0
+    full = json.loads(capsys.readouterr().out)["programs"]["x86"]["train"]
     assert all(train[key] < full[key] for key in ("macs", "arena_bytes", "saved_activation_bytes"))
     assert command("verify", "cnn.onnx", "cnn.edge") == 0
     assert command("verify", "cnn.onnx", "cnn.edge", "--train") == 0
@@ -204,6 +210,7 @@ def test_a_manifest_is_read_without_the_rest(path: Path, tmp_path: Path) -> None
         assert caught.value.code == code
 
 
+@pytest.mark.long
 def test_adapters_are_merged_on_the_way_back_or_stay_apart(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
