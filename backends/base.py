@@ -29,6 +29,8 @@ class Target:
     lanes: int = 1
     registers: int = 16
     c_source: bool = False  # unscheduled C from every kernel instead of machine code
+    capability: int = 0  # of CUDA devices: 10 * major + minor
+    host: Arch = Arch.AARCH64  # of the processor that a device belongs to
     description: str = ""
 
 
@@ -82,6 +84,14 @@ class KernelSpec(Protocol):
     def arguments(self) -> tuple[Argument, ...]: ...
 
 
+class DeviceKernelSpec(KernelSpec, Protocol):
+    """A kernel for a device (`Arch.is_device`)."""
+
+    @property
+    def threads(self) -> int:
+        """Work items of a group, which is a task."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Scratch memory of a group, alive only while its calls run. Compared by identity of `index` within a group."""
@@ -114,10 +124,10 @@ class CodeImage:
     """Linked machine code: an ELF file without imports, relocations and writable data, mapped as it is.
 
     `entries` gives each spec's function as an offset into `data`. For C-source targets `data` is the C source and
-    `entries` are indices into its table of functions.
+    `entries` are indices into its table of functions. Devices find kernels by name, and `entries` are 0.
     """
 
-    kind: str  # "elf" | "c"
+    kind: str  # "elf" | "c" | "cubin" | "opencl"
     data: bytes
     entries: Mapping[KernelSpec, int]
     names: Mapping[KernelSpec, str]  # symbol: edgec_<stem>__<hash8>

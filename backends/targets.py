@@ -98,6 +98,10 @@ def _c_source(name: str, arch: Arch, triple: str, description: str) -> Target:
     return Target(name=name, arch=arch, triple=triple, cpu=name, c_source=True, description=description)
 
 
+def _device(name: str, arch: Arch, cpu: str, description: str, capability: int = 0) -> Target:
+    return Target(name=name, arch=arch, triple="", cpu=cpu, capability=capability, description=description)
+
+
 _PRESETS = (
     _x86("x86-64-v3", AVX2, "x86-64 with AVX2 and FMA"),
     _x86("x86-64-v4", AVX512, "x86-64 with AVX-512 F, BW, DQ and VL"),
@@ -105,6 +109,7 @@ _PRESETS = (
     _arm("rpi5", "cortex-a76", "Raspberry Pi 5"),
     _arm("pixel", "cortex-a76", "Google Pixel 6 and later; its small cores have the same extensions"),
     _arm("arm-cpu", "generic", "any Armv8-A core; arm-cpu:CPU for a certain one"),
+    _device("mobile-gpu", Arch.OPENCL, "opencl", "any device with OpenCL 1.2"),
     _c_source("cortex-m4", Arch.ARM, "thumbv7em-none-eabihf", "Armv7E-M, single-precision floating point"),
     _c_source("cortex-m7", Arch.ARM, "thumbv7em-none-eabihf", "Armv7E-M, dual issue"),
     _c_source("cortex-m55", Arch.ARM, "thumbv8.1m.main-none-eabihf", "Armv8.1-M"),
@@ -194,4 +199,8 @@ def tvm_target(target: Target) -> dict[str, object]:
     """The keys of TVM's target for this machine. Optimisation level and fast-math stay at TVM's defaults (2, off)."""
     if target.c_source:
         return {"kind": "c"}
+    if target.arch is Arch.OPENCL:
+        return {"kind": "opencl", "max_threads_per_block": 256, "thread_warp_size": 1}
+    if target.arch is Arch.CUDA:
+        return {"kind": "cuda", "arch": target.cpu, "max_threads_per_block": 1024, "thread_warp_size": 32}
     return {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": list(target.attributes)}

@@ -5,6 +5,7 @@ Programs are run with argument vectors and time limits, never through a shell.
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import shutil
 import subprocess
@@ -66,6 +67,12 @@ _CROSS = {
         emulator=Tool(("qemu-system-riscv32",), ("qemu-system-misc",)),
     ),
 }
+# A device's code needs no linker here; its host's `edgec-run` is built with the tools of the host.
+_DEVICE = Toolchain(linker=None, compiler=Tool(("cc", "gcc", "clang"), ("gcc", "libc6-dev")))
+_DRIVERS = {
+    Arch.OPENCL: ("libOpenCL.so.1", "to run it here without a GPU: apt-get install ocl-icd-libopencl1 pocl-opencl-icd"),
+    Arch.CUDA: ("libcuda.so.1", "to run it here: a GPU of NVIDIA's with its driver"),
+}
 _NATIVE = Toolchain(
     linker=Tool(("ld",), ("binutils",)),
     compiler=Tool(("cc", "gcc", "clang"), ("gcc", "libc6-dev")),
@@ -74,6 +81,8 @@ _NATIVE = Toolchain(
 
 def toolchain(arch: Arch) -> Toolchain:
     """The programs for code of `arch` on this machine."""
+    if arch.is_device:
+        return _DEVICE
     return _NATIVE if arch is host_arch() else _CROSS[arch]
 
 
@@ -141,12 +150,23 @@ def target_status(target: Target) -> TargetStatus:
 
 
 def _execution(target: Target, tools: Toolchain) -> tuple[str, tuple[str, ...]]:
+    if target.arch.is_device:
+        library, advice = _DRIVERS[target.arch]
+        return ("this machine", ()) if _loads(library) else ("a device only", (advice,))
     if tools.emulator is None:
         return "this machine", ()
     emulator = tools.emulator.path()
     helpers = [tool for tool in (tools.compiler, tools.emulator) if tool.path() is None]
     notes = (f"to run it here: {apt_command([p for tool in helpers for p in tool.packages])}",) if helpers else ()
     return (emulator.name if emulator else "a device only"), notes
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def all_statuses() -> tuple[TargetStatus, ...]:

@@ -116,6 +116,7 @@ class _Packer:
 
     def __init__(self, schedules: TargetSchedules, image: CodeImage, tensors: Sequence[Tensor], updated: Iterable[str]):
         self.schedules = schedules
+        self.target = schedules.backend.target
         self.image = image
         self.tensors = {tensor.name: (index, tensor) for index, tensor in enumerate(tensors)}
         self.sizes = {Region.PARAM: 0, Region.STATE: 0}
@@ -125,7 +126,7 @@ class _Packer:
         self.buffers = _Table()
 
     def variant(self) -> Variant:
-        target = self.schedules.backend.target
+        target = self.target
         programs = tuple(self._program(schedule) for schedule in self.schedules.programs.values())
         return Variant(
             target=target.name,
@@ -138,14 +139,15 @@ class _Packer:
             code=self.image.data,
             param_bytes=self.sizes[Region.PARAM],
             state_bytes=self.sizes[Region.STATE],
+            capability=target.capability,
         )
 
     def _place(self, index: int, tensor: Tensor, storages: Mapping[str, Storage], trained: bool) -> Placement:
         storage = storages.get(tensor.name, tensor.storage)
         if tensor.kind is TensorKind.STATE:
             region = Region.STATE
-        elif trained or not same_order(storage, tensor.storage):
-            region = Region.PARAM
+        elif trained or self.target.arch.is_device or not same_order(storage, tensor.storage):
+            region = Region.PARAM  # a device has no view of the file
         else:
             return Placement(index, Region.WEIGHTS, 0, tensor.storage)
         offset = self.sizes[region]
@@ -160,7 +162,8 @@ class _Packer:
 
     def _kernel(self, spec: KernelSpec) -> Kernel:
         arguments = tuple(KernelArgument(argument.bytes, argument.access) for argument in spec.arguments)
-        return Kernel(self.image.names[spec], self.image.entries[spec], arguments)
+        threads = spec.threads if self.target.arch.is_device else 0
+        return Kernel(self.image.names[spec], self.image.entries[spec], arguments, threads)
 
     def _program(self, schedule: Schedule) -> Program:
         calls: list[Call] = []

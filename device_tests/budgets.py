@@ -38,12 +38,12 @@ def model_figures(case: ModelCase, target: str) -> dict[str, int]:
     return figures
 
 
-def runtime_figures(folder: Path) -> dict[str, int]:
-    """.text and .rodata of the stripped library on aarch64."""
+def runtime_figures(folder: Path, *flags: str) -> dict[str, int]:
+    """.text and .rodata of the stripped library on aarch64, built with `flags`."""
     compiler = require(toolchain(Arch.AARCH64).compiler, "measure the runtime")
     sources = [path for path in sorted(csrc_folder().glob("*.c")) if path.name not in _NOT_LIBRARY]
     library = folder / "libedgec.so"
-    flags = (*_RUNTIME_FLAGS, "-D_GNU_SOURCE", "-pthread", "-Wl,--gc-sections")
+    flags = (*_RUNTIME_FLAGS, *flags, "-D_GNU_SOURCE", "-pthread", "-Wl,--gc-sections")
     subprocess.run([compiler, *flags, *sources, "-o", library], check=True)
     size = ["aarch64-linux-gnu-size", "-A", library]
     rows = map(str.split, subprocess.run(size, check=True, capture_output=True, text=True).stdout.splitlines())

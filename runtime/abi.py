@@ -3,6 +3,9 @@
 A kernel is a serial function `void k(void *p0, ..., void *pN, int32_t lo, int32_t hi)` that does tasks lo..hi-1. What a
 task computes never depends on how tasks are handed to threads. It needs no symbol from anybody, keeps no state and
 writes only through the pointers that its record declares writable.
+
+On a device (`Arch.is_device`) a kernel is `void k(void *p0, ..., void *pN)` for one work item. A task is a work group,
+of as many items as the kernel's record says; the rest holds for it as above.
 """
 
 from __future__ import annotations
@@ -108,6 +111,13 @@ class Arch(enum.IntEnum):
     ARM = 3  # 32-bit, M profile
     RISCV32 = 4
     PORTABLE = 5  # C source, compiled by whoever links it
+    CUDA = 6  # a cubin, for a GPU behind any host processor
+    OPENCL = 7  # OpenCL C source, built where it runs
+
+    @property
+    def is_device(self) -> bool:
+        """Whether kernels run beside the host, in memory of their own."""
+        return self in (Arch.CUDA, Arch.OPENCL)
 
 
 class Feature(enum.IntFlag):

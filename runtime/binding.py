@@ -58,10 +58,11 @@ def load(path: str | os.PathLike[str], threads: int | None = None, *, target: st
     read, E0609 no memory.
     """
     where = os.fspath(path)
-    handle, refused = ctypes.c_void_p(), c.Location()
-    options = c.Options(target=target.encode() if target else None, refused=ctypes.pointer(refused))
+    handle, refused, shortage = ctypes.c_void_p(), c.Location(), c.Shortage()
+    name = target.encode() if target else None
+    options = c.Options(target=name, refused=ctypes.pointer(refused), shortage=ctypes.pointer(shortage))
     status = library().edgec_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
-    check(status, where=where, refused=refused)
+    check(status, where=where, refused=refused, shortage=shortage)
     model = Model(ModelHandle(handle), threads)
     if any(name.endswith(PIECES) for name in model.tensors):
         model.parts = read_parts(read_manifest(where))

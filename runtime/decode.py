@@ -78,7 +78,8 @@ def _kernels(sections: Sections, index: int, names: _Names) -> tuple[Kernel, ...
     kernels = []
     for row in _rows(sections, Section.KERNELS, index):
         first, count = int(row["first_argument"]), int(row["argument_count"])
-        kernels.append(Kernel(names[row["name"]], int(row["entry"]), tuple(arguments[first : first + count])))
+        own = tuple(arguments[first : first + count])
+        kernels.append(Kernel(names[row["name"]], int(row["entry"]), own, int(row["threads"])))
     return tuple(kernels)
 
 
@@ -155,6 +156,7 @@ def _variant(sections: Sections, index: int, record: np.void, names: _Names, sto
         code=bytes(code),
         param_bytes=int(record["param_bytes"]),
         state_bytes=int(record["state_bytes"]),
+        capability=int(record["capability"]),
     )
 
 

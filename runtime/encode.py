@@ -13,7 +13,7 @@ from edgec.runtime.dtypes import DTYPES, dtype_name
 from edgec.runtime.format import Artifact, Opcode, Placement, Program, Region, Tensor, Variant
 from edgec.runtime.tables import Section
 
-IMAGE_ARCHS = (Arch.X86_64, Arch.AARCH64)  # where the runtime maps code by itself
+IMAGE_ARCHS = (Arch.X86_64, Arch.AARCH64, Arch.CUDA, Arch.OPENCL)  # where the runtime loads code by itself
 
 
 def align(offset: int, alignment: int = BUFFER_ALIGNMENT) -> int:
@@ -123,6 +123,7 @@ def encode_variants(artifact: Artifact, names: Names) -> bytes:
             "state_bytes": variant.state_bytes,
             "target": names.offset(variant.target),
             "arch": variant.arch,
+            "capability": variant.capability,
         }
         for variant in artifact.variants
     ]
@@ -184,6 +185,7 @@ def _encode_kernels(variant: Variant, names: Names) -> tuple[bytes, bytes]:
                 "name": names.offset(kernel.name),
                 "first_argument": len(arguments),
                 "argument_count": len(kernel.arguments),
+                "threads": kernel.threads,
             }
         )
         arguments += [{"bytes": argument.bytes, "access": argument.access} for argument in kernel.arguments]

@@ -79,12 +79,14 @@ class Kernel:
     """A function of the code image: its entry and what each pointer must hold.
 
     `entry` is an offset into the image, or an index into the application's table where kernels are linked in. `name` is
-    its symbol, which must then be the table's.
+    its symbol, which must then be the table's, and by which devices find it. `threads` are the work items of a group on
+    a device, where a task is a group.
     """
 
     name: str
     entry: int
     arguments: tuple[KernelArgument, ...]
+    threads: int = 0
 
 
 class Opcode(enum.IntEnum):
@@ -153,8 +155,8 @@ class Program:
 class Variant:
     """One target: its requirements, placements of all tensors, buffers, kernels, programs and code.
 
-    `code` is an ELF image for X86_64 and AARCH64 (the rules are in README.md), empty if the kernels will be linked into
-    the application, and C source for the other architectures.
+    `code` is an ELF image for X86_64 and AARCH64 (the rules are in README.md), a cubin for CUDA, OpenCL C for OPENCL,
+    empty if the kernels will be linked into the application, and C source for the other architectures.
     """
 
     target: str
@@ -167,6 +169,7 @@ class Variant:
     code: bytes
     param_bytes: int  # size of region PARAM: the end of its last placement, rounded up to 64
     state_bytes: int  # of region STATE
+    capability: int = 0  # CUDA: 10 * major + minor of the devices that the code is for
 
 
 @dataclass(frozen=True)

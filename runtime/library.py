@@ -26,11 +26,15 @@ class Status(enum.IntEnum):
     NO_SUCH_TARGET = 0x22
     NO_KERNELS = 0x23
     BAD_IMAGE = 0x24
+    NO_DRIVER = 0x25
+    NO_DEVICE = 0x26
     OUT_OF_MEMORY = 0x30
     CANNOT_READ = 0x31
     CANNOT_WRITE = 0x32
     CANNOT_MAP = 0x33
     NO_THREADS = 0x34
+    DEVICE_MEMORY = 0x35
+    DEVICE_FAILED = 0x36
     INVALID_ARGUMENT = 0x40
     NO_SUCH_PROGRAM = 0x41
     NO_SUCH_TENSOR = 0x42
@@ -58,11 +62,15 @@ _CODES = {
     Status.NO_SUCH_TARGET: "E0504",
     Status.NO_KERNELS: "E0504",
     Status.BAD_IMAGE: "E0504",
+    Status.NO_DRIVER: "E0504",
+    Status.NO_DEVICE: "E0504",
     Status.OUT_OF_MEMORY: "E0609",
     Status.CANNOT_READ: "E0507",
     Status.CANNOT_WRITE: "E0505",
     Status.CANNOT_MAP: "E0609",
     Status.NO_THREADS: "E0609",
+    Status.DEVICE_MEMORY: "E0609",
+    Status.DEVICE_FAILED: "E0608",
     Status.NO_SUCH_PROGRAM: "E0606",
     Status.NO_SUCH_TENSOR: "E0601",
     Status.WRONG_SIZE: "E0603",
@@ -85,6 +93,9 @@ _HINTS = {
     Status.MISSING_FEATURE: "compile the model for an older processor, or on this machine with --target x86",
     Status.NO_SUCH_TARGET: "`edgec inspect` lists the targets in an artifact",
     Status.NO_KERNELS: "the variant is for static linking; compile the model with the --target of this machine",
+    Status.NO_DRIVER: "install the GPU's driver (libcuda.so.1, libOpenCL.so.1), or add a processor's --target",
+    Status.NO_DEVICE: "compile the model with the --target of this GPU; `edgec inspect` lists those in the artifact",
+    Status.DEVICE_MEMORY: "`edgec memory` shows what the artifact needs; close what else uses the GPU",
     Status.OUT_OF_MEMORY: "`edgec memory` shows what the artifact needs",
     Status.CHECKPOINT_MISMATCH: "use the artifact that wrote it, or one with the same graph, scheme and optimizer",
 }
@@ -98,6 +109,10 @@ class Location(Structure):
     _fields_ = [("section", c_uint32), ("record", c_uint32)]
 
 
+class Shortage(Structure):
+    _fields_ = [("needed", c_uint64), ("available", c_uint64)]
+
+
 class Options(Structure):
     _fields_ = [
         ("target", c_char_p),
@@ -105,6 +120,7 @@ class Options(Structure):
         ("kernels", c_void_p),
         ("kernel_count", c_uint32),
         ("refused", POINTER(Location)),
+        ("shortage", POINTER(Shortage)),
     ]
 
 
@@ -246,7 +262,9 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-def check(status: int, *, where: str | None = None, refused: Location | None = None) -> None:
+def check(
+    status: int, *, where: str | None = None, refused: Location | None = None, shortage: Shortage | None = None
+) -> None:
     """Raise what a status says, unless it is OK. A status that only our own mistake causes is a RuntimeError."""
     if status == Status.OK:
         return
@@ -257,4 +275,6 @@ def check(status: int, *, where: str | None = None, refused: Location | None = N
         known = refused.section in set(Section)
         text += f" (section {Section(refused.section).name if known else refused.section}"
         text += ")" if refused.record == 0xFFFFFFFF else f", record {refused.record})"
+    if shortage is not None and status == Status.DEVICE_MEMORY:
+        text += f" ({shortage.needed} bytes are needed, {shortage.available} are free)"
     raise RuntimeFailure(_CODES[Status(status)], text, where=where, hint=_HINTS.get(Status(status)))

@@ -78,7 +78,8 @@ VARIANT = np.dtype(
         ("state_bytes", "<u8"),
         ("target", "<u4"),
         ("arch", "u1"),
-        ("reserved", "u1", 3),
+        ("capability", "u1"),
+        ("reserved", "u1", 2),
     ]
 )
 PLACEMENT = np.dtype(
@@ -91,7 +92,7 @@ KERNEL = np.dtype(
         ("name", "<u4"),
         ("first_argument", "<u4"),
         ("argument_count", "<u4"),
-        ("reserved", "<u4"),
+        ("threads", "<u4"),
     ]
 )
 ARGUMENT = np.dtype([("bytes", "<u8"), ("access", "<u4"), ("reserved", "<u4")])

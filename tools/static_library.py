@@ -31,6 +31,7 @@ from edgec.tools import static_templates as templates
 RUNTIME = "edgec"  # subfolder of the runtime's sources
 STACK_BYTES = 4096  # what opening and running need at most on a Cortex-M; the tests measure it
 _PROGRAM = "edgec_run.c"
+_GPU_ONLY = ("cuda.c", "device.c", "opencl.c")
 _FILES_ONLY = ("checkpoint.c", "checkpoint.h", "tensorfile.c", "tensorfile.h")
 
 
@@ -239,15 +240,14 @@ def _quads(data: bytes) -> str:
 def _runtime(target: Target) -> dict[str, str]:
     """The runtime's sources for a machine with an operating system, or for one without."""
     bare = target.c_source
-    unwanted = {_PROGRAM, "platform_posix.c" if bare else "platform_bare.c", *(_FILES_ONLY if bare else ())}
+    unwanted = {_PROGRAM, *_GPU_ONLY, "platform_posix.c" if bare else "platform_bare.c", *(_FILES_ONLY if bare else ())}
     files = {
         f"{RUNTIME}/{path.name}": path.read_text()
         for path in sorted(csrc_folder().glob("*.[ch]"))
         if path.name not in unwanted
     }
-    if bare:
-        config = f"{RUNTIME}/edgec_config.h"
-        files[config] = files[config].replace(templates.CONFIG_GUARD, templates.CONFIG_GUARD + templates.BARE_METAL)
+    config, flags = f"{RUNTIME}/edgec_config.h", templates.BARE_METAL if bare else templates.NO_DEVICES
+    files[config] = files[config].replace(templates.CONFIG_GUARD, templates.CONFIG_GUARD + flags)
     return files
 
 

@@ -105,6 +105,7 @@ $code
 """
 
 CONFIG_GUARD = "#define EDGEC_CONFIG_H\n"
+NO_DEVICES = "\n#define EDGEC_DEVICES 0\n"
 BARE_METAL = "\n#ifndef EDGEC_BARE_METAL\n#define EDGEC_BARE_METAL\n#endif\n"
 
 EXAMPLE = """\

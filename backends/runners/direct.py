@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgec.backends.base import Target
-from edgec.backends.runner_binary import runner_binary
+from edgec.backends.runner_binary import device_runner_binary, runner_binary
 from edgec.backends.runners.base import Invocation, device_errors
 from edgec.backends.targets import host_arch
 from edgec.backends.toolchain import execute, require, toolchain
@@ -29,7 +29,7 @@ class DirectRunner:
 
 
 def local_runner() -> DirectRunner:
-    return DirectRunner(runner_binary(host_arch()))
+    return DirectRunner(device_runner_binary(host_arch()))
 
 
 def qemu_runner(target: Target) -> DirectRunner:

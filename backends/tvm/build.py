@@ -20,9 +20,11 @@ from edgec.backends.cache import Cache, cache_folder
 from edgec.backends.link import link
 from edgec.backends.toolchain import TVM_REQUIREMENT
 from edgec.backends.tvm.c_source import PRELUDE
+from edgec.backends.tvm.gpu.source import device_image
 from edgec.backends.tvm.isolate import JobFailure, run_isolated
 from edgec.graph.errors import InternalError, UserError
 from edgec.runtime import abi
+from edgec.runtime.abi import Arch
 
 EMITTER = "edgec.backends.tvm.emitters"  # module with `emit(spec, target, symbol) -> PrimFunc`
 KERNEL_TIMEOUT = 300.0  # seconds for one kernel; the slowest known takes half a second
@@ -45,6 +47,8 @@ def build(
         order = sorted(code)
         entries = {spec: order.index(names[spec]) for spec in unique}
         return CodeImage("c", c_image(code), entries, names)
+    if target.arch is Arch.OPENCL:
+        return CodeImage("opencl", device_image(code, target.arch), dict.fromkeys(unique, 0), names)
     image = link(code, target.arch)
     offsets = elf.entry_offsets(image, code)
     return CodeImage("elf", image, {spec: offsets[names[spec]] for spec in unique}, names)

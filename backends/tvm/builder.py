@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -62,6 +63,10 @@ class Pointer:
         T.buffer_store(self._buffer, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
 
 
+# Where local arrays lie: "global" is the only scope that TVM's C generator knows, and to LLVM all scopes are the stack.
+_LOCAL_SCOPE: ContextVar[str] = ContextVar("local scope", default="global")
+
+
 def build_kernel(arguments: Sequence[Argument], body: Callable[..., None], name: str = "kernel") -> PrimFunc:
     """A serial kernel `void name(pointers..., int32 lo, int32 hi)` whose statements `body(*pointers, lo, hi)` emits.
 
@@ -71,16 +76,45 @@ def build_kernel(arguments: Sequence[Argument], body: Callable[..., None], name:
         with T.prim_func():
             T.func_name(name)
             T.func_attr({"tirx.noalias": True, "global_symbol": name})
-            dtypes = [MEMORY_DTYPE[argument.dtype] for argument in arguments]
-            handles = [T.arg(f"p{i}", T.handle(dtype)) for i, dtype in enumerate(dtypes)]
+            handles = _handles(arguments)
             lo, hi = T.arg("lo", T.int32()), T.arg("hi", T.int32())
-            # An empty buffer is legal as an argument but not as a declaration.
-            pointers = [
-                Pointer(T.decl_buffer((max(argument.elements, 1),), dtype, data=handle))
-                for argument, dtype, handle in zip(arguments, dtypes, handles, strict=True)
-            ]
-            body(*pointers, lo, hi)
+            body(*_pointers(arguments, handles), lo, hi)
     return builder.get()
+
+
+def build_device_kernel(
+    arguments: Sequence[Argument], groups: int, threads: int, body: Callable[..., None], name: str = "kernel"
+) -> PrimFunc:
+    """A kernel `void name(pointers...)` for `groups` groups of `threads` work items, whose statements
+    `body(*pointers, group, item)` emits.
+    """
+    scope = _LOCAL_SCOPE.set("local")
+    try:
+        with IRBuilder() as builder:
+            with T.prim_func():
+                T.func_name(name)
+                T.func_attr({"tirx.noalias": True, "global_symbol": name, "calling_conv": _DEVICE_LAUNCH})
+                pointers = _pointers(arguments, _handles(arguments))
+                with T.launch_thread("blockIdx.x", groups) as group, T.launch_thread("threadIdx.x", threads) as item:
+                    body(*pointers, group, item)
+        return builder.get()
+    finally:
+        _LOCAL_SCOPE.reset(scope)
+
+
+_DEVICE_LAUNCH = 2  # tirx::CallingConv::kDeviceKernelLaunch
+
+
+def _handles(arguments: Sequence[Argument]) -> list[Expr]:
+    return [T.arg(f"p{i}", T.handle(MEMORY_DTYPE[argument.dtype])) for i, argument in enumerate(arguments)]
+
+
+def _pointers(arguments: Sequence[Argument], handles: Sequence[Expr]) -> list[Pointer]:
+    # An empty buffer is legal as an argument but not as a declaration.
+    return [
+        Pointer(T.decl_buffer((max(argument.elements, 1),), MEMORY_DTYPE[argument.dtype], data=handle))
+        for argument, handle in zip(arguments, handles, strict=True)
+    ]
 
 
 # -- control ----------------------------------------
@@ -179,15 +213,24 @@ def bind(value: Expr) -> Expr:
 
 def local(elements: int, dtype: DType = DType.F32) -> Pointer:
     """An array of the kernel itself, uninitialised. With constant indices LLVM keeps all of it in registers."""
-    # "global" is the only scope that TVM's C generator knows; to LLVM all scopes are the stack.
-    return Pointer(T.alloc_buffer((elements,), VALUE_DTYPE[dtype], scope="global"))
+    return Pointer(T.alloc_buffer((elements,), VALUE_DTYPE[dtype], scope=_LOCAL_SCOPE.get()))
+
+
+def shared(elements: int, dtype: DType = DType.F32) -> Pointer:
+    """An array that the items of a device's work group share, uninitialised."""
+    return Pointer(T.alloc_buffer((elements,), VALUE_DTYPE[dtype], scope="shared"))
+
+
+def synchronise() -> None:
+    """Wait until all items of the work group are here and their writes are seen by all; every item must come by."""
+    T.evaluate(T.tvm_storage_sync("shared"))
 
 
 def detach(value: Expr) -> Expr:
     """The same value, through a cell that LLVM removes. TVM's analyses see through `bind`, in time that doubles with
     each value that is read twice; here they stop.
     """
-    cell = Pointer(T.alloc_buffer((lanes_of(value),), scalar_type(value), scope="global"))
+    cell = Pointer(T.alloc_buffer((lanes_of(value),), scalar_type(value), scope=_LOCAL_SCOPE.get()))
     cell.store(0, value)
     return cell.load(0, lanes_of(value))
 

@@ -31,7 +31,7 @@ static inline int32_t as_i32(float number) {
 
 # `builder.constant` writes f32 constants other than 0 as bits, so that no digit is lost on the way here.
 _CONSTANT = re.compile(r"\(?\*\(float \*\)\(&\((-?\d+)\)\)\)?")
-_REINTERPRET = re.compile(r"\*\((float|int32_t) \*\)\(&\((\w+)\)\)")
+_REINTERPRET = re.compile(r"\*\((float|int|int32_t) \*\)\(&\((\w+)\)\)")
 _LOCAL = re.compile(r"^ *(?:bool|float|int\d+_t|uint\d+_t) (\w+) = [^;]*;\n", re.MULTILINE)
 _CELL = re.compile(r"^ *(?:bool|float|int\d+_t|uint\d+_t) (\w+)\[1\];\n", re.MULTILINE)
 _TVM_LITERAL = re.compile(r"\b\d\.\d{6}e[+-]\d\d")
@@ -42,20 +42,25 @@ def tidy(source: str, symbol: str) -> str:
     start = re.search(rf"^TVM_DLL [^;{{]*\b{re.escape(symbol)}\([^;]*\{{", source, re.MULTILINE)
     if start is None:
         raise InternalError(f"kernel `{symbol}`: the C text does not define its function")
-    text = source[start.start() :].removeprefix("TVM_DLL ").rstrip() + "\n"
-    text = text.replace("0.000000e+00f", "0.0f")
+    text = plain_literals(source[start.start() :].removeprefix("TVM_DLL ").rstrip() + "\n", symbol)
+    text = without_unread_locals(text)
+    head, brace, body = text.partition("{")
+    return f"static {head.replace('* p', '* restrict p')}{brace}{body}"  # arguments never overlap
+
+
+def plain_literals(text: str, symbol: str) -> str:
+    """Numbers in full, and reinterpretation of bits as calls of `as_f32` and `as_i32`."""
+    text = text.replace("0.000000e+00f", "0.0f").replace("0x0p+0f/*0.000000e+00*/", "0.0f")
     if _TVM_LITERAL.search(text):
         raise InternalError(f"kernel `{symbol}`: its C text holds a rounded constant\n{text}")
     text = _CONSTANT.sub(lambda match: _literal(int(match[1])), text)
     text = _REINTERPRET.sub(lambda match: f"as_{'f32' if match[1] == 'float' else 'i32'}({match[2]})", text)
     if "*)(&" in text:
         raise InternalError(f"kernel `{symbol}`: its C text casts pointers\n{text}")
-    text = _without_unread_locals(text)
-    head, brace, body = text.partition("{")
-    return f"static {head.replace('* p', '* restrict p')}{brace}{body}"  # arguments never overlap
+    return text
 
 
-def _without_unread_locals(text: str) -> str:
+def without_unread_locals(text: str) -> str:
     """Drop names that a kernel binds, and cells that it sets, and with extents of one never reads: compilers warn."""
     while True:
         unread = [m for m in _LOCAL.finditer(text) if _mentions(text, m[1]) == 1]

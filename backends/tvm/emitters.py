@@ -20,6 +20,8 @@ from edgec.backends.tvm.gemm_code import emit_gemm
 from edgec.backends.tvm.gemm_reduce_code import emit_gemm_reduce
 from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.kernel_code import emit_generic
+from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
+from edgec.backends.tvm.gpu.kernels_code import emit_item, emit_team
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
 from edgec.backends.tvm.pools import MaxPoolGradSpec, PoolSpec
@@ -59,6 +61,8 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     CrossEntropySpec: emit_cross_entropy,
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,
+    ItemSpec: emit_item,
+    TeamSpec: emit_team,
 }
 
 

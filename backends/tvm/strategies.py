@@ -13,6 +13,7 @@ from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_w
 from edgec.backends.tvm.dropout import lower_dropout
 from edgec.backends.tvm.gathers import lower_gather
 from edgec.backends.tvm.generic.kernel import lower_generic
+from edgec.backends.tvm.gpu.kernels import lower_device
 from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.pools import lower_pool
@@ -54,6 +55,8 @@ def lower_group(
     group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value], target: Target
 ) -> Lowering:
     """Kernel calls for any group."""
+    if target.arch.is_device:
+        return lower_device(group, storage, alias)
     if target.lanes > 1:
         for strategy in STRATEGIES:
             # A request collects calls, so one that was given up must not be used again.

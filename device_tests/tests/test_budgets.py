@@ -28,7 +28,11 @@ def test_model(case: ModelCase, target: str) -> None:
 
 
 def test_runtime(tmp_path: Path) -> None:
-    hold("runtime on aarch64", runtime_figures(tmp_path))
+    hold("runtime on aarch64", runtime_figures(tmp_path, "-DEDGEC_DEVICES=0"))
+
+
+def test_runtime_for_gpus(tmp_path: Path) -> None:
+    hold("runtime with GPUs on aarch64", runtime_figures(tmp_path))
 
 
 def test_growth_is_seen() -> None:

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "model.h"
+#include "device.h"
 #include "storage.h"
 
 /* What training may change: the tensors of a checkpoint, in the artifact's order. */
@@ -51,9 +51,11 @@ edgec_status edgec_checkpoint_save(edgec_model *model, const char *path, const e
     edgec_status status = platform_writer_open(&writer, path);
     if (status != EDGEC_OK) return status;
     /* Training waits for the copy, not for the disk. */
-    platform_lock_read(&model->lock);
-    status = tensorfile_write(&writer, &identity, &source);
-    platform_lock_release(&model->lock);
+    status = model_lock_for_reading(model);
+    if (status == EDGEC_OK) {
+        status = tensorfile_write(&writer, &identity, &source);
+        platform_lock_release(&model->lock);
+    }
     if (status == EDGEC_OK) return platform_writer_commit(&writer);
     platform_writer_abandon(&writer);
     return status;
@@ -86,7 +88,8 @@ edgec_status checkpoint_apply(const tensorfile *f, edgec_model *model) {
     if (status != EDGEC_OK) return status;
     uint32_t found = 0;
     platform_lock_write(&model->lock);
-    for (uint32_t i = 0; i < a->tensor_count; i++) {
+    status = device_fetch(model);
+    for (uint32_t i = 0; i < a->tensor_count && status == EDGEC_OK; i++) {
         if (!changes(model, i)) continue;
         const format_storage *storage;
         storage_cursor cursor;
@@ -95,9 +98,10 @@ edgec_status checkpoint_apply(const tensorfile *f, edgec_model *model) {
         const tensorfile_entry *e = entry_of(f, model, i, found++);
         storage_start(&cursor, storage);
         storage_pack(&cursor, stored, tensorfile_data(f, e), (size_t)e->bytes / element, element);
+        status = device_push(model, a->placements[i].region, a->placements[i].offset, (size_t)e->bytes);
     }
     platform_lock_release(&model->lock);
-    return EDGEC_OK;
+    return status;
 }
 
 edgec_status edgec_checkpoint_load(edgec_model *model, const char *path, edgec_progress *progress) {

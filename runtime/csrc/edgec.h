@@ -57,7 +57,9 @@ typedef enum edgec_status {
     EDGEC_MISSING_FEATURE = 0x21, /* only variants that need CPU features which this machine lacks */
     EDGEC_NO_SUCH_TARGET = 0x22,  /* no variant of the name asked for */
     EDGEC_NO_KERNELS = 0x23,      /* the variant's kernels must be linked in, and options.kernels lacks or contradicts them */
-    EDGEC_BAD_IMAGE = 0x24,       /* the code image is not what the loader accepts */
+    EDGEC_BAD_IMAGE = 0x24,       /* the code image is not what the loader, or the GPU's driver, accepts */
+    EDGEC_NO_DRIVER = 0x25,       /* for a GPU, and its driver's library is not installed or too old */
+    EDGEC_NO_DEVICE = 0x26,       /* the driver has no GPU that the code is for */
 
     /* The system refused. */
     EDGEC_OUT_OF_MEMORY = 0x30,
@@ -65,6 +67,8 @@ typedef enum edgec_status {
     EDGEC_CANNOT_WRITE = 0x32,
     EDGEC_CANNOT_MAP = 0x33, /* executable memory */
     EDGEC_NO_THREADS = 0x34,
+    EDGEC_DEVICE_MEMORY = 0x35, /* of a GPU; see edgec_shortage */
+    EDGEC_DEVICE_FAILED = 0x36, /* a GPU's driver refused or aborted; parameters and states are undefined if a program updated them */
 
     /* The caller is at fault. */
     EDGEC_INVALID_ARGUMENT = 0x40,
@@ -114,6 +118,12 @@ typedef struct edgec_location {
     uint32_t record;
 } edgec_location;
 
+/* What a model with one session needs of a GPU's memory, and what its driver says is free (OpenCL: is there). */
+typedef struct edgec_shortage {
+    uint64_t needed;
+    uint64_t available;
+} edgec_shortage;
+
 /* All zero is the default. Nothing that it points to is kept except the allocator's context and the kernels. */
 typedef struct edgec_options {
     const char *target;                 /* the variant to use; NULL: the best that this machine can run */
@@ -121,6 +131,7 @@ typedef struct edgec_options {
     const edgec_linked_kernel *kernels; /* for variants without a code image: the generated table */
     uint32_t kernel_count;
     edgec_location *refused; /* if not NULL, set when the status is EDGEC_DAMAGED or EDGEC_MALFORMED */
+    edgec_shortage *shortage; /* if not NULL, set when the status is EDGEC_DEVICE_MEMORY */
 } edgec_options;
 
 /* Maps the file, checks all of it that the chosen variant uses, and copies what training changes into RAM.

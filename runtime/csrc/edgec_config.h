@@ -14,4 +14,13 @@
 #endif
 #endif
 
+/* Whether variants for GPUs can be run, by libraries that are opened at run time: device.c, cuda.c and opencl.c. */
+#ifndef EDGEC_DEVICES
+#ifdef EDGEC_BARE_METAL
+#define EDGEC_DEVICES 0
+#else
+#define EDGEC_DEVICES 1
+#endif
+#endif
+
 #endif

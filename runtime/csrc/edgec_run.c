@@ -33,7 +33,9 @@ static const char *code_of(edgec_status status) {
         case EDGEC_MISSING_FEATURE:
         case EDGEC_NO_SUCH_TARGET:
         case EDGEC_NO_KERNELS:
-        case EDGEC_BAD_IMAGE: return "E0504";
+        case EDGEC_BAD_IMAGE:
+        case EDGEC_NO_DRIVER:
+        case EDGEC_NO_DEVICE: return "E0504";
         case EDGEC_CANNOT_WRITE: return "E0505";
         case EDGEC_NOT_A_CHECKPOINT:
         case EDGEC_CHECKPOINT_NEWER:
@@ -49,6 +51,7 @@ static const char *code_of(edgec_status status) {
         case EDGEC_NO_SUCH_PROGRAM: return "E0606";
         case EDGEC_OUT_OF_MEMORY:
         case EDGEC_CANNOT_MAP:
+        case EDGEC_DEVICE_MEMORY:
         case EDGEC_NO_THREADS: return "E0609";
         case EDGEC_READ_ONLY: return "E0610";
         default: return "E0608";

@@ -48,7 +48,7 @@ enum format_section_type {
     SECTION_CALLS = 21,
     SECTION_OPERANDS = 22,
     SECTION_BINDINGS = 23,
-    SECTION_CODE = 24,  /* an ELF image; absent where the kernels are linked into the application */
+    SECTION_CODE = 24,  /* an ELF image, a cubin or OpenCL C; absent where the kernels are linked into the application */
     SECTION_SOURCE = 25 /* C source of the kernels, for tools; not read here */
 };
 
@@ -92,11 +92,13 @@ typedef FORMAT_RECORD format_variant {
     uint64_t state_bytes;
     uint32_t target;
     uint8_t arch;
-    uint8_t reserved[3];
+    uint8_t capability; /* CUDA: 10 * major + minor of the devices that the code is for */
+    uint8_t reserved[2];
 } format_variant;
 _Static_assert(sizeof(format_variant) == 32, "variant");
 
-enum format_arch { ARCH_X86_64 = 1, ARCH_AARCH64 = 2, ARCH_ARM = 3, ARCH_RISCV32 = 4, ARCH_PORTABLE = 5 };
+enum format_arch { ARCH_X86_64 = 1, ARCH_AARCH64 = 2, ARCH_ARM = 3, ARCH_RISCV32 = 4, ARCH_PORTABLE = 5,
+                   ARCH_CUDA = 6, ARCH_OPENCL = 7 };
 enum format_region { REGION_ARENA = 0, REGION_PARAM = 1, REGION_STATE = 2, REGION_WEIGHTS = 3 };
 
 /* Number i places tensor i. */
@@ -119,11 +121,11 @@ typedef FORMAT_RECORD format_buffer {
 _Static_assert(sizeof(format_buffer) == 24, "buffer");
 
 typedef FORMAT_RECORD format_kernel {
-    uint64_t entry; /* offset into CODE; without CODE an index into the application's table */
+    uint64_t entry; /* offset into CODE; without CODE an index into the application's table; devices go by name */
     uint32_t name;
     uint32_t first_argument;
     uint32_t argument_count;
-    uint32_t reserved;
+    uint32_t threads; /* work items of a group on a device, 1..1024; else 0 */
 } format_kernel;
 _Static_assert(sizeof(format_kernel) == 24, "kernel");
 

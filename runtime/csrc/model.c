@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "device.h"
 #include "edgec_memory.h"
 #include "storage.h"
 
@@ -103,10 +104,16 @@ static edgec_status open_file(const platform_file *file, const edgec_options *op
     if (status != EDGEC_OK) return status;
     model->linked = options->kernels;
     model->file = *file;
-    if (a.code != NULL) status = platform_code_map(file, (size_t)(a.code - a.base), a.code_bytes, &model->code);
+    if (is_device(a.variant->arch))
+        status = device_open(model, options->shortage);
+    else if (a.code != NULL)
+        status = platform_code_map(file, (size_t)(a.code - a.base), a.code_bytes, &model->code);
     if (status == EDGEC_OK) {
         status = platform_lock_init(&model->lock);
-        if (status != EDGEC_OK) platform_code_unmap(&model->code);
+        if (status != EDGEC_OK) {
+            device_close(model);
+            platform_code_unmap(&model->code);
+        }
     }
     if (status != EDGEC_OK) {
         destroy(model);
@@ -133,6 +140,7 @@ edgec_status edgec_model_open_memory(const void *data, size_t bytes, const edgec
 
 void edgec_model_close(edgec_model *model) {
     if (model == NULL) return;
+    device_close(model);
     platform_lock_destroy(&model->lock);
     platform_code_unmap(&model->code);
     platform_file_unmap(&model->file);
@@ -241,6 +249,17 @@ edgec_status edgec_tensor_find(const edgec_model *model, const char *name, uint3
 
 /* ---- Parameters and states. ---- */
 
+edgec_status model_lock_for_reading(edgec_model *model) {
+    if (model->device == NULL) {
+        platform_lock_read(&model->lock);
+        return EDGEC_OK;
+    }
+    platform_lock_write(&model->lock);
+    edgec_status status = device_fetch(model);
+    if (status != EDGEC_OK) platform_lock_release(&model->lock);
+    return status;
+}
+
 edgec_status edgec_tensor_read(edgec_model *model, uint32_t tensor, void *data, size_t bytes) {
     const artifact *a = &model->artifact;
     const format_storage *storage;
@@ -250,7 +269,8 @@ edgec_status edgec_tensor_read(edgec_model *model, uint32_t tensor, void *data, 
     const uint8_t *stored = model_tensor_bytes(model, tensor, &storage);
     size_t element = dtype_bytes(a->tensors[tensor].dtype);
     storage_start(&cursor, storage);
-    platform_lock_read(&model->lock);
+    edgec_status status = model_lock_for_reading(model);
+    if (status != EDGEC_OK) return status;
     storage_unpack(&cursor, data, stored, bytes / element, element);
     platform_lock_release(&model->lock);
     return EDGEC_OK;
@@ -267,7 +287,11 @@ edgec_status edgec_tensor_write(edgec_model *model, uint32_t tensor, const void 
     size_t element = dtype_bytes(a->tensors[tensor].dtype);
     storage_start(&cursor, storage);
     platform_lock_write(&model->lock);
-    storage_pack(&cursor, stored, data, bytes / element, element);
+    edgec_status status = device_fetch(model);
+    if (status == EDGEC_OK) {
+        storage_pack(&cursor, stored, data, bytes / element, element);
+        status = device_push(model, a->placements[tensor].region, a->placements[tensor].offset, bytes);
+    }
     platform_lock_release(&model->lock);
-    return EDGEC_OK;
+    return status;
 }

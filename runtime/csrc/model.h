@@ -72,12 +72,18 @@ struct edgec_model {
     platform_lock lock; /* of the bytes in `param` and `state` */
     uint8_t *param;
     uint8_t *state;
+    struct device *device; /* device.h; NULL: kernels run here, on the bytes above */
+    uint64_t device_param, device_state;
+    int device_newer;      /* than `param` and `state` */
     uint8_t *updates; /* of each program: whether it writes to them */
     size_t arena_bytes;
 };
 
 /* Bytes of an element, 0 for an unknown dtype. */
 size_t dtype_bytes(uint8_t dtype);
+
+/* Locks a model whose tensors are to be read on the host, and brings them there; they are unlocked if that fails. */
+edgec_status model_lock_for_reading(edgec_model *model);
 
 /* Where a tensor's stored bytes lie now, and in which storage. The bytes are const only in WEIGHTS. */
 const uint8_t *model_tensor_bytes(const edgec_model *model, uint32_t tensor, const format_storage **storage);

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "crc32.h"
-#include "model.h"
+#include "device.h"
 
 typedef struct reader {
     artifact *a;
@@ -99,10 +99,21 @@ static edgec_status read_shared(reader *r) {
 
 static edgec_status usable(const reader *r, uint32_t index, uint64_t features) {
     const format_variant *v = &r->a->variants[index];
+    if (is_device(v->arch)) return device_probe(v);
     if (v->arch != ARCH_PORTABLE && v->arch != platform_arch()) return EDGEC_WRONG_MACHINE;
     if ((v->features & ~features) != 0) return EDGEC_MISSING_FEATURE;
     if (find_section(r->a, SECTION_CODE, index) == NULL && r->options->kernels == NULL) return EDGEC_NO_KERNELS;
     return EDGEC_OK;
+}
+
+/* CUDA before processors, for a GPU that has it is the faster; OpenCL, which may be anything, behind them. */
+static int preference(const format_variant *v) {
+    switch (v->arch) {
+        case ARCH_CUDA: return 2 + 64;
+        case ARCH_OPENCL: return 0;
+        case ARCH_PORTABLE: return 1;
+        default: return 2 + __builtin_popcountll(v->features);
+    }
 }
 
 /* The usable variant that requires most; why the nearest to usable is not, if none is. */
@@ -114,28 +125,30 @@ static edgec_status choose_variant(reader *r, uint32_t *chosen) {
     for (uint32_t i = 0; i < a->variant_count; i++) {
         const format_variant *v = &a->variants[i];
         if (r->options->target != NULL && strcmp(r->options->target, artifact_string(a, v->target)) != 0) continue;
+        int rank = preference(v);
+        if (rank <= best) continue;
         edgec_status status = usable(r, i, features);
         if (status != EDGEC_OK) {
             if (nearest == EDGEC_NO_SUCH_TARGET || status > nearest) nearest = status;
             continue;
         }
-        int rank = v->arch == ARCH_PORTABLE ? 0 : 1 + __builtin_popcountll(v->features);
-        if (rank > best) {
-            best = rank;
-            *chosen = i;
-        }
+        best = rank;
+        *chosen = i;
     }
     return best >= 0 ? EDGEC_OK : nearest;
 }
 
 static edgec_status read_code(reader *r, uint32_t index) {
     artifact *a = r->a;
-    if (find_section(a, SECTION_CODE, index) == NULL) return EDGEC_OK;
+    int device = is_device(a->variant->arch);
+    if (find_section(a, SECTION_CODE, index) == NULL)
+        return device ? refuse(r->refused, SECTION_CODE, FORMAT_NONE) : EDGEC_OK;
     uint32_t bytes;
     const uint8_t *code;
     const table image = {SECTION_CODE, 1, &code, &bytes};
     edgec_status status = read_tables(r, &image, 1, index);
-    if (status == EDGEC_OK) status = image_check(code, bytes, a->variant->arch, &a->code_bytes);
+    if (status == EDGEC_OK && device) a->code_bytes = bytes; /* the driver's to judge */
+    if (status == EDGEC_OK && !device) status = image_check(code, bytes, a->variant->arch, &a->code_bytes);
     if (status == EDGEC_OK) a->code = code;
     return status;
 }

@@ -1,9 +1,9 @@
 /* A session: one arena, the addresses of all buffers, perhaps a pool; and running a program. */
 #include <string.h>
 
-#include "invoke.h"
+#include "device.h"
 #include "edgec_memory.h"
-#include "model.h"
+#include "invoke.h"
 #include "pool.h"
 
 enum { MAX_THREADS = 1024 };
@@ -12,8 +12,9 @@ struct edgec_session {
     edgec_model *model;
     size_t allocation; /* bytes of this block, which everything below is part of */
     void **addresses;  /* of buffers, by index */
-    uint8_t *arena;
+    uint8_t *arena;    /* of a device: what is filled and read of it */
     pool *pool; /* NULL for one thread */
+    device_session *device; /* NULL: kernels run here */
     edgec_failure failure;
     edgec_profile_callback profile;
     void *profile_context;
@@ -51,8 +52,51 @@ static void run_range(void *context, const void *job, int32_t lo, int32_t hi) {
     invoke_kernel(function, pointers, call->operand_count, lo, hi);
 }
 
+/* Gives every buffer that is a binding a place of its own behind `base`; returns how many bytes that takes. Without
+ * `addresses` it only counts, and what is bound twice is counted twice. */
+static size_t place_bindings(const artifact *a, uint8_t *base, void **addresses) {
+    size_t end = 0;
+    for (uint32_t i = 0; i < a->binding_count; i++) {
+        uint32_t buffer = a->bindings[i].buffer;
+        if (addresses != NULL && addresses[buffer] != NULL) continue;
+        if (addresses != NULL) addresses[buffer] = base + end;
+        end += EDGEC_LINES(a->buffers[buffer].bytes);
+    }
+    return end;
+}
+
+/* One block: the session, addresses, recordings by call, and what the application fills and reads. */
+static edgec_status open_on_device(edgec_model *model, edgec_session **session) {
+    const artifact *a = &model->artifact;
+    size_t device = EDGEC_SESSION_FIELDS + EDGEC_LINES(a->buffer_count * sizeof(void *));
+    size_t recordings = device + EDGEC_LINES(sizeof(device_session));
+    size_t bindings = recordings + EDGEC_LINES(a->call_count * sizeof(void *));
+    size_t total = bindings + place_bindings(a, NULL, NULL);
+    uint8_t *block = model->allocator.allocate(model->allocator.context, total, EDGEC_ALIGNMENT);
+    if (block == NULL) return EDGEC_OUT_OF_MEMORY;
+    memset(block, 0, total);
+    edgec_session *s = (edgec_session *)(void *)block;
+    s->model = model;
+    s->allocation = total;
+    s->addresses = (void **)(void *)(block + EDGEC_SESSION_FIELDS);
+    s->device = (device_session *)(void *)(block + device);
+    s->device->recordings = (void **)(void *)(block + recordings);
+    s->arena = block + bindings;
+    place_bindings(a, s->arena, s->addresses);
+    platform_lock_write(&model->lock);
+    edgec_status status = device_session_open(model, s->device);
+    platform_lock_release(&model->lock);
+    if (status != EDGEC_OK) {
+        model->allocator.release(model->allocator.context, block, total);
+        return status;
+    }
+    *session = s;
+    return EDGEC_OK;
+}
+
 edgec_status edgec_session_open(edgec_model *model, uint32_t threads, edgec_session **session) {
     const artifact *a = &model->artifact;
+    if (model->device != NULL) return open_on_device(model, session);
     if (threads == 0) threads = platform_cpu_count();
     if (threads > MAX_THREADS) return EDGEC_INVALID_ARGUMENT;
     size_t shared = threads > 1 ? EDGEC_LINES(pool_bytes(threads - 1)) : 0;
@@ -87,6 +131,11 @@ void edgec_session_close(edgec_session *session) {
     if (session == NULL) return;
     edgec_allocator *allocator = &session->model->allocator;
     if (session->pool != NULL) pool_close(session->pool);
+    if (session->device != NULL) {
+        platform_lock_write(&session->model->lock);
+        device_session_close(session->model, session->device);
+        platform_lock_release(&session->model->lock);
+    }
     allocator->release(allocator->context, session, session->allocation);
 }
 
@@ -185,23 +234,39 @@ static edgec_status run_call(edgec_session *session, const format_call *call) {
     }
 }
 
-static edgec_status run_profiled(edgec_session *session, uint32_t program, uint32_t index, uint64_t began) {
+typedef struct observation {
+    edgec_session *session;
+    uint32_t program;
+    uint64_t began;
+} observation;
+
+static void tell(void *context, uint32_t index, uint64_t start, uint64_t ns) {
+    const observation *o = context;
+    const edgec_session *session = o->session;
     const artifact *a = &session->model->artifact;
-    const format_call *call = &a->calls[a->programs[program].first_call + index];
-    uint64_t start = platform_nanoseconds();
-    edgec_status status = run_call(session, call);
+    const format_call *call = &a->calls[a->programs[o->program].first_call + index];
     edgec_profile_event event = {
-        .program = program,
+        .program = o->program,
         .call = index,
         .kernel = call->opcode == OPCODE_ZERO ? "zero" : "guard",
         .label = artifact_string(a, call->label),
-        .start_ns = start - began,
-        .ns = platform_nanoseconds() - start,
+        .start_ns = start - o->began,
+        .ns = ns,
         .macs = call->macs,
         .tasks = (uint32_t)call->tasks,
     };
     if (call->opcode == OPCODE_KERNEL) event.kernel = artifact_string(a, a->kernels[call->kernel].name);
     session->profile(session->profile_context, &event);
+}
+
+static edgec_status run_here(edgec_session *session, const format_program *p, observation *observed) {
+    const artifact *a = &session->model->artifact;
+    edgec_status status = EDGEC_OK;
+    for (uint32_t i = 0; i < p->call_count && status == EDGEC_OK; i++) {
+        uint64_t start = observed != NULL ? platform_nanoseconds() : 0;
+        status = run_call(session, &a->calls[p->first_call + i]);
+        if (observed != NULL) tell(observed, i, start, platform_nanoseconds() - start);
+    }
     return status;
 }
 
@@ -213,14 +278,16 @@ edgec_status edgec_run(edgec_session *session, uint32_t program) {
     if (status != EDGEC_OK) return status;
 
     const format_program *p = &a->programs[program];
-    uint64_t began = session->profile != NULL ? platform_nanoseconds() : 0;
-    if (model->updates[program])
+    observation observed = {session, program, session->profile != NULL ? platform_nanoseconds() : 0};
+    int profiled = session->profile != NULL;
+    if (model->updates[program] || session->device != NULL) /* a device takes one program at a time */
         platform_lock_write(&model->lock);
     else
         platform_lock_read(&model->lock);
-    for (uint32_t i = 0; i < p->call_count && status == EDGEC_OK; i++)
-        status = session->profile != NULL ? run_profiled(session, program, i, began)
-                                          : run_call(session, &a->calls[p->first_call + i]);
+    if (session->device != NULL)
+        status = device_run(model, session->device, session->addresses, program, profiled ? tell : NULL, &observed);
+    else
+        status = run_here(session, p, profiled ? &observed : NULL);
     platform_lock_release(&model->lock);
     return status;
 }

@@ -13,11 +13,15 @@ const char *edgec_status_text(edgec_status status) {
         case EDGEC_NO_SUCH_TARGET: return "the artifact has no variant for the target asked for";
         case EDGEC_NO_KERNELS: return "the artifact's kernels are not those linked into this application";
         case EDGEC_BAD_IMAGE: return "the artifact's code image cannot be loaded";
+        case EDGEC_NO_DRIVER: return "the artifact needs a GPU whose driver is not installed here";
+        case EDGEC_NO_DEVICE: return "the artifact has no variant for the GPUs of this machine";
         case EDGEC_OUT_OF_MEMORY: return "not enough memory";
         case EDGEC_CANNOT_READ: return "the file cannot be read";
         case EDGEC_CANNOT_WRITE: return "the file cannot be written";
         case EDGEC_CANNOT_MAP: return "the system refuses executable memory";
         case EDGEC_NO_THREADS: return "the system refuses threads";
+        case EDGEC_DEVICE_MEMORY: return "not enough memory on the GPU";
+        case EDGEC_DEVICE_FAILED: return "the GPU's driver reports a failure";
         case EDGEC_INVALID_ARGUMENT: return "an argument is invalid";
         case EDGEC_NO_SUCH_PROGRAM: return "the artifact has no such program";
         case EDGEC_NO_SUCH_TENSOR: return "there is no tensor of this name or number";

@@ -4,8 +4,9 @@
  * ranges of records must follow one another, so that no record is looked at twice. */
 #include <string.h>
 
-#include "model.h"
+#include "device.h"
 
+enum { MAX_THREADS = 1024 }; /* of a group on a device */
 static const uint64_t MAX_BYTES = SIZE_MAX / 4; /* sums of a few sizes cannot overflow */
 
 static int valid_name(const artifact *a, uint32_t offset) {
@@ -80,7 +81,9 @@ edgec_status validate_shared(const artifact *a, edgec_location *refused) {
 static int valid_placement(const artifact *a, uint32_t index, uint64_t size[2]) {
     const format_placement *p = &a->placements[index];
     const format_tensor *t = &a->tensors[index];
-    if (p->region == REGION_WEIGHTS) return p->storage == t->storage && p->offset == 0 && p->trained == 0;
+    /* A device has no view of the file. */
+    if (p->region == REGION_WEIGHTS)
+        return p->storage == t->storage && p->offset == 0 && p->trained == 0 && !is_device(a->variant->arch);
     if (p->region != (t->kind == EDGEC_STATE ? REGION_STATE : REGION_PARAM)) return 0;
     if (p->trained > (t->kind == EDGEC_CONSTANT ? 0 : 1)) return 0;
     uint64_t *next = &size[p->region == REGION_STATE];
@@ -111,6 +114,7 @@ static int next_range(uint32_t *end, uint32_t first, uint32_t count, uint32_t to
 static int valid_kernel(const artifact *a, const format_kernel *k, uint32_t *end) {
     if (!valid_name(a, k->name) || k->argument_count == 0 || k->argument_count > EDGEC_MAX_ARGUMENTS) return 0;
     if (!next_range(end, k->first_argument, k->argument_count, a->argument_count)) return 0;
+    if (is_device(a->variant->arch)) return k->threads > 0 && k->threads <= MAX_THREADS;
     /* No function begins inside the ELF header. */
     return a->code == NULL || (k->entry >= 64 && k->entry < a->code_bytes);
 }

@@ -107,7 +107,7 @@ def test_clang_has_nothing_to_say(folder, compiler):
 
 @pytest.mark.skipif(not shutil.which("aarch64-linux-gnu-gcc"), reason="needs gcc-aarch64-linux-gnu")
 def test_size(folder, capsys):
-    """.text and .rodata of the stripped library on aarch64."""
+    """.text and .rodata of the stripped library on aarch64, with the drivers of GPUs."""
     flags = ["-Os", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-shared", "-s", "-Wl,--gc-sections"]
     library = folder / "libedgec.so"
     subprocess.run(["aarch64-linux-gnu-gcc", *STRICT, *flags, *SOURCES, "-o", library], check=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from edgec.backends.tvm._tvm import Expr, T
 from edgec.backends.tvm.builder import Index, bind
-from edgec.backends.tvm.generic.loops_code import Range, Variable, inside, loops_over, where
+from edgec.backends.tvm.generic.loops_code import Range, Variable, divided, in_team, inside, loops_over, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, quotient, remainder
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -54,14 +54,22 @@ def conv2d_weight_grad(op: Conv2dWeightGrad, inputs: Sequence[Tensor], index: Se
     o, c, ky, kx = index
     window = op.window(x.shape[2:], op.kernel_size)
     first = quotient(o, dy.shape[1] // op.groups) * (x.shape[1] // op.groups) if op.groups > 1 else 0
-    rows, row_tests = _windows_inside(window, 0, ky)
-    columns, column_tests = _windows_inside(window, 1, kx)
     total = Variable(0.0)
-    with loops_over((0, dy.shape[0]), rows, columns) as (n, oy, ox):
+
+    def add(n: Index, oy: Index, ox: Index, tests: Callable[[Index, Index], list[Expr]]) -> None:
         iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
-        with where(row_tests(iy) + column_tests(ix)):
+        with where(tests(iy, ix)):
             total.add(x.load([n, first + c, iy, ix]) * dy.load([n, o, oy, ox]))
-    return (total.value,)
+
+    if in_team():  # whose members find their places in whole windows
+        with divided(dy.shape[0], *window.output) as (n, oy, ox):
+            add(n, oy, ox, lambda iy, ix: inside_input(window, iy, ix))
+    else:
+        rows, row_tests = _windows_inside(window, 0, ky)
+        columns, column_tests = _windows_inside(window, 1, kx)
+        with loops_over((0, dy.shape[0]), rows, columns) as (n, oy, ox):
+            add(n, oy, ox, lambda iy, ix: row_tests(iy) + column_tests(ix))
+    return (total.total,)
 
 
 # What a loop runs over, and what is left to test of a read position in it.

@@ -99,7 +99,7 @@ def lower_generic(
 def _cut(computation: Computation, tasks: int) -> GenericSpec:
     op, shape = computation.anchor.op, computation.shape
     if isinstance(op, ROW_OPS):
-        rows = _own_rows(op, computation.anchor.operands[0].type.shape, shape)
+        rows = own_rows(op, computation.anchor.operands[0].type.shape, shape)
         return GenericSpec(computation, rows, min(tasks, rows))
     # The fewest leading axes that give every task a row; rows cost divisions.
     axes = 0
@@ -109,7 +109,7 @@ def _cut(computation: Computation, tasks: int) -> GenericSpec:
     return GenericSpec(computation, rows, min(tasks, rows), axes)
 
 
-def _own_rows(op: Op, x: tuple[int, ...], y: tuple[int, ...]) -> int:
+def own_rows(op: Op, x: tuple[int, ...], y: tuple[int, ...]) -> int:
     """The rows of an op with rows of its own, whose first operand has the shape `x`, its first result `y`."""
     match op:
         case Softmax() | Cumulative() | TopK():

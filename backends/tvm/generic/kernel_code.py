@@ -26,7 +26,7 @@ from edgec.backends.tvm.generic import (
     softmax_code,
 )
 from edgec.backends.tvm.generic.kernel import GenericSpec
-from edgec.backends.tvm.generic.loops_code import loops
+from edgec.backends.tvm.generic.loops_code import loops, once
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.arg_max import ArgMax
 from edgec.graph.ops.arg_min import ArgMin
@@ -137,24 +137,26 @@ def emit_generic(spec: GenericSpec, target: Target) -> PrimFunc:
         per_task = -(-spec.rows // max(spec.tasks, 1))
         stop = T.min(hi * per_task, spec.rows)
         with serial(lo * per_task, stop) as row:
-            _emit_row(spec, pointers, row)
+            emit_row(spec.computation, spec.row_axes, pointers, row)
 
     return build_kernel(spec.arguments, body)
 
 
-def _emit_row(spec: GenericSpec, pointers: Sequence[Pointer], row: Index) -> None:
+def emit_row(computation: Computation, row_axes: int, pointers: Sequence[Pointer], row: Index) -> None:
+    """Row `row` of an anchor with rows of its own, else of those that `row_axes` leading axes of the output make."""
+
     def tensor(memory: Memory) -> Tensor:
         return Tensor(pointers[memory.argument], memory.type, memory.storage)
 
-    computation, anchor = spec.computation, spec.computation.anchor
+    anchor = computation.anchor
     if type(anchor.op) in ROW:
         outputs = {store.value.output: tensor(store.memory) for store in computation.stores}
         wanted = [outputs.get(i) for i in range(max(outputs) + 1)]
         ROW[type(anchor.op)](anchor.op, [tensor(operand) for operand in anchor.operands], wanted, row)
         return
-    shape, axes = computation.shape, spec.row_axes
-    with loops(*shape[axes:]) as inner:
-        _emit_element(computation, tensor, [*unravel(row, shape[:axes]), *inner])
+    shape = computation.shape
+    with loops(*shape[row_axes:]) as inner:
+        _emit_element(computation, tensor, [*unravel(row, shape[:row_axes]), *inner])
 
 
 def _emit_element(computation: Computation, tensor: Callable[[Memory], Tensor], index: list[Index]) -> None:
@@ -174,5 +176,7 @@ def _emit_element(computation: Computation, tensor: Callable[[Memory], Tensor], 
         else:
             done.append(evaluate(step.op, [element(operand) for operand in step.operands]))
     # All reads come before the first store: an output may share an input's memory.
-    for value, memory in [(element(store.value), store.memory) for store in computation.stores]:
-        tensor(memory).store(index, value)
+    results = [(element(store.value), store.memory) for store in computation.stores]
+    with once():
+        for value, memory in results:
+            tensor(memory).store(index, value)

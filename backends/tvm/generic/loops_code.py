@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import Index, local, number, serial, when
+from edgec.backends.tvm.builder import Index, bind, local, number, serial, shared, synchronise, when
+from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.graph.types import DType
 
 
@@ -25,6 +29,54 @@ def loops_over(*ranges: Range) -> Iterator[list[Index]]:
     """The same over ranges, which may depend on indices outside the nest."""
     with ExitStack() as stack:
         yield [stack.enter_context(serial(start, stop)) for start, stop in ranges]
+
+
+@dataclass(frozen=True)
+class Team:
+    """The work items of a device that do one row together: `item` of them is this one; a power of two."""
+
+    item: Expr
+    items: int
+
+
+_TEAM: ContextVar[Team | None] = ContextVar("team", default=None)
+
+
+@contextmanager
+def working_as(team: Team) -> Iterator[None]:
+    """Code that is emitted here runs on every item of the team."""
+    token = _TEAM.set(team)
+    try:
+        yield
+    finally:
+        _TEAM.reset(token)
+
+
+def in_team() -> bool:
+    return _TEAM.get() is not None
+
+
+@contextmanager
+def divided(*extents: int) -> Iterator[list[Index]]:
+    """`loops` whose iterations do not depend on one another: the items of a team share them out."""
+    team = _TEAM.get()
+    if team is None:
+        with loops(*extents) as index:
+            yield index
+        return
+    total = math.prod(extents)
+    with serial(0, -(-total // team.items)) as turn:
+        position = turn * team.items + team.item
+        with where([position < total] if total % team.items else []):
+            yield unravel(bind(position), extents)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """Statements that one item of a team does for all."""
+    team = _TEAM.get()
+    with where([] if team is None else [team.item == 0]):
+        yield
 
 
 @contextmanager
@@ -59,3 +111,24 @@ class Variable:
 
     def add(self, term: Expr) -> None:
         self.set(self.value + term)
+
+    def combined(self, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+        """The value of all items of a team, in one fixed order; every item of it must come by."""
+        team = _TEAM.get()
+        if team is None:
+            return self.value
+        cells = shared(team.items, self._dtype)
+        cells.store(team.item, self.value)
+        synchronise()
+        half = team.items // 2
+        while half:
+            with when(team.item < half):
+                cells.store(team.item, combine(cells.load(team.item), cells.load(team.item + half)))
+            synchronise()
+            half //= 2
+        return bind(cells.load(0))
+
+    @property
+    def total(self) -> Expr:
+        """The sum over all items of a team."""
+        return self.combined(lambda a, b: a + b)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, bind, constant
 from edgec.backends.tvm.functions import rsqrt
-from edgec.backends.tvm.generic.loops_code import Variable, loops
+from edgec.backends.tvm.generic.loops_code import Variable, divided, once
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.layer_norm import LayerNorm
@@ -26,15 +26,12 @@ def layer_norm(op: LayerNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor
     mean, variance = _moments(rest, lambda at: x.load([*others, *at]))
     inv_std = rsqrt(variance + constant(op.epsilon))
     if y is not None:
-        with loops(*rest) as at:
+        with divided(*rest) as at:
             value = (x.load([*others, *at]) - mean) * inv_std
             for index, part in enumerate(parts):
                 value = value * part.load(at) if index == 0 else value + part.load(at)
             y.store([*others, *at], value)
-    if mean_out is not None:
-        mean_out.store(others, mean)
-    if inv_std_out is not None:
-        inv_std_out.store(others, inv_std)
+    _store_once(others, (mean_out, mean), (inv_std_out, inv_std))
 
 
 def rms_norm(op: RmsNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
@@ -48,11 +45,10 @@ def rms_norm(op: RmsNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | N
 
     inv_rms = rsqrt(_mean(rest, square) + constant(op.epsilon))
     if y is not None:
-        with loops(*rest) as at:
+        with divided(*rest) as at:
             value = x.load([*others, *at]) * inv_rms
             y.store([*others, *at], value * scale[0].load(at) if scale else value)
-    if inv_rms_out is not None:
-        inv_rms_out.store(others, inv_rms)
+    _store_once(others, (inv_rms_out, inv_rms))
 
 
 def row_norm_grad(
@@ -72,14 +68,14 @@ def row_norm_grad(
         return bind(g), bind((x.load([*others, *at]) - mean) * inverse)
 
     total, along = Variable(0.0), Variable(0.0)
-    with loops(*shape) as at:
+    with divided(*shape) as at:
         g, normal = parts(at)
         total.add(g)
         along.add(g * normal)
     count = constant(float(math.prod(shape)))
-    level = bind(total.value / count) if isinstance(op, LayerNormGrad) else constant(0.0)
-    slope = bind(along.value / count)
-    with loops(*shape) as at:
+    level = bind(total.total / count) if isinstance(op, LayerNormGrad) else constant(0.0)
+    slope = bind(along.total / count)
+    with divided(*shape) as at:
         g, normal = parts(at)
         dx.store([*others, *at], inverse * (g - level - normal * slope))
 
@@ -89,9 +85,7 @@ def moments(op: Moments, inputs: Sequence[Tensor], outputs: Sequence[Tensor | No
     mean_out, variance_out = (*outputs, None)[:2]
     kept, at = _around(x.shape, op.axes, row)
     mean, variance = _moments(tuple(x.shape[axis] for axis in op.axes), lambda inner: x.load(at(inner)))
-    for result, value in ((mean_out, mean), (variance_out, variance)):
-        if result is not None:
-            result.store(kept, value)
+    _store_once(kept, (mean_out, mean), (variance_out, variance))
 
 
 def batch_norm_train(
@@ -106,25 +100,29 @@ def batch_norm_train(
     mean, variance = _moments(rest, lambda inner: x.load(at(inner)))
     if y is not None:
         scale = bind(rsqrt(variance + constant(op.epsilon)) * gamma.load(kept))
-        with loops(*rest) as inner:
+        with divided(*rest) as inner:
             y.store(at(inner), (x.load(at(inner)) - mean) * scale + beta.load(kept))
-    for result, value in zip(statistics, (mean, variance), strict=True):
-        if result is not None:
-            result.store(kept, value)
+    _store_once(kept, *zip(statistics, (mean, variance), strict=True))
 
 
 def norm_param_grad(op: NormParamGrad, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
     dy, x, mean, inv_std = inputs
     kept, at = _around(x.shape, op.axes, row)
     scale, shift = Variable(0.0), Variable(0.0)
-    with loops(*(x.shape[axis] for axis in op.axes)) as inner:
+    with divided(*(x.shape[axis] for axis in op.axes)) as inner:
         index = at(inner)
         gradient = bind(dy.load(index))
         shift.add(gradient)
         scale.add(gradient * ((x.load(index) - mean.load_broadcast(index)) * inv_std.load_broadcast(index)))
-    for result, total in zip((*outputs, None), (scale, shift), strict=False):
-        if result is not None:
-            result.store(kept, total.value)
+    _store_once(kept, *zip((*outputs, None), (scale.total, shift.total), strict=False))
+
+
+def _store_once(index: Sequence[Index], *results: tuple[Tensor | None, Expr]) -> None:
+    """The results of a row that are wanted."""
+    with once():
+        for result, value in results:
+            if result is not None:
+                result.store(index, value)
 
 
 def _around(
@@ -155,6 +153,6 @@ def _moments(shape: tuple[int, ...], element: Callable[[Sequence[Index]], Expr])
 
 def _mean(shape: tuple[int, ...], element: Callable[[list[Index]], Expr]) -> Expr:
     total = Variable(0.0)
-    with loops(*shape) as at:
+    with divided(*shape) as at:
         total.add(element(at))
-    return total.value / constant(float(math.prod(shape)))
+    return total.total / constant(float(math.prod(shape)))

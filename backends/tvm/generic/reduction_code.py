@@ -10,7 +10,7 @@ import numpy as np
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, constant, select
 from edgec.backends.tvm.generic.indexing_code import smaller
-from edgec.backends.tvm.generic.loops_code import Variable, loops
+from edgec.backends.tvm.generic.loops_code import Variable, divided
 from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import Tensor
 from edgec.graph.ops.reduce_max import ReduceMax
@@ -57,8 +57,8 @@ def _fold(
     kept = list(index)
     if op.keepdims:
         kept = [i for axis, i in enumerate(index) if axis not in op.axes]
-    with loops(*(x.shape[axis] for axis in op.axes)) as reduced:
+    with divided(*(x.shape[axis] for axis in op.axes)) as reduced:
         remaining, inner = iter(kept), iter(reduced)
         source = [next(inner) if axis in op.axes else next(remaining) for axis in range(len(x.shape))]
         total.set(combine(total.value, x.load(source)))
-    return total.value
+    return total.combined(combine)

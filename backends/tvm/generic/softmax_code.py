@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, bind, constant, select
 from edgec.backends.tvm.functions import exp, log
-from edgec.backends.tvm.generic.loops_code import Variable, loops
+from edgec.backends.tvm.generic.loops_code import Variable, divided, once
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
@@ -31,25 +31,27 @@ def softmax_cross_entropy(
     highest, partition = _normalise(logits, probabilities, classes, lambda i: [row, i])
     rest = bind(log(partition))
     total = Variable(0.0)
-    with loops(classes) as (i,):
+    with divided(classes) as (i,):
         target = bind(targets.load([row, i]))
         value = target * (rest - (logits.load([row, i]) - highest))
         total.add(select(target == constant(0.0), constant(0.0), value))
+    loss = total.total
     if losses is not None:
-        losses.store([row], total.value)
+        with once():
+            losses.store([row], loss)
 
 
 def _normalise(x: Tensor, y: Tensor | None, extent: int, at: Callable[[Index], list[Index]]) -> tuple[Expr, Expr]:
     """Softmax of the elements `at(i)`, written if wanted; returns their maximum and the sum of exp(x - maximum)."""
     highest, total = Variable(-math.inf), Variable(0.0)
-    with loops(extent) as (i,):
+    with divided(extent) as (i,):
         # A NaN that is passed over here is met again by exp.
         highest.set(select(x.load(at(i)) > highest.value, x.load(at(i)), highest.value))
-    top = bind(highest.value)
-    with loops(extent) as (i,):
+    top = bind(highest.combined(lambda a, b: select(b > a, b, a)))
+    with divided(extent) as (i,):
         total.add(exp(x.load(at(i)) - top))
-    partition = bind(total.value)
+    partition = bind(total.total)
     if y is not None:
-        with loops(extent) as (i,):
+        with divided(extent) as (i,):
             y.store(at(i), exp(x.load(at(i)) - top) / partition)
     return top, partition

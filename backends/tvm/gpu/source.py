@@ -1,0 +1,72 @@
+"""The text of kernels for devices: what TVM prints as OpenCL C or CUDA C, made to stand alone. Loads no tvm.
+
+A CUDA kernel takes addresses. An OpenCL kernel takes, for each pointer, a memory object and an offset into it in bytes:
+a whole arena is one object, and sub-objects would have to be aligned as each device likes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from edgec.backends.tvm.c_source import plain_literals, without_unread_locals
+from edgec.graph.errors import InternalError
+from edgec.runtime.abi import Arch
+
+_OPENCL = """\
+typedef char int8_t;
+typedef uchar uint8_t;
+typedef short int16_t;
+typedef ushort uint16_t;
+typedef int int32_t;
+typedef uint uint32_t;
+typedef long int64_t;
+typedef ulong uint64_t;
+#define select(no, yes, condition) ((condition) ? (yes) : (no)) /* OpenCL's own is picky about types */
+#define as_f32(bits) as_float((int)(bits))
+#define as_i32(number) as_int((float)(number))
+"""
+_CUDA = """\
+typedef signed char int8_t;
+typedef unsigned char uint8_t;
+typedef unsigned char uchar;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef unsigned short ushort;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef unsigned int uint;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#define as_f32(bits) __int_as_float(bits)
+#define as_i32(number) __float_as_int(number)
+#undef INFINITY
+#undef NAN
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fc00000)
+"""
+_PRELUDES = {Arch.OPENCL: _OPENCL, Arch.CUDA: _CUDA}
+_DEFINITIONS = {Arch.OPENCL: r"^__kernel void {}\([^;{{]*\{{", Arch.CUDA: r'^extern "C" __global__ [^;{{]*\b{}\([^;{{]*\{{'}
+_OPENCL_POINTER = re.compile(r"__global (\w+)\* restrict (\w+)")
+
+
+def device_function(source: str, symbol: str, arch: Arch) -> str:
+    """The function `symbol` of a generated file, for `device_image`. InternalError where it cannot be."""
+    start = re.search(_DEFINITIONS[arch].format(re.escape(symbol)), source, re.MULTILINE)
+    if start is None:
+        raise InternalError(f"kernel `{symbol}`: the text does not define its function\n{source}")
+    text = without_unread_locals(plain_literals(source[start.start() :].rstrip() + "\n", symbol))
+    return _with_offsets(text) if arch is Arch.OPENCL else text
+
+
+def _with_offsets(text: str) -> str:
+    head, brace, body = text.partition("{")
+    pointers = _OPENCL_POINTER.findall(head)
+    head = _OPENCL_POINTER.sub(r"__global uchar* \2_base, ulong \2_offset", head)
+    names = (f"  __global {kind}* restrict {p} = (__global {kind}*)({p}_base + {p}_offset);" for kind, p in pointers)
+    return "\n".join([head + brace, *names]) + body
+
+
+def device_image(functions: Mapping[str, bytes], arch: Arch) -> bytes:
+    """One translation unit from the texts of all kernels, in the order of their names."""
+    return "\n".join([_PRELUDES[arch], *(functions[name].decode() for name in sorted(functions))]).encode()

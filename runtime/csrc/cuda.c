@@ -1,0 +1,265 @@
+/* The CUDA driver API: a cubin of the artifact, launches on one stream, recorded as a graph. No runtime library. */
+#include "device.h"
+
+#if EDGEC_DEVICES
+
+#include <dlfcn.h>
+#include <string.h>
+
+/* From the toolkit's header: cuda.h. */
+enum { OUT_OF_MEMORY = 2, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, CAPTURE_RELAXED = 2 };
+
+typedef struct cuda {
+    device base;
+    void *library;
+    int id, retained;
+    void *context, *stream, *module;
+
+    int (*Init)(unsigned);
+    int (*DeviceGetCount)(int *);
+    int (*DeviceGet)(int *, int);
+    int (*DeviceGetAttribute)(int *, int, int);
+    int (*DevicePrimaryCtxRetain)(void **, int);
+    int (*DevicePrimaryCtxRelease)(int);
+    int (*CtxSetCurrent)(void *);
+    int (*ModuleLoadData)(void **, const void *);
+    int (*ModuleUnload)(void *);
+    int (*ModuleGetFunction)(void **, void *, const char *);
+    int (*MemGetInfo)(size_t *, size_t *);
+    int (*MemAlloc)(uint64_t *, size_t);
+    int (*MemFree)(uint64_t);
+    int (*MemcpyHtoDAsync)(uint64_t, const void *, size_t, void *);
+    int (*MemcpyDtoHAsync)(void *, uint64_t, size_t, void *);
+    int (*MemsetD8Async)(uint64_t, unsigned char, size_t, void *);
+    int (*StreamCreate)(void **, unsigned);
+    int (*StreamDestroy)(void *);
+    int (*StreamSynchronize)(void *);
+    int (*LaunchKernel)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
+                        void **);
+    int (*StreamBeginCapture)(void *, int);
+    int (*StreamEndCapture)(void *, void **);
+    int (*GraphInstantiate)(void **, void *, unsigned long long);
+    int (*GraphDestroy)(void *);
+    int (*GraphExecDestroy)(void *);
+    int (*GraphLaunch)(void *, void *);
+
+    void *kernels[];
+} cuda;
+
+static edgec_status failure(int code) {
+    if (code == 0) return EDGEC_OK;
+    return code == OUT_OF_MEMORY ? EDGEC_DEVICE_MEMORY : EDGEC_DEVICE_FAILED;
+}
+
+static size_t record_bytes(uint32_t kernels) { return sizeof(cuda) + kernels * sizeof(void *); }
+
+/* ---- Opening. ---- */
+
+static edgec_status open_library(cuda *cu) {
+    const struct {
+        const char *name;
+        void *function; /* address of the field */
+    } symbols[] = {
+        {"cuInit", &cu->Init},
+        {"cuDeviceGetCount", &cu->DeviceGetCount},
+        {"cuDeviceGet", &cu->DeviceGet},
+        {"cuDeviceGetAttribute", &cu->DeviceGetAttribute},
+        {"cuDevicePrimaryCtxRetain", &cu->DevicePrimaryCtxRetain},
+        {"cuDevicePrimaryCtxRelease_v2", &cu->DevicePrimaryCtxRelease},
+        {"cuCtxSetCurrent", &cu->CtxSetCurrent},
+        {"cuModuleLoadData", &cu->ModuleLoadData},
+        {"cuModuleUnload", &cu->ModuleUnload},
+        {"cuModuleGetFunction", &cu->ModuleGetFunction},
+        {"cuMemGetInfo_v2", &cu->MemGetInfo},
+        {"cuMemAlloc_v2", &cu->MemAlloc},
+        {"cuMemFree_v2", &cu->MemFree},
+        {"cuMemcpyHtoDAsync_v2", &cu->MemcpyHtoDAsync},
+        {"cuMemcpyDtoHAsync_v2", &cu->MemcpyDtoHAsync},
+        {"cuMemsetD8Async", &cu->MemsetD8Async},
+        {"cuStreamCreate", &cu->StreamCreate},
+        {"cuStreamDestroy_v2", &cu->StreamDestroy},
+        {"cuStreamSynchronize", &cu->StreamSynchronize},
+        {"cuLaunchKernel", &cu->LaunchKernel},
+        {"cuStreamBeginCapture_v2", &cu->StreamBeginCapture},
+        {"cuStreamEndCapture", &cu->StreamEndCapture},
+        {"cuGraphInstantiateWithFlags", &cu->GraphInstantiate},
+        {"cuGraphDestroy", &cu->GraphDestroy},
+        {"cuGraphExecDestroy", &cu->GraphExecDestroy},
+        {"cuGraphLaunch", &cu->GraphLaunch},
+    };
+    cu->library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (cu->library == NULL) return EDGEC_NO_DRIVER;
+    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
+        void *address = dlsym(cu->library, symbols[i].name);
+        if (address == NULL) return EDGEC_NO_DRIVER;
+        memcpy(symbols[i].function, &address, sizeof address);
+    }
+    return cu->Init(0) == 0 ? EDGEC_OK : EDGEC_NO_DRIVER;
+}
+
+/* The first device that runs code for `capability`: the same major number, and no lower minor one. */
+static edgec_status choose_device(cuda *cu, uint8_t capability) {
+    int count = 0;
+    if (cu->DeviceGetCount(&count) != 0) return EDGEC_NO_DEVICE;
+    for (int i = 0; i < count; i++) {
+        int major = 0, minor = 0;
+        if (cu->DeviceGet(&cu->id, i) != 0 || cu->DeviceGetAttribute(&major, ATTRIBUTE_MAJOR, cu->id) != 0 ||
+            cu->DeviceGetAttribute(&minor, ATTRIBUTE_MINOR, cu->id) != 0)
+            continue;
+        if (major == capability / 10 && minor >= capability % 10) return EDGEC_OK;
+    }
+    return EDGEC_NO_DEVICE;
+}
+
+static edgec_status probe(const format_variant *variant) {
+    cuda cu;
+    memset(&cu, 0, sizeof cu);
+    edgec_status status = open_library(&cu);
+    if (status == EDGEC_OK) status = choose_device(&cu, variant->capability);
+    if (cu.library != NULL) dlclose(cu.library);
+    return status;
+}
+
+/* The primary context, so that other libraries in the process may share what is on the device. */
+static edgec_status open_device(device *d, const artifact *a) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = open_library(cu);
+    if (status == EDGEC_OK) status = choose_device(cu, a->variant->capability);
+    if (status != EDGEC_OK) return status;
+    int code = cu->DevicePrimaryCtxRetain(&cu->context, cu->id);
+    if (code != 0) return failure(code);
+    cu->retained = 1;
+    code = cu->CtxSetCurrent(cu->context);
+    if (code == 0) code = cu->StreamCreate(&cu->stream, 0);
+    if (code != 0) return failure(code);
+    code = cu->ModuleLoadData(&cu->module, a->code);
+    if (code == OUT_OF_MEMORY) return EDGEC_DEVICE_MEMORY;
+    for (uint32_t i = 0; i < a->kernel_count && code == 0; i++)
+        code = cu->ModuleGetFunction(&cu->kernels[i], cu->module, artifact_string(a, a->kernels[i].name));
+    return code == 0 ? EDGEC_OK : EDGEC_BAD_IMAGE;
+}
+
+/* Any thread may use a model: each call makes its context that of the thread. */
+static edgec_status enter(cuda *cu) { return failure(cu->CtxSetCurrent(cu->context)); }
+
+/* The library stays open: drivers have threads that outlive their last object. */
+static void close_device(device *d) {
+    cuda *cu = (cuda *)d;
+    if (!cu->retained) return;
+    if (enter(cu) == EDGEC_OK) {
+        if (cu->module != NULL) cu->ModuleUnload(cu->module);
+        if (cu->stream != NULL) cu->StreamDestroy(cu->stream);
+    }
+    cu->DevicePrimaryCtxRelease(cu->id);
+}
+
+/* ---- Memory. ---- */
+
+static uint64_t free_bytes(device *d) {
+    cuda *cu = (cuda *)d;
+    size_t left = 0, total = 0;
+    return enter(cu) == EDGEC_OK && cu->MemGetInfo(&left, &total) == 0 ? left : 0;
+}
+
+static edgec_status allocate(device *d, size_t bytes, uint64_t *memory) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    if (status == EDGEC_OK) status = failure(cu->MemAlloc(memory, bytes));
+    /* What nobody wrote is the same in every session. */
+    return status == EDGEC_OK ? failure(cu->MemsetD8Async(*memory, 0, bytes, cu->stream)) : status;
+}
+
+static void release(device *d, uint64_t memory) {
+    cuda *cu = (cuda *)d;
+    if (enter(cu) == EDGEC_OK) cu->MemFree(memory);
+}
+
+/* From memory that is not page-locked the driver copies before it returns. */
+static edgec_status write_memory(device *d, device_operand to, const void *data, size_t bytes) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    if (status != EDGEC_OK) return status;
+    return failure(cu->MemcpyHtoDAsync(to.memory + to.offset, data, bytes, cu->stream));
+}
+
+static edgec_status finish(device *d) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    return status == EDGEC_OK ? failure(cu->StreamSynchronize(cu->stream)) : status;
+}
+
+static edgec_status read_memory(device *d, device_operand from, void *data, size_t bytes) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    if (status == EDGEC_OK) status = failure(cu->MemcpyDtoHAsync(data, from.memory + from.offset, bytes, cu->stream));
+    return status == EDGEC_OK ? finish(d) : status;
+}
+
+/* ---- Running. ---- */
+
+static edgec_status zero_memory(device *d, device_operand at, size_t bytes) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    return status == EDGEC_OK ? failure(cu->MemsetD8Async(at.memory + at.offset, 0, bytes, cu->stream)) : status;
+}
+
+static edgec_status launch(device *d, uint32_t kernel, uint32_t groups, uint32_t threads,
+                           const device_operand *operands, uint32_t count) {
+    cuda *cu = (cuda *)d;
+    uint64_t addresses[EDGEC_MAX_ARGUMENTS];
+    void *arguments[EDGEC_MAX_ARGUMENTS];
+    for (uint32_t i = 0; i < count; i++) {
+        addresses[i] = operands[i].memory + operands[i].offset;
+        arguments[i] = &addresses[i];
+    }
+    edgec_status status = enter(cu);
+    if (status != EDGEC_OK) return status;
+    return failure(cu->LaunchKernel(cu->kernels[kernel], groups, 1, 1, threads, 1, 1, 0, cu->stream, arguments, NULL));
+}
+
+static edgec_status record(device *d) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    return status == EDGEC_OK ? failure(cu->StreamBeginCapture(cu->stream, CAPTURE_RELAXED)) : status;
+}
+
+static edgec_status recorded(device *d, void **recording) {
+    cuda *cu = (cuda *)d;
+    void *graph = NULL;
+    int code = cu->StreamEndCapture(cu->stream, &graph);
+    if (code == 0) code = cu->GraphInstantiate(recording, graph, 0);
+    if (graph != NULL) cu->GraphDestroy(graph);
+    return failure(code);
+}
+
+static edgec_status replay(device *d, void *recording) {
+    cuda *cu = (cuda *)d;
+    edgec_status status = enter(cu);
+    return status == EDGEC_OK ? failure(cu->GraphLaunch(recording, cu->stream)) : status;
+}
+
+static void forget(device *d, void *recording) {
+    cuda *cu = (cuda *)d;
+    if (enter(cu) == EDGEC_OK) cu->GraphExecDestroy(recording);
+}
+
+const device_driver cuda_driver = {
+    .bytes = record_bytes,
+    .probe = probe,
+    .open = open_device,
+    .close = close_device,
+    .free_bytes = free_bytes,
+    .allocate = allocate,
+    .release = release,
+    .write = write_memory,
+    .read = read_memory,
+    .zero = zero_memory,
+    .launch = launch,
+    .finish = finish,
+    .record = record,
+    .recorded = recorded,
+    .replay = replay,
+    .forget = forget,
+};
+
+#endif

@@ -1,0 +1,203 @@
+/* What all drivers have in common: a model's regions on a device, a session's arena, and running a program there.
+ *
+ * The model's PARAM and STATE on the host stay as a copy for reading, writing and checkpoints: current unless
+ * `device_newer`. All its tensors lie there, so that a device never reads the file's mapping. */
+#include "device.h"
+
+#if EDGEC_DEVICES
+
+#include <string.h>
+
+static const device_driver *driver_of(uint8_t arch) { return arch == ARCH_CUDA ? &cuda_driver : &opencl_driver; }
+
+edgec_status device_probe(const format_variant *variant) { return driver_of(variant->arch)->probe(variant); }
+
+/* ---- Models. ---- */
+
+static edgec_status allocate_region(device *d, const void *data, uint64_t bytes, uint64_t *memory) {
+    if (bytes == 0) return EDGEC_OK;
+    edgec_status status = d->driver->allocate(d, (size_t)bytes, memory);
+    return status == EDGEC_OK ? d->driver->write(d, (device_operand){*memory, 0}, data, (size_t)bytes) : status;
+}
+
+edgec_status device_open(edgec_model *model, edgec_shortage *shortage) {
+    const artifact *a = &model->artifact;
+    const device_driver *driver = driver_of(a->variant->arch);
+    size_t total = driver->bytes(a->kernel_count);
+    device *d = model->allocator.allocate(model->allocator.context, total, EDGEC_ALIGNMENT);
+    if (d == NULL) return EDGEC_OUT_OF_MEMORY;
+    memset(d, 0, total);
+    *d = (device){driver, total};
+    model->device = d;
+
+    uint64_t needed = a->variant->param_bytes + a->variant->state_bytes + model->arena_bytes, free_bytes = 0;
+    edgec_status status = driver->open(d, a);
+    if (status == EDGEC_OK) {
+        free_bytes = driver->free_bytes(d);
+        if (free_bytes < needed) status = EDGEC_DEVICE_MEMORY;
+    }
+    if (status == EDGEC_OK) status = allocate_region(d, model->param, a->variant->param_bytes, &model->device_param);
+    if (status == EDGEC_OK) status = allocate_region(d, model->state, a->variant->state_bytes, &model->device_state);
+    if (status == EDGEC_DEVICE_MEMORY && shortage != NULL) *shortage = (edgec_shortage){needed, free_bytes};
+    if (status != EDGEC_OK) device_close(model);
+    return status;
+}
+
+void device_close(edgec_model *model) {
+    device *d = model->device;
+    if (d == NULL) return;
+    if (model->device_param != 0) d->driver->release(d, model->device_param);
+    if (model->device_state != 0) d->driver->release(d, model->device_state);
+    d->driver->close(d);
+    model->allocator.release(model->allocator.context, d, d->allocation);
+    model->device = NULL;
+}
+
+edgec_status device_fetch(edgec_model *model) {
+    device *d = model->device;
+    const format_variant *v = model->artifact.variant;
+    edgec_status status = EDGEC_OK;
+    if (d == NULL || !model->device_newer) return EDGEC_OK;
+    if (v->param_bytes > 0)
+        status = d->driver->read(d, (device_operand){model->device_param, 0}, model->param, (size_t)v->param_bytes);
+    if (status == EDGEC_OK && v->state_bytes > 0)
+        status = d->driver->read(d, (device_operand){model->device_state, 0}, model->state, (size_t)v->state_bytes);
+    if (status == EDGEC_OK) model->device_newer = 0;
+    return status;
+}
+
+edgec_status device_push(edgec_model *model, uint8_t region, uint64_t offset, size_t bytes) {
+    device *d = model->device;
+    if (d == NULL || bytes == 0) return EDGEC_OK;
+    int state = region == REGION_STATE;
+    device_operand to = {state ? model->device_state : model->device_param, offset};
+    return d->driver->write(d, to, (state ? model->state : model->param) + offset, bytes);
+}
+
+/* ---- Sessions. ---- */
+
+edgec_status device_session_open(edgec_model *model, device_session *session) {
+    device *d = model->device;
+    if (model->arena_bytes == 0) return EDGEC_OK;
+    return d->driver->allocate(d, model->arena_bytes, &session->arena);
+}
+
+void device_session_close(edgec_model *model, device_session *session) {
+    device *d = model->device;
+    for (uint32_t i = 0; i < model->artifact.call_count; i++)
+        if (session->recordings[i] != NULL) d->driver->forget(d, session->recordings[i]);
+    if (session->arena != 0) d->driver->release(d, session->arena);
+}
+
+/* ---- Running. ---- */
+
+typedef struct device_run_state {
+    edgec_model *model;
+    device_session *session;
+    device *d;
+    const artifact *a;
+} running;
+
+static device_operand locate(const running *r, uint32_t buffer) {
+    const format_buffer *b = &r->a->buffers[buffer];
+    uint64_t memory = r->session->arena;
+    if (b->region == REGION_PARAM) memory = r->model->device_param;
+    if (b->region == REGION_STATE) memory = r->model->device_state;
+    return (device_operand){memory, b->offset};
+}
+
+static int is_guard(const format_call *c) {
+    return c->opcode == OPCODE_GUARD || c->opcode == OPCODE_GUARD_GRADIENTS;
+}
+
+static edgec_status do_call(const running *r, const format_call *c) {
+    device_operand operands[EDGEC_MAX_ARGUMENTS];
+    for (uint32_t i = 0; i < c->operand_count; i++)
+        operands[i] = locate(r, r->a->operands[c->first_operand + i]);
+    if (c->opcode == OPCODE_ZERO) {
+        size_t bytes = (size_t)r->a->buffers[r->a->operands[c->first_operand]].bytes;
+        return bytes > 0 ? r->d->driver->zero(r->d, operands[0], bytes) : EDGEC_OK;
+    }
+    if (c->opcode == OPCODE_KERNEL && c->tasks > 0) {
+        uint32_t threads = r->a->kernels[c->kernel].threads;
+        return r->d->driver->launch(r->d, c->kernel, (uint32_t)c->tasks, threads, operands, c->operand_count);
+    }
+    return EDGEC_OK;
+}
+
+static edgec_status check_guard(const running *r, const format_call *c) {
+    uint32_t bits;
+    edgec_status status =
+        r->d->driver->read(r->d, locate(r, r->a->operands[c->first_operand]), &bits, sizeof bits);
+    if (status != EDGEC_OK || (bits & 0x7F800000u) != 0x7F800000u) return status;
+    return c->opcode == OPCODE_GUARD ? EDGEC_LOSS_NOT_FINITE : EDGEC_GRADIENT_NOT_FINITE;
+}
+
+/* Calls `first` to `last` - 1, none of which is a guard: recorded the first time, replayed from then on. */
+static edgec_status run_segment(const running *r, uint32_t first, uint32_t last) {
+    const device_driver *driver = r->d->driver;
+    void **recording = &r->session->recordings[first];
+    edgec_status status = EDGEC_OK;
+    if (*recording != NULL) return driver->replay(r->d, *recording);
+    if (driver->record != NULL) status = driver->record(r->d);
+    for (uint32_t i = first; i < last && status == EDGEC_OK; i++) status = do_call(r, &r->a->calls[i]);
+    if (driver->record == NULL) return status;
+    edgec_status ended = driver->recorded(r->d, recording); /* also what failed must end */
+    if (status == EDGEC_OK) status = ended;
+    return status == EDGEC_OK ? driver->replay(r->d, *recording) : status;
+}
+
+static edgec_status run_calls(const running *r, const format_program *p) {
+    uint32_t end = p->first_call + p->call_count;
+    edgec_status status = EDGEC_OK;
+    for (uint32_t first = p->first_call; first < end && status == EDGEC_OK;) {
+        uint32_t last = first;
+        while (last < end && !is_guard(&r->a->calls[last])) last++;
+        if (last > first) status = run_segment(r, first, last);
+        if (last < end && status == EDGEC_OK) status = check_guard(r, &r->a->calls[last++]);
+        first = last;
+    }
+    return status;
+}
+
+static edgec_status run_observed(const running *r, const format_program *p, device_observer observer, void *context) {
+    edgec_status status = r->d->driver->finish(r->d);
+    for (uint32_t i = 0; i < p->call_count && status == EDGEC_OK; i++) {
+        const format_call *c = &r->a->calls[p->first_call + i];
+        uint64_t start = platform_nanoseconds();
+        status = is_guard(c) ? check_guard(r, c) : do_call(r, c);
+        if (status == EDGEC_OK) status = r->d->driver->finish(r->d);
+        observer(context, i, start, platform_nanoseconds() - start);
+    }
+    return status;
+}
+
+/* Every binding of the program that is filled (or not) by the application, between its place and the device. */
+static edgec_status copy_bindings(const running *r, const format_program *p, void *const *addresses, int filled) {
+    edgec_status status = EDGEC_OK;
+    for (uint32_t i = 0; i < p->binding_count && status == EDGEC_OK; i++) {
+        const format_binding *b = &r->a->bindings[p->first_binding + i];
+        size_t bytes = (size_t)r->a->buffers[b->buffer].bytes;
+        if ((b->slot == EDGEC_SLOT_INPUT || b->slot == EDGEC_SLOT_SCALAR) != filled || bytes == 0) continue;
+        device_operand place = locate(r, b->buffer);
+        status = filled ? r->d->driver->write(r->d, place, addresses[b->buffer], bytes)
+                        : r->d->driver->read(r->d, place, addresses[b->buffer], bytes);
+    }
+    return status;
+}
+
+edgec_status device_run(edgec_model *model, device_session *session, void *const *addresses, uint32_t program,
+                        device_observer observer, void *context) {
+    running r = {model, session, model->device, &model->artifact};
+    const format_program *p = &r.a->programs[program];
+    edgec_status status = copy_bindings(&r, p, addresses, 1);
+    if (status != EDGEC_OK) return status;
+    if (model->updates[program]) model->device_newer = 1;
+    status = observer != NULL ? run_observed(&r, p, observer, context) : run_calls(&r, p);
+    if (status != EDGEC_OK && status != EDGEC_LOSS_NOT_FINITE && status != EDGEC_GRADIENT_NOT_FINITE) return status;
+    edgec_status copied = copy_bindings(&r, p, addresses, 0);
+    if (copied == EDGEC_OK) copied = r.d->driver->finish(r.d);
+    return status != EDGEC_OK ? status : copied;
+}
+
+#endif

@@ -1,0 +1,109 @@
+/* A device: a GPU that runs kernels in memory of its own. A driver's library is opened when a model needs it; nothing of
+ * its development kit is. ../README.md, "Devices".
+ *
+ * Between the runtime and a driver lies `device_driver`, which knows memory and launches; device.c has all that they have
+ * in common: where parameters are, what is copied when, guards, recordings. */
+#ifndef EDGEC_DEVICE_H
+#define EDGEC_DEVICE_H
+
+#include "model.h"
+
+static inline int is_device(uint8_t arch) { return arch == ARCH_CUDA || arch == ARCH_OPENCL; }
+
+/* Begins every driver's own record, which lies in one block with it. */
+typedef struct device {
+    const struct device_driver *driver;
+    size_t allocation;
+} device;
+
+/* One pointer of a kernel. */
+typedef struct device_operand {
+    uint64_t memory; /* a driver's name for what it allocated */
+    uint64_t offset; /* bytes */
+} device_operand;
+
+/* Everything is done in the order of the calls. All but `open` and `probe` are for a model's lock to serialise. */
+typedef struct device_driver {
+    size_t (*bytes)(uint32_t kernels); /* of a record */
+
+    /* Whether a variant could be opened here: EDGEC_OK, EDGEC_NO_DRIVER or EDGEC_NO_DEVICE. */
+    edgec_status (*probe)(const format_variant *variant);
+
+    /* The library, a device, the artifact's code, all its kernels. The record is zero; `close` follows also if it fails. */
+    edgec_status (*open)(device *d, const artifact *a);
+    void (*close)(device *d);
+
+    uint64_t (*free_bytes)(device *d); /* that a model and a session may have; may only be what is built in */
+    edgec_status (*allocate)(device *d, size_t bytes, uint64_t *memory);
+    void (*release)(device *d, uint64_t memory);
+
+    /* `data` may change when `write` returns; `read` waits for all that was done before. */
+    edgec_status (*write)(device *d, device_operand to, const void *data, size_t bytes);
+    edgec_status (*read)(device *d, device_operand from, void *data, size_t bytes);
+    edgec_status (*zero)(device *d, device_operand at, size_t bytes);
+    edgec_status (*launch)(device *d, uint32_t kernel, uint32_t groups, uint32_t threads,
+                           const device_operand *operands, uint32_t count);
+    edgec_status (*finish)(device *d);
+
+    /* Launches and zeros between `record` and `recorded` are kept instead of done; `replay` does them all.
+     * NULL where a driver cannot. */
+    edgec_status (*record)(device *d);
+    edgec_status (*recorded)(device *d, void **recording);
+    edgec_status (*replay)(device *d, void *recording);
+    void (*forget)(device *d, void *recording);
+} device_driver;
+
+extern const device_driver cuda_driver, opencl_driver;
+
+/* A session's part. */
+typedef struct device_session {
+    uint64_t arena;
+    void **recordings; /* by call: of those that begin there and end at a guard or with the program */
+} device_session;
+
+/* Called after each call of a program that is profiled. */
+typedef void (*device_observer)(void *context, uint32_t call, uint64_t started_ns, uint64_t ns);
+
+#if EDGEC_DEVICES
+
+/* As `probe`. */
+edgec_status device_probe(const format_variant *variant);
+
+/* Takes the variant's code and the model's regions to a device. Sets `shortage` if it is not NULL and the status is
+ * EDGEC_DEVICE_MEMORY. */
+edgec_status device_open(edgec_model *model, edgec_shortage *shortage);
+void device_close(edgec_model *model);
+
+/* The model's regions on the host are made those of the device. The model is locked for writing. */
+edgec_status device_fetch(edgec_model *model);
+/* What the host has changed in a region goes to the device. The same lock. */
+edgec_status device_push(edgec_model *model, uint8_t region, uint64_t offset, size_t bytes);
+
+edgec_status device_session_open(edgec_model *model, device_session *session);
+void device_session_close(edgec_model *model, device_session *session);
+
+/* Inputs to the device, the program, outputs back. `addresses` are those of buffers that are bindings, on the host. The
+ * model is locked for writing. */
+edgec_status device_run(edgec_model *model, device_session *session, void *const *addresses, uint32_t program,
+                        device_observer observer, void *context);
+
+#else
+
+static inline edgec_status device_probe(const format_variant *v) { return (void)v, EDGEC_NO_DRIVER; }
+static inline edgec_status device_open(edgec_model *m, edgec_shortage *s) { return (void)m, (void)s, EDGEC_NO_DRIVER; }
+static inline void device_close(edgec_model *m) { (void)m; }
+static inline edgec_status device_fetch(edgec_model *m) { return (void)m, EDGEC_OK; }
+static inline edgec_status device_push(edgec_model *m, uint8_t region, uint64_t offset, size_t bytes) {
+    return (void)m, (void)region, (void)offset, (void)bytes, EDGEC_OK;
+}
+static inline edgec_status device_session_open(edgec_model *m, device_session *s) {
+    return (void)m, (void)s, EDGEC_NO_DRIVER;
+}
+static inline void device_session_close(edgec_model *m, device_session *s) { (void)m, (void)s; }
+static inline edgec_status device_run(edgec_model *m, device_session *s, void *const *addresses, uint32_t program,
+                                      device_observer observer, void *context) {
+    return (void)m, (void)s, (void)addresses, (void)program, (void)observer, (void)context, EDGEC_NO_DRIVER;
+}
+
+#endif
+#endif
