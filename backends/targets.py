@@ -102,6 +102,15 @@ def _device(name: str, arch: Arch, cpu: str, description: str, capability: int =
     return Target(name=name, arch=arch, triple="", cpu=cpu, capability=capability, description=description)
 
 
+def _cuda(name: str, cpu: str, description: str) -> Target:
+    return _device(name, Arch.CUDA, cpu, description, int(cpu.removeprefix("sm_")))
+
+
+_ALIASES = {"jetson": "jetson-orin"}
+# What NVRTC 12.6 compiles for and has tensor cores for TF32; each runs on later minor releases of its major one too.
+_CUDA_CPUS = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90")
+
+
 _PRESETS = (
     _x86("x86-64-v3", AVX2, "x86-64 with AVX2 and FMA"),
     _x86("x86-64-v4", AVX512, "x86-64 with AVX-512 F, BW, DQ and VL"),
@@ -109,6 +118,7 @@ _PRESETS = (
     _arm("rpi5", "cortex-a76", "Raspberry Pi 5"),
     _arm("pixel", "cortex-a76", "Google Pixel 6 and later; its small cores have the same extensions"),
     _arm("arm-cpu", "generic", "any Armv8-A core; arm-cpu:CPU for a certain one"),
+    _cuda("jetson-orin", "sm_87", "Jetson Orin"),
     _device("mobile-gpu", Arch.OPENCL, "opencl", "any device with OpenCL 1.2"),
     _c_source("cortex-m4", Arch.ARM, "thumbv7em-none-eabihf", "Armv7E-M, single-precision floating point"),
     _c_source("cortex-m7", Arch.ARM, "thumbv7em-none-eabihf", "Armv7E-M, dual issue"),
@@ -176,8 +186,9 @@ def all_targets() -> tuple[Target, ...]:
 
 
 def find_target(name: str) -> Target:
-    """A target by name: a preset, or `arm-cpu:CPU` for any CPU of `ARM_CPUS`. UserError E0401."""
+    """A target by name: a preset, `arm-cpu:CPU` for any CPU of `ARM_CPUS`, `cuda:sm_NN` for GPUs. UserError E0401."""
     targets = {target.name: target for target in all_targets()}
+    name = _ALIASES.get(name, name)
     if name in targets:
         return targets[name]
     family, colon, cpu = name.partition(":")
@@ -185,6 +196,11 @@ def find_target(name: str) -> Target:
         if cpu in ARM_CPUS:
             return _arm(name, cpu, f"Armv8-A: {cpu}")
         raise UserError("E0401", f"unknown Arm CPU `{cpu}`", hint=_hint(cpu, ARM_CPUS, "arm-cpu:"))
+    if family == "cuda":
+        if cpu in _CUDA_CPUS:
+            return _cuda(name, cpu, f"GPUs of NVIDIA: {cpu}")
+        known = ", ".join(f"cuda:{word}" for word in _CUDA_CPUS)
+        raise UserError("E0401", f"`{name}` names no CUDA architecture", hint=f"known: {known}")
     raise UserError("E0401", f"unknown target `{name}`", hint=_hint(name, targets, ""))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgec.backends import nvrtc
 from edgec.backends.base import Target, TargetStatus
 from edgec.backends.targets import all_targets, host_arch
 from edgec.graph.errors import InternalError, UserError
@@ -142,6 +143,9 @@ def target_status(target: Target) -> TargetStatus:
     absent = [tool for tool in needed if tool.path() is None]
     missing = [tool.names[0] for tool in absent]
     install = [apt_command([package for tool in absent for package in tool.packages])] if absent else []
+    if target.arch is Arch.CUDA and not nvrtc.installed():
+        missing.append("NVRTC")
+        install.append(f"pip install '{nvrtc.REQUIREMENT}'")
     if importlib.util.find_spec("tvm") is None:
         missing.append("apache-tvm")
         install.append(f"pip install {TVM_REQUIREMENT}")

@@ -225,6 +225,7 @@ PLANS = (
 )
 X86 = Executor("x86", partial(_run_here, find_target("x86")))
 X86_V3 = Executor("x86-64-v3", partial(_run_here, find_target("x86-64-v3")))
+OPENCL = Executor("opencl", partial(_run_here, find_target("mobile-gpu")))
 RPI4 = Executor("rpi4", partial(_run_emulated, find_target("rpi4")))
 RPI5 = Executor("rpi5", partial(_run_emulated, find_target("rpi5")))
 
@@ -234,6 +235,7 @@ MACHINES = (
     X86_V3,
     Executor("generic", partial(_run_here, GENERIC)),
     Executor("c-source", partial(_run_linked, C_SOURCE)),
+    OPENCL,
     RPI4,
     RPI5,
 )

@@ -77,3 +77,13 @@ def test_the_assembler_check_sees_a_wrong_instruction(tmp_path, own_cache):
     image = build_toys([ToySpec()], "x86-64-v4").data
     refused = refused_instructions(image, "x86-64-v4", ASSEMBLERS["x86-64-v3"][1], tmp_path)
     assert refused and all("zmm" in instruction for instruction in refused)
+
+
+def test_gpus():
+    assert find_target("jetson") == find_target("jetson-orin")
+    assert (find_target("jetson").cpu, find_target("jetson").capability) == ("sm_87", 87)
+    assert (find_target("cuda:sm_90").name, find_target("cuda:sm_90").capability) == ("cuda:sm_90", 90)
+    for name in ("cuda", "cuda:sm_12"):
+        with pytest.raises(UserError) as caught:
+            find_target(name)
+        assert caught.value.code == "E0401" and "cuda:sm_87" in caught.value.hint

@@ -22,10 +22,21 @@ def test_status_names_what_is_missing_and_the_command(monkeypatch):
 
 def test_status_of_a_complete_installation(monkeypatch):
     monkeypatch.setattr(toolchain.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(toolchain.nvrtc, "installed", lambda: True)
+    monkeypatch.setattr(toolchain, "_loads", lambda library: True)
     for status in all_statuses():
         assert status.missing == () and status.install == "" and status.notes == ()
     assert target_status(find_target("x86")).runs_on == "this machine"
     assert target_status(find_target("rpi4")).runs_on == "qemu-aarch64-static"
+
+
+def test_status_of_targets_for_gpus(monkeypatch):
+    monkeypatch.setattr(toolchain.nvrtc, "installed", lambda: False)
+    monkeypatch.setattr(toolchain, "_loads", lambda library: False)
+    status = target_status(find_target("jetson"))
+    assert status.missing == ("NVRTC",) and "nvidia-cuda-nvrtc-cu12" in status.install
+    assert status.runs_on == "a device only" and "driver" in status.notes[0]
+    assert "pocl-opencl-icd" in target_status(find_target("mobile-gpu")).notes[0]
 
 
 def test_a_tool_is_found_under_any_of_its_names(monkeypatch):

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from edgec.backends import elf, targets
 from edgec.backends.base import CodeImage, KernelSpec, Progress, Target
 from edgec.backends.cache import Cache, cache_folder
 from edgec.backends.link import link
+from edgec.backends.nvrtc import cubin
 from edgec.backends.toolchain import TVM_REQUIREMENT
 from edgec.backends.tvm.c_source import PRELUDE
-from edgec.backends.tvm.gpu.source import device_image
+from edgec.backends.tvm.gpu.source import device_source
 from edgec.backends.tvm.isolate import JobFailure, run_isolated
 from edgec.graph.errors import InternalError, UserError
 from edgec.runtime import abi
@@ -28,6 +29,7 @@ from edgec.runtime.abi import Arch
 
 EMITTER = "edgec.backends.tvm.emitters"  # module with `emit(spec, target, symbol) -> PrimFunc`
 KERNEL_TIMEOUT = 300.0  # seconds for one kernel; the slowest known takes half a second
+IMAGE_TIMEOUT = 1800.0  # for all kernels of a CUDA target
 
 
 def build(
@@ -47,11 +49,29 @@ def build(
         order = sorted(code)
         entries = {spec: order.index(names[spec]) for spec in unique}
         return CodeImage("c", c_image(code), entries, names)
-    if target.arch is Arch.OPENCL:
-        return CodeImage("opencl", device_image(code, target.arch), dict.fromkeys(unique, 0), names)
+    if target.arch.is_device:
+        return _device_image(device_source(code, target.arch), target, names)
     image = link(code, target.arch)
     offsets = elf.entry_offsets(image, code)
     return CodeImage("elf", image, {spec: offsets[names[spec]] for spec in unique}, names)
+
+
+def _device_image(source: bytes, target: Target, names: dict[KernelSpec, str]) -> CodeImage:
+    kind, data = "opencl", source
+    if target.arch is Arch.CUDA:
+        kind, data = "cubin", cubin(source, target.cpu, partial(_run_alone, target))
+    return CodeImage(kind, data, dict.fromkeys(names, 0), names)
+
+
+def _run_alone(target: Target, job: Callable[[], bytes]) -> bytes:
+    """In a process of its own. E0404 with the compiler's words."""
+    made: list[bytes] = []
+    try:
+        run_isolated([job], prepare=int, processes=1, timeout=IMAGE_TIMEOUT, finished=lambda _, code: made.append(code))
+    except JobFailure as failure:
+        hint = f"this is a bug of edgec; please report it with this text\n{failure.log}"
+        raise UserError("E0404", f"the compiler of {target.name} {failure.reason}", hint=hint) from None
+    return made[0]
 
 
 def symbol_name(spec: KernelSpec, target: Target) -> str:

@@ -1,4 +1,7 @@
-"""One kernel to code: its PrimFunc through two TVM passes to LLVM, C, OpenCL C or CUDA C. Loads tvm; runs in compile processes only."""
+"""One kernel to code: its PrimFunc through two TVM passes to LLVM, C, OpenCL C or CUDA C.
+
+Loads tvm; runs in compile processes only.
+"""
 
 from __future__ import annotations
 

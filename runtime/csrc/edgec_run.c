@@ -159,7 +159,13 @@ static void record(void *context, const edgec_profile_event *event) {
 }
 
 static void open_run(run *r, const command *c) {
-    require(edgec_model_open(c->artifact, NULL, &r->model), c->artifact);
+    edgec_shortage shortage;
+    edgec_options options = {.shortage = &shortage};
+    edgec_status status = edgec_model_open(c->artifact, &options, &r->model);
+    if (status == EDGEC_DEVICE_MEMORY)
+        die(code_of(status), "%s: %s (%" PRIu64 " bytes are needed, %" PRIu64 " are free)", c->artifact,
+            edgec_status_text(status), shortage.needed, shortage.available);
+    require(status, c->artifact);
     require(edgec_session_open(r->model, c->threads, &r->session), c->artifact);
     require(edgec_program_find(r->model, c->program, &r->program), c->program);
     require(edgec_program_get(r->model, r->program, &r->info), c->program);

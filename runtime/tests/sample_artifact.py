@@ -7,6 +7,7 @@ steps is a state.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import subprocess
 import tempfile
@@ -92,6 +93,18 @@ def placements() -> tuple[Placement, ...]:
     )
 
 
+def device_placements() -> tuple[Placement, ...]:
+    """A device has copies of everything."""
+    w, scale, shift, steps, frozen = placements()
+    return (
+        w,
+        Placement(1, Region.PARAM, 192, scale.storage),
+        Placement(2, Region.PARAM, 256, shift.storage),
+        steps,
+        Placement(4, Region.PARAM, 320, frozen.storage),
+    )
+
+
 # Buffers by name; arena offsets leave room for all of them, and a program names those that it uses.
 BUFFERS = {
     "x": Buffer(Region.ARENA, 0, _X),
@@ -106,6 +119,11 @@ BUFFERS = {
     "scale": Buffer(Region.WEIGHTS, 0, 24, tensor=1),
     "half_wide": Buffer(Region.WEIGHTS, 16, 8, tensor=1),
     "wide": Buffer(Region.ARENA, 5120, 8),
+}
+DEVICE_BUFFERS = BUFFERS | {
+    "shift": Buffer(Region.PARAM, 256, 24),
+    "scale": Buffer(Region.PARAM, 192, 24),
+    "half_wide": Buffer(Region.PARAM, 208, 8),
 }
 ARENA = 5184
 
@@ -187,6 +205,20 @@ def originals() -> tuple[Original, ...]:
         Original("unfolded", predicted, "frozen", scale, 0),
         Original("positions", np.arange(7)[None]),
         Original("batches", np.array(5), counter="steps"),
+    )
+
+
+def device_variant(capability: int) -> Variant:
+    """For CUDA: its image is nothing but a name, its kernels those of stub_cuda.c."""
+    return dataclasses.replace(
+        variant(Arch.CUDA),
+        target=f"sm_{capability}",
+        capability=capability,
+        placements=device_placements(),
+        buffers=tuple(DEVICE_BUFFERS.values()),
+        kernels=tuple(dataclasses.replace(kernel, threads=32) for kernel in kernels(dict.fromkeys(KERNELS, 0))),
+        code=f"sm_{capability} image".encode(),
+        param_bytes=448,
     )
 
 

@@ -82,7 +82,7 @@ def lower_device(group: Group, storage: Mapping[Value, Storage], alias: Mapping[
     bound = bind_computation(group, storage, alias)
     computation, anchor = bound.computation, group.anchor
     if isinstance(anchor.op, ROW_OPS):
-        rows, axes = own_rows(anchor.op, computation.anchor.operands[0].type.shape), 0
+        rows, axes = own_rows(anchor.op, computation.anchor.operands[0].type.shape, computation.shape), 0
     else:
         rows, axes = math.prod(computation.shape), len(computation.shape)
     team = _team(group)

@@ -46,12 +46,15 @@ typedef unsigned long long uint64_t;
 #define NAN __int_as_float(0x7fc00000)
 """
 _PRELUDES = {Arch.OPENCL: _OPENCL, Arch.CUDA: _CUDA}
-_DEFINITIONS = {Arch.OPENCL: r"^__kernel void {}\([^;{{]*\{{", Arch.CUDA: r'^extern "C" __global__ [^;{{]*\b{}\([^;{{]*\{{'}
+_DEFINITIONS = {
+    Arch.OPENCL: r"^__kernel void {}\([^;{{]*\{{",
+    Arch.CUDA: r'^extern "C" __global__ [^;{{]*\b{}\([^;{{]*\{{',
+}
 _OPENCL_POINTER = re.compile(r"__global (\w+)\* restrict (\w+)")
 
 
 def device_function(source: str, symbol: str, arch: Arch) -> str:
-    """The function `symbol` of a generated file, for `device_image`. InternalError where it cannot be."""
+    """The function `symbol` of a generated file, for `device_source`. InternalError where it cannot be."""
     start = re.search(_DEFINITIONS[arch].format(re.escape(symbol)), source, re.MULTILINE)
     if start is None:
         raise InternalError(f"kernel `{symbol}`: the text does not define its function\n{source}")
@@ -67,6 +70,6 @@ def _with_offsets(text: str) -> str:
     return "\n".join([head + brace, *names]) + body
 
 
-def device_image(functions: Mapping[str, bytes], arch: Arch) -> bytes:
+def device_source(functions: Mapping[str, bytes], arch: Arch) -> bytes:
     """One translation unit from the texts of all kernels, in the order of their names."""
     return "\n".join([_PRELUDES[arch], *(functions[name].decode() for name in sorted(functions))]).encode()

@@ -1,0 +1,208 @@
+"""Variants for GPUs, on a driver that is not one (stub_cuda.c): which image, what is copied when, every refusal.
+
+Here and on aarch64 under emulation, by `edgec-run`, which the driver's library is put in the way of.
+"""
+
+import dataclasses
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from library_sources import CSRC, SOURCES, STRICT
+from sample_artifact import COLUMNS, DEVICE_BUFFERS, device_variant, feeds, placements, sample, variant
+
+from edgec.runtime import load
+from edgec.runtime.abi import Arch
+from edgec.runtime.check import check_artifact
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.format import Buffer, Region
+from edgec.runtime.layout import write_artifact
+from edgec.runtime.tensorfile import read_tensors, write_tensors
+
+HERE = Path(__file__).parent
+HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
+SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+STEPS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How to build for it and to run a program on it."""
+
+    compiler: str
+    flags: tuple[str, ...]
+    prefix: tuple[str, ...]
+
+
+MACHINES = {
+    "here": Machine("gcc", SANITIZED, ()),
+    "aarch64": Machine("aarch64-linux-gnu-gcc", ("-O2",), ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu")),
+}
+
+
+class Runner:
+    """`edgec-run` and the stub in a folder."""
+
+    def __init__(self, folder: Path, machine: Machine):
+        self.folder, self.machine = folder, machine
+        self.program, self.drivers = folder / "edgec-run", folder / "drivers"
+        self.drivers.mkdir()
+        sources = [CSRC / "edgec_run.c", *SOURCES]
+        common = [machine.compiler, *STRICT, "-pthread", *machine.flags]
+        subprocess.run([*common, *sources, "-o", self.program, "-ldl"], check=True)
+        stub = [HERE / "stub_cuda.c", CSRC / "invoke.c", "-o", self.drivers / "libcuda.so.1"]
+        quiet = ["-Wno-cast-function-type", "-Wno-conversion", "-ffp-contract=off", f"-I{HERE}"]
+        subprocess.run([*common, *quiet, "-fPIC", "-shared", *stub], check=True)
+
+    def __call__(self, artifact, program, arrays, *options, drivers=True, **environment):
+        inputs, outputs = self.folder / "in.tensors", self.folder / "out.tensors"
+        outputs.unlink(missing_ok=True)
+        write_tensors(inputs, arrays)
+        words = [*self.machine.prefix, self.program, artifact, "--program", program]
+        words += ["--inputs", inputs, "--outputs", outputs, *options]
+        known = os.environ | environment | {"LD_LIBRARY_PATH": str(self.drivers) if drivers else ""}
+        known["ASAN_OPTIONS"] = "detect_leaks=0"  # what main allocates lives as long as the process
+        done = subprocess.run(words, capture_output=True, text=True, env=known, timeout=100)
+        return done, read_tensors(outputs) if outputs.exists() else {}
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def run(request, tmp_path_factory):
+    machine = MACHINES[request.param]
+    if not shutil.which(machine.compiler) or (machine.prefix and not shutil.which(machine.prefix[0])):
+        pytest.skip("needs qemu-user-static and gcc-aarch64-linux-gnu")
+    return Runner(tmp_path_factory.mktemp(request.param), machine)
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("artifact") / "sample.edge"
+    write_artifact(path, sample(variant(HOST), device_variant(87), device_variant(90)))
+    return path
+
+
+def whole(count):
+    parts = [feeds(seed) for seed in range(count)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in ("x", "labels")}
+
+
+def test_training_and_checkpoints(run, artifact, tmp_path):
+    """The bits of the processor; a checkpoint of either goes on with the other."""
+    lr = {"lr": np.full(STEPS, 0.05, np.float32)}
+    with load(artifact, threads=1, target=HOST.name.lower()) as model:
+        expected = [model.step(feeds(seed), lr=0.05) for seed in range(STEPS)]
+        again = [model.step(feeds(seed), lr=0.05) for seed in range(STEPS)]
+        parameters = model.parameters()
+    saved = tmp_path / "c.edgeckpt"
+    done, out = run(
+        artifact, "train", whole(STEPS) | lr, "--steps", str(STEPS), "--save-checkpoint", saved, STUB_CAPABILITY="87"
+    )
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(out["losses"], np.float32(expected))
+    # Recorded once, up to the guard and behind it, and replayed in every step.
+    assert re.findall(r"graph of (\d+)", done.stderr) == ["3", "2"]
+
+    with load(artifact, threads=1, target=HOST.name.lower()) as model:
+        model.load_checkpoint(saved)
+        assert [model.step(feeds(seed), lr=0.05) for seed in range(STEPS)] == again
+        np.testing.assert_array_equal(model.parameters()["w"], parameters["w"])
+        model.save_checkpoint(saved)
+    done, out = run(
+        artifact, "train", whole(STEPS) | lr, "--steps", str(STEPS), "--load-checkpoint", saved, STUB_CAPABILITY="87"
+    )
+    assert done.returncode == 0 and out["losses"][0] < again[0]
+
+
+@pytest.mark.parametrize(
+    ("capability", "image"), [("87", "sm_87"), ("88", "sm_87"), ("89", "sm_87"), ("90", "sm_90"), ("86", None)]
+)
+def test_the_image_of_the_device(run, artifact, capability, image):
+    """That of its major number and no higher minor one; without one, the processor's code."""
+    done, out = run(artifact, "infer", {"x": feeds()["x"]}, STUB_CAPABILITY=capability)
+    assert done.returncode == 0 or image is None
+    assert re.findall(r"loads (\S+)", done.stderr) == ([image] if image else [])
+    if image:
+        with load(artifact, threads=1, target=HOST.name.lower()) as model:
+            np.testing.assert_array_equal(out["y"], model.run({"x": feeds()["x"]})["y"])
+
+
+def test_profiled(run, artifact, tmp_path):
+    """Call by call, without recordings."""
+    arrays = {"x": feeds()["x"]}
+    profile = tmp_path / "profile.json"
+    done, _ = run(artifact, "infer", arrays, "--profile", profile, STUB_CAPABILITY="90")
+    assert done.returncode == 0 and "graph" not in done.stderr
+    assert "sample_dense" in profile.read_text()
+
+
+def test_wide_kernels_and_zeros(run, artifact):
+    done, out = run(artifact, "wide", {}, STUB_CAPABILITY="87")
+    with load(artifact, threads=1, target=HOST.name.lower()) as model:
+        np.testing.assert_array_equal(out["wide"], model.run({}, program="wide")["wide"])
+    assert "graph of 2" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def only_cuda(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cuda") / "sample.edge"
+    write_artifact(path, sample(device_variant(87)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("drivers", "environment", "code", "words"),
+    [
+        (False, {}, "E0504", "driver is not installed"),
+        (True, {}, "E0504", "no variant for the GPUs"),
+        (True, {"STUB_CAPABILITY": "90"}, "E0504", "no variant for the GPUs"),
+        (True, {"STUB_CAPABILITY": "87", "STUB_FREE": "4096"}, "E0609", "5696 bytes are needed, 4096 are free"),
+    ],
+)
+def test_refused(run, only_cuda, drivers, environment, code, words):
+    done, out = run(only_cuda, "infer", {"x": feeds()["x"]}, drivers=drivers, **environment)
+    assert done.returncode == 1 and not out
+    assert f"error[{code}]" in done.stderr and words in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_step(run, artifact, tmp_path):
+    arrays = feeds() | {"lr": np.float32(0.05)}
+    arrays["x"][0] = np.nan
+    saved = tmp_path / "c.edgeckpt"
+    done, _ = run(artifact, "train", arrays, "--save-checkpoint", saved, STUB_CAPABILITY="87")
+    assert done.returncode == 1 and "error[E0605]" in done.stderr
+    assert re.findall(r"graph of (\d+)", done.stderr) == ["3"], "nothing behind the guard was begun"
+
+
+def test_labels_are_checked_before_anything_is_copied(run, artifact):
+    arrays = feeds() | {"lr": np.float32(0.05)}
+    arrays["labels"][3] = COLUMNS
+    done, _ = run(artifact, "train", arrays, STUB_CAPABILITY="87")
+    assert done.returncode == 1 and "error[E0604]" in done.stderr and "graph" not in done.stderr
+
+
+def replaced(values, name, value):
+    return tuple((values | {name: value}).values())
+
+
+@pytest.mark.parametrize(
+    ("change", "section"),
+    [
+        ({"placements": placements(), "param_bytes": 256}, "PLACEMENTS"),
+        ({"buffers": replaced(DEVICE_BUFFERS, "scale", Buffer(Region.WEIGHTS, 0, 24, tensor=1))}, "BUFFERS"),
+        ({"code": b""}, "CODE"),
+        ({"kernels": tuple(dataclasses.replace(k, threads=0) for k in device_variant(87).kernels)}, "KERNELS"),
+        ({"kernels": tuple(dataclasses.replace(k, threads=1025) for k in device_variant(87).kernels)}, "KERNELS"),
+    ],
+)
+def test_malformed(tmp_path, change, section):
+    """What a device cannot have is refused, on every machine."""
+    path = tmp_path / "bad.edge"
+    write_artifact(path, sample(dataclasses.replace(device_variant(87), **change)))
+    with pytest.raises(RuntimeFailure, match=section) as caught:
+        check_artifact(path)
+    assert caught.value.code == "E0502"
