@@ -11,6 +11,8 @@ from edgec.runtime.binding import Model
 from edgec.runtime.dataset import Arrays, check_data
 from edgec.runtime.signature import Signature, TensorInfo
 
+_WEIGHT = "loss.weight"  # an output of `eval` where the rows of a batch do not count alike
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -37,25 +39,26 @@ def evaluate(
 
     The last batch is short. A program that cannot leave rows out gets samples of the batch before again: they count
     once towards the accuracy, and the batch's mean loss stands for its new samples. Every batch's loss counts by its
-    samples, whatever the weights of their classes.
+    samples, or by their weight where those have some: the loss is that of one batch of all.
     """
     signature = model.signature("eval")
     sizes = check_data(signature, data)
     labels = _labels(signature)
     output = output or next((info.name for info in signature.outputs), None)
-    loss_sum, right, counted_labels = 0.0, 0, 0
+    loss_sum, weight_sum, right, counted_labels = 0.0, 0.0, 0, 0
     for start in range(0, sizes.samples, sizes.batch):
         first = start if sizes.masked else min(start, sizes.samples - sizes.batch)
         feeds = {name: array[first : first + sizes.batch] for name, array in data.items()}
         loss, outputs = model.eval_step(feeds, **(scalars or {}))
         fresh = slice(start - first, None)
         counted = min(sizes.batch, sizes.samples - start)
-        loss_sum += loss * counted
+        weight = float(outputs[_WEIGHT]) if _WEIGHT in outputs else counted
+        loss_sum, weight_sum = loss_sum + (loss * weight if weight else 0.0), weight_sum + weight
         if labels is not None and output is not None:
             hits, seen = _hits(outputs[output][fresh], np.asarray(feeds[labels.name])[fresh], labels)
             right, counted_labels = right + hits, counted_labels + seen
     accuracy = right / counted_labels if counted_labels else None
-    return Evaluation(loss_sum / sizes.samples, accuracy, sizes.samples)
+    return Evaluation(loss_sum / weight_sum if weight_sum else float("nan"), accuracy, sizes.samples)
 
 
 def _labels(signature: Signature) -> TensorInfo | None:

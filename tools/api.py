@@ -23,6 +23,7 @@ from edgec.compiler.budget import schedule_target
 from edgec.compiler.byte_sizes import wanted_bytes
 from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
 from edgec.compiler.passbase import Options, Trace
+from edgec.compiler.passes.derive_gradients import gradient_ends
 from edgec.compiler.pipeline import transform_module
 from edgec.compiler.report import ProgramFigures, Report, program_figures
 from edgec.compiler.train import Train
@@ -241,11 +242,17 @@ def _require_linkers(targets: Sequence[Target]) -> None:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `edgec check` knows without generating code: bytes of parameters, figures by target and program."""
+    """What `edgec check` knows without generating code: bytes of parameters, figures by target and program.
+
+    no_gradient: operators between trained parameters and the loss that pass no gradient on: node, op, reason.
+    untrained: parameters that the update scheme trains and that no gradient reaches.
+    """
 
     param_bytes: int
     trained_bytes: int
     programs: dict[str, dict[str, ProgramFigures]]
+    no_gradient: list[dict[str, str]]
+    untrained: list[str]
 
     def training_bytes(self) -> dict[str, int]:
         """By target what a memory budget counts: arena, state and the RAM copies of trained parameters of `train`."""
@@ -282,7 +289,13 @@ def problems(request: Request) -> list[UserError]:
 def check(request: Request) -> Forecast:
     """All phases but code generation, for every target: UserError for the first that fails, with every node's name."""
     module, backends = request.read(), request.backends()
-    transform_module(module, request.options, Trace())
+    no_gradient: list[dict[str, str]] = []
+
+    def look(name: str) -> None:
+        if name == "derive_gradients" and "train" in module.programs:
+            no_gradient.extend(gradient_ends(module.programs["train"]))
+
+    transform_module(module, request.options, Trace(observe=look))
     refuse_unsupported(module, backends)
     programs: dict[str, dict[str, ProgramFigures]] = {}
     for backend in backends:
@@ -297,5 +310,8 @@ def check(request: Request) -> Forecast:
         for role in (Role.PARAM, Role.CONSTANT)
         for leaf in graph.by_role(role)
     }
-    trained = params.keys() & module.updated_names()
-    return Forecast(sum(params.values()), sum(params[name] for name in trained), programs)
+    updated = module.updated_names()
+    trained = params.keys() & updated
+    leaves = module.programs["infer"].by_role(Role.PARAM)
+    untrained = sorted({leaf.name for leaf in leaves if leaf.trainable and request.train} - updated)
+    return Forecast(sum(params.values()), sum(params[name] for name in trained), programs, no_gradient, untrained)

@@ -1,7 +1,7 @@
 """Pass `append_loss`: makes the programs `train` and `eval` from `infer`: the train batch, label inputs, the loss.
 
 A model that ends in softmax (for binary cross entropy, sigmoid) trains on its logits. `train` hands out the loss alone;
-`eval` the model's outputs too.
+`eval` the model's outputs too, and where rows do not count alike (class weights, an ignored index) their weight.
 
 Requires NO_BATCH_NORM. Ensures LOSS.
 """
@@ -39,6 +39,8 @@ def append_loss(module: Module, options: Options) -> bool:
     _append(program, train, scored, axes, LossBuilder)
     _append(copy, train, scored, axes, WholeBatchLoss if mixed else LossBuilder)
     copy.outputs, copy.counts = {LOSS: copy.outputs[LOSS]}, {}
+    if train.class_weights or train.ignore_index is not None:
+        _hand_out_weight(program)
     module.programs["train"], module.programs["eval"] = copy, program
     return True
 
@@ -56,6 +58,15 @@ def _append(
         program.rename(loss.weight, WEIGHT)
         program.outputs[LOSS] = program.emit1(Div(), loss.total, loss.weight, name=LOSS)
     program.loss = LOSS
+
+
+def _hand_out_weight(program: Graph) -> None:
+    """Of the rows of a batch, where they do not count alike: the mean over several batches needs it."""
+    weight = total_and_weight(program)[1]
+    if WEIGHT in program.outputs:
+        raise UserError("E0302", f"the model has an output called `{WEIGHT}`, the name of one of evaluation")
+    if weight is not None:
+        program.outputs[WEIGHT] = weight
 
 
 def total_and_weight(graph: Graph) -> tuple[Value, Value | None]:

@@ -47,6 +47,21 @@ def derive_gradients(module: Module, options: Options) -> bool:
     return True
 
 
+def gradient_ends(graph: Graph) -> list[dict[str, str]]:
+    """The operators between trained parameters and the loss of `graph` that pass no gradient on: node, op, reason."""
+    forward = graph.ancestors([graph.outputs[graph.loss]])
+    path = [node for node in graph.nodes if node in forward]
+    return [_record(node) for node in _ends(path, _depends_on_trainable(graph, path))]
+
+
+def _ends(path: list[Node], needed: set[Value]) -> list[Node]:
+    return [n for n in path if n.op.no_gradient is not None and any(value in needed for value in n.inputs)]
+
+
+def _record(node: Node) -> dict[str, str]:
+    return {"node": node.source, "op": node.op.name, "reason": node.op.no_gradient or ""}
+
+
 def _depends_on_trainable(graph: Graph, path: list[Node]) -> set[Value]:
     """Values that change smoothly with a trainable parameter: only their gradients can be of use.
 
@@ -61,7 +76,7 @@ def _depends_on_trainable(graph: Graph, path: list[Node]) -> set[Value]:
 
 def _unreachable(path: list[Node], needed: set[Value]) -> UserError:
     """The error of a loss that no trained parameter changes smoothly, with every operator that stands between."""
-    ends = [n for n in path if n.op.no_gradient is not None and any(value in needed for value in n.inputs)]
+    ends = _ends(path, needed)
     if not ends:
         return UserError("E0303", "the loss does not depend on any parameter that the update scheme trains")
     listed = "".join(f"\n  {describe(node)} ({node.op.name}): {node.op.no_gradient}" for node in ends)
@@ -69,7 +84,7 @@ def _unreachable(path: list[Node], needed: set[Value]) -> UserError:
         "E0301",
         f"no gradient reaches a trained parameter: {len(ends)} operators between them and the loss have none:{listed}",
         hint="train layers behind these, with `update`",
-        nodes=[{"node": node.source, "op": node.op.name, "reason": node.op.no_gradient} for node in ends],
+        nodes=[_record(node) for node in ends],
     )
 
 

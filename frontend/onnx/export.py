@@ -1,7 +1,7 @@
 """Writes trained parameters back into the ONNX model they came from, by name.
 
 Everything else of the model (nodes, metadata, names) stays as it was. A parameter has in edgec the name and the shape
-of its initializer, so there is nothing to translate.
+of its initializer, so there is nothing to translate; those of a new head have other shapes, see `export_head.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
+from edgec.frontend.onnx.export_head import replace_head
 from edgec.frontend.onnx.model import Opaque
 from edgec.frontend.onnx.reader import MAX_PROTOBUF, Source, label_of, model_tensors, path_of, read_proto
 from edgec.frontend.onnx.tensors import (
@@ -27,14 +28,18 @@ from edgec.graph.errors import UserError
 _ALIGNMENT = 4096  # bytes: external tensors start on pages, so that a reader can map them
 
 
-def export_onnx(source: Source, values: Mapping[str, np.ndarray], path: str | Path) -> None:
+def export_onnx(
+    source: Source, values: Mapping[str, np.ndarray], path: str | Path, head: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Write the model `source` to `path` with the initializers named in `values` replaced, all else unchanged.
 
-    Values have the shape of their initializer and are converted to its float dtype. Tensors that the model keeps in
-    external files go to one file beside the result, `<name>.data`. A file appears complete or not at all.
+    Values have the shape of their initializer and are converted to its float dtype; `head` has the parameters of a
+    dense layer with other classes, by the names of the old ones. Tensors that the model keeps in external files go to
+    one file beside the result, `<name>.data`. A file appears complete or not at all.
 
-    UserError: E0601 for a name that is no initializer, E0603 for a shape and E0602 for a dtype that do not fit, E0505
-    where `path` cannot be written, E0107 above 2 GiB, and what reading the model may raise.
+    UserError: E0601 for a name that is no initializer, E0603 for a shape and E0602 for a dtype that do not fit, E0111
+    for a head that does not, E0505 where `path` cannot be written, E0107 above 2 GiB, and what reading the model may
+    raise.
     """
     path, where = Path(path), label_of(source)
     model = read_proto(source)
@@ -42,6 +47,11 @@ def export_onnx(source: Source, values: Mapping[str, np.ndarray], path: str | Pa
         model = ModelProto()
         model.CopyFrom(source)
     tensors = model_tensors(model.graph)
+    if head:
+        for name in head:
+            _require(name, tensors, where)
+        replace_head(model, tensors, head, where)
+        values = {**values, **head}
     for name, value in values.items():
         _check(name, value, tensors, where)
     new = {id(tensors[name]): value for name, value in values.items()}  # one message, one object while `tensors` lives
@@ -79,8 +89,7 @@ class _SideFile:
 
 
 def _check(name: str, value: np.ndarray, tensors: Mapping[str, TensorProto], where: str) -> None:
-    if name not in tensors:
-        raise UserError("E0601", f"the model has no initializer `{name}`", where=where)
+    _require(name, tensors, where)
     tensor = tensors[name]
     if tuple(tensor.dims) != value.shape:
         message = f"`{name}` has the shape {list(value.shape)}, in the model {list(tensor.dims)}"
@@ -89,6 +98,11 @@ def _check(name: str, value: np.ndarray, tensors: Mapping[str, TensorProto], whe
     if isinstance(dtype, Opaque) or not np.can_cast(value.dtype, dtype, "same_kind"):
         wanted = dtype.what if isinstance(dtype, Opaque) else dtype
         raise UserError("E0602", f"`{name}` is {value.dtype}, in the model {wanted}", where=where)
+
+
+def _require(name: str, tensors: Mapping[str, TensorProto], where: str) -> None:
+    if name not in tensors:
+        raise UserError("E0601", f"the model has no initializer `{name}`", where=where)
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:

@@ -159,7 +159,7 @@ def test_two_writers_of_one_path(folder):
     folder.next_state()
 
 
-@pytest.mark.parametrize("kills", [60, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_killed_at_random_moments(kills, tmp_path, driver):
     """While 4 MB are saved again and again."""
     write_artifact(tmp_path / "large.edge", large_artifact())

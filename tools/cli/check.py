@@ -20,7 +20,8 @@ from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
 def command(model: Path, as_json: bool, **options: Any) -> int:
     """Say what of MODEL cannot be imported, differentiated or lowered for the targets, and the bytes it will need.
 
-    Goes through all phases but code generation, in seconds.
+    Goes through all phases but code generation, in seconds. With --train it lists every operator where a gradient ends,
+    with the reason, and the parameters that none reaches.
 
     Example: edgec check model.onnx --target rpi4,cortex-m7 --train
     """
@@ -53,7 +54,16 @@ def command(model: Path, as_json: bool, **options: Any) -> int:
     )
     for target, count in forecast.training_bytes().items():
         echo(f"training on {target} needs {format_bytes(count)}: arena, state, trained parameters")
+    _show_ends(forecast.no_gradient, forecast.untrained)
     return 0
+
+
+def _show_ends(no_gradient: list[dict[str, str]], untrained: list[str]) -> None:
+    if no_gradient:
+        echo("no gradient passes:")
+        show_table(("node", "op", "because"), [(end["node"], end["op"], end["reason"]) for end in no_gradient])
+    if untrained:
+        echo(f"no gradient reaches, and nothing changes: {', '.join(untrained)}")
 
 
 def _show_problems(problems: list[UserError], as_json: bool) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgec.compiler.passes.replace_head import HEAD
 from edgec.frontend.onnx.export import export_onnx
 from edgec.frontend.torch import export_torch, is_torch
 from edgec.graph.errors import UserError
@@ -26,6 +27,7 @@ from edgec.tools.safetensors import write_safetensors
 def command(artifact: Path, checkpoint: Path, output: Path, adapters: bool, model: Path | None) -> None:
     """Write the trained weights back into the model that ARTIFACT was compiled from, an ONNX or a .pt2 file.
 
+    A new head takes the place of the old one, under the old names, with as many outputs as were given to --new-head.
     To a file that ends in .safetensors go the weights alone, by the names of the model: for a torch module. Low-rank
     adapters are merged into the weights that they adapt, unless they are asked for alone.
 
@@ -48,15 +50,19 @@ def command(artifact: Path, checkpoint: Path, output: Path, adapters: bool, mode
         what = "all of adapters" if adapters else f"{len(trained)} of them trained"
         echo(f"{output}: {len(values)} tensors, {what}")
         return
-    write = export_torch if is_torch(source) else export_onnx
-    write(source, {name: values[name] for name in trained}, output)
+    if is_torch(source):
+        export_torch(source, {name: values[name] for name in trained}, output)
+    else:
+        replaced = read_artifact(artifact).manifest.get("new_head")
+        head = {name.removesuffix(HEAD): array for name, array in values.items() if name.endswith(HEAD) and replaced}
+        export_onnx(source, {name: values[name] for name in trained if not name.endswith(HEAD)}, output, head)
     echo(f"{output}: {len(trained)} trained tensors in {source.name}")
 
 
 def _refuse_other(artifact: Path, source: Path, output: Path) -> None:
-    """UserError E0111 for an artifact that has what the model has not, E0505 for a model of another format."""
-    if read_artifact(artifact).manifest.get("new_head"):
-        message = "the artifact has a new head, which the model has no place for"
+    """UserError E0111 for a new head of a torch model, E0505 for a model of another format."""
+    if is_torch(source) and read_artifact(artifact).manifest.get("new_head"):
+        message = "the artifact has a new head, which an exported program has no place for"
         hint = f"-o {output.stem}.safetensors writes all weights; those of the head have names that end in `.head`"
         raise UserError("E0111", message, where=str(artifact), hint=hint)
     if is_torch(source) != (output.suffix == ".pt2"):

@@ -78,11 +78,11 @@ def manual_pages(pdf: Path = MANUAL) -> tuple[np.ndarray, ...]:
         raise UserError("E0402", "pdftoppm is not installed", hint="apt-get install poppler-utils") from None
     except subprocess.CalledProcessError as error:
         raise UserError("E0507", f"pdftoppm failed: {error.stderr.decode(errors='replace').strip()}") from None
-    pages = [np.repeat(page[:, :, None], 3, axis=2) for page in _read_pgms(stream) if (page < 128).mean() > 0.02]
+    pages = [np.repeat(page[:, :, None], 3, axis=2) for page in read_pgms(stream) if (page < 128).mean() > 0.02]
     return tuple(pages)
 
 
-def _read_pgms(stream: bytes) -> list[np.ndarray]:
+def read_pgms(stream: bytes) -> list[np.ndarray]:
     """All images of a stream of binary PGM files."""
     pages, source = [], io.BytesIO(stream)
     while source.tell() < len(stream):

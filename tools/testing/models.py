@@ -86,6 +86,37 @@ def small_cnn_torch(seed: int = 0) -> torch.nn.Module:
     return module
 
 
+def normed_classifier_onnx(last: str = "Softmax") -> onnx.ModelProto:
+    """x f32[N,3,5,5] -> y f32[N,4]: a convolution with a norm, hard-swish, a dense layer, and `last`."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "conv.weight": rng.standard_normal((6, 3, 3, 3)) * 0.3,
+        "gamma": rng.uniform(0.5, 1.5, 6),
+        "beta": rng.uniform(-0.3, 0.3, 6),
+        "mean": rng.uniform(-0.3, 0.3, 6),
+        "variance": rng.uniform(0.5, 1.5, 6),
+        "fc.weight": rng.standard_normal((4, 6)) * 0.4,
+        "fc.bias": rng.uniform(-0.3, 0.3, 4),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.weight"], ["c"], "conv"),
+        helper.make_node("BatchNormalization", ["c", "gamma", "beta", "mean", "variance"], ["n"], "norm"),
+        helper.make_node("HardSwish", ["n"], ["h"], "act"),
+        helper.make_node("GlobalAveragePool", ["h"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "fc.weight", "fc.bias"], ["z"], "fc", transB=1),
+        helper.make_node(last, ["z"], ["y"], "last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 5, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 def one_node_onnx(
     op: str,
     feeds: Mapping[str, np.ndarray],

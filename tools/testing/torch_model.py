@@ -63,19 +63,30 @@ class OnnxTwin(torch.nn.Module):
         """Running statistics and constants under their ONNX names."""
         return {self._names[slot]: buffer for slot, buffer in self.named_buffers()}
 
+    def set_parameters(self, values: Mapping[str, np.ndarray]) -> None:
+        """Of their ONNX names; shapes may be others, as of a head with more classes. Other names are passed over."""
+        for name in self.named_onnx_parameters().keys() & values.keys():
+            setattr(self, self._slots[name], torch.nn.Parameter(torch.from_numpy(values[name].copy())))
+
     @property
     def _names(self) -> dict[str, str]:
         return {slot: name for name, slot in self._slots.items()}
 
     def forward(self, x: torch.Tensor, *, observe: Callable[[str, torch.Tensor], None] | None = None) -> torch.Tensor:
         """`observe(node name, first operand)` sees what each node is fed, as it runs."""
+        return self.values(x, observe=observe)[self._output]
+
+    def values(
+        self, x: torch.Tensor, *, observe: Callable[[str, torch.Tensor], None] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """All that the nodes compute, by ONNX name."""
         values = {name: getattr(self, slot) for name, slot in self._slots.items() if hasattr(self, slot)}
         values[self._input] = x
         for function, inputs, output, node_name in self._steps:
             if observe:
                 observe(node_name, values[inputs[0]].detach())
             values[output] = function(*[values[name] for name in inputs])
-        return values[self._output]
+        return values
 
     def _read(
         self, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray], regions: Mapping[str, np.ndarray]
@@ -159,6 +170,8 @@ def _function(op: str, a: dict) -> Callable:
         "Sum": lambda *terms: sum(terms[1:], terms[0]),
         "MatMul": torch.matmul,
         "Relu": F.relu,
+        "Sigmoid": torch.sigmoid,
+        "Tanh": torch.tanh,
         "HardSwish": _hard_swish,
         "Identity": lambda x: x,
         "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),

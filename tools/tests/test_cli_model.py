@@ -154,6 +154,33 @@ def test_check_lists_what_cannot_be_trained_and_what_cannot_be_lowered(edgec_com
     assert problems[1]["nodes"] and {record["program"] for record in problems[1]["nodes"]} == {"infer"}
 
 
+def test_check_lists_every_operator_where_a_gradient_ends(edgec_command, folder):
+    """One parameter is reached another way, one is not reached at all; the model can be trained all the same."""
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "a"], ["xa"], "reached"),
+        onnx.helper.make_node("MatMul", ["x", "b"], ["xb"], "hidden"),
+        onnx.helper.make_node("Floor", ["xa"], ["fa"], "down"),
+        onnx.helper.make_node("Round", ["xb"], ["rb"], "nearest"),
+        onnx.helper.make_node("Sum", ["xa", "fa", "rb"], ["y"], "sum"),
+    ]
+    weights = [onnx.numpy_helper.from_array(np.ones((3, 4), np.float32), name) for name in "ab"]
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", (2, 3)), ("y", (2, 4)))
+    )
+    graph = onnx.helper.make_graph(nodes, "cut", [x], [y], weights)
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), folder / "cut.onnx")
+    forecast = json.loads(edgec_command("check", "cut.onnx", "--train", "--json")[1])
+    assert [(end["node"], end["op"]) for end in forecast["no_gradient"]] == [("down", "floor"), ("nearest", "round")]
+    assert all(end["reason"] for end in forecast["no_gradient"]) and forecast["untrained"] == ["b"]
+    status, out, _ = edgec_command("check", "cut.onnx", "--train")
+    assert status == 0 and "no gradient passes:" in out and "nearest" in out
+    assert "no gradient reaches, and nothing changes: b" in out
+    for words in (["check", "cut.onnx"], ["check", "cnn.onnx", "--batch", "1", "--train"]):
+        assert "no gradient" not in edgec_command(*words)[1]
+
+
 def test_check_names_nodes_that_cannot_be_imported(edgec_command, folder):
     model = small_cnn_onnx()
     model.graph.node[1].op_type, model.graph.node[1].domain = "Relux", "acme"

@@ -216,6 +216,20 @@ def test_a_signal_stops_training_after_its_step_and_resuming_gives_the_whole_run
     assert second["first_step"] == steps and stopped["losses"] + second["losses"] == whole["losses"]
 
 
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(edgec_command, folder):
+    """A limit on the size of files stands for the disk: the first bytes of a checkpoint can be written."""
+    checkpoint = folder / "full.edgeckpt"
+    words = ("--epochs", "2", "--checkpoint", str(checkpoint), "--resume")
+    assert edgec_command(*_TRAIN, *words, "--max-steps", "3")[0] == 0
+    before = checkpoint.read_bytes()
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) // 2},) * 2); {_COMMAND}"
+    done = subprocess.run([sys.executable, "-c", limited, *_TRAIN, *words], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1 and "error[E0505]" in done.stderr and "full.edgeckpt" in done.stderr
+    assert checkpoint.read_bytes() == before and not list(folder.glob("full.edgeckpt?*"))
+    resumed = json.loads(edgec_command(*_TRAIN, *words)[1])
+    assert resumed["first_step"] == 3
+
+
 def test_rates_follow_the_schedule(edgec_command):
     """Rates of 0 leave the second half of the steps without effect: the loss of a batch seen again is the same."""
     words = (*_TRAIN, "--schedule", "step", "--step-every", "8", "--step-factor", "0", "--epochs", "3")

@@ -93,12 +93,6 @@ def test_training_is_compared_here(verify) -> None:
     assert status == 2 and "--device local" in err
 
 
-def test_the_step_of_a_pt2_file_is_refused(verify, folder) -> None:
-    (folder / "module.pt2").write_bytes(b"")
-    status, _, err = verify("module.pt2", "cnn.edge", "--train")
-    assert status == 1 and "error[E0106]: a training step is compared for ONNX models only" in err
-
-
 def test_the_place_of_the_largest_error() -> None:
     expected = np.zeros((2, 3))
     actual = expected.copy()

@@ -14,7 +14,7 @@ from edgec.compiler.passbase import Options
 from edgec.compiler.train import Train
 from edgec.graph.parse import parse_module
 from edgec.runtime import Model, RuntimeFailure, load
-from edgec.runtime.fit import fit
+from edgec.runtime.fit import evaluate, fit
 from edgec.runtime.layout import write_artifact
 from edgec.runtime.schedule import Cosine
 from edgec.tools.device_run import run_on_device
@@ -191,6 +191,25 @@ def test_short_batches_evaluate_as_they_are(tmp_path: Path) -> None:
             model.step(rows(0, 4), lr=0.1, rows=5)
         with pytest.raises(RuntimeFailure, match="E0603"):
             model.step(rows(0, 5), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"class_weights": (0.1, 1, 5, 0, 2)}, {"ignore_index": 3, "class_weights": (0.1, 1, 5, 0.5, 2)}],
+    ids=str,
+)
+def test_an_evaluation_is_that_of_one_batch_of_all(tmp_path: Path, options: dict) -> None:
+    """Six batches whose labels weigh differently; in one of them no label counts."""
+    everything = data()
+    everything["labels"][4:8] = 3
+    with load(artifact(tmp_path / "m.edge", **options), threads=1) as model:
+        alone = [model.eval_step({n: a[i : i + 1] for n, a in everything.items()})[1] for i in range(SAMPLES)]
+        scores = np.concatenate([outputs["scores"] for outputs in alone]).astype(np.float64)
+        found = evaluate(model, everything).loss
+    labels = everything["labels"]
+    weights = np.array(options["class_weights"])[labels] * (labels != options.get("ignore_index"))
+    losses = np.log(np.exp(scores).sum(1)) - scores[np.arange(SAMPLES), labels]
+    np.testing.assert_allclose(found, (weights * losses).sum() / weights.sum(), rtol=1e-5)
 
 
 def test_ignored_labels_pass_and_other_strays_do_not(tmp_path: Path) -> None:
