@@ -112,6 +112,8 @@ def fit(
             keeper.save(done)
             return Fit(first, tuple(losses), tuple(evaluations), stopped=True, best=keeper.best)
         ended = done % sizes.batches == 0 or done == steps
+        if ended:
+            keeper.check(done)
         if done == steps or (done % checkpoint_every == 0 if checkpoint_every else ended):
             keeper.save(done)
         if ended and eval_data is not None:
@@ -161,15 +163,19 @@ class _Keeper:
             )
         return saved.step
 
-    def _write(self, path: Path, step: int) -> None:
+    def check(self, step: int) -> None:
+        """What was damaged is neither saved nor evaluated."""
         damaged = self._model.not_finite()
         if damaged is not None:
             raise RuntimeFailure(
                 "E0613",
                 f"`{damaged}` is not finite any more: a gradient overflowed under a finite loss",
-                where=f"step {step}; the checkpoint stays as it was",
+                where=f"step {step}; the checkpoint stays as it was" if self._last else f"step {step}",
                 hint="lower the learning rate, or compile with --guard grads, which refuses such steps",
             )
+
+    def _write(self, path: Path, step: int) -> None:
+        self.check(step)
         self._model.save_checkpoint(path, step=step, seed=self._seed)
 
 

@@ -9,22 +9,18 @@ import numpy as np
 BAR = 1e-4
 
 
-def gradient_errors(
-    ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray], rounding: Mapping[str, float] | None = None
-) -> dict[str, float]:
+def gradient_errors(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> dict[str, float]:
     """By name |ours - theirs| / max(|theirs|, median / 1000), in Euclidean norms; the median is of all |theirs|.
 
     Gradients far below the others need not agree in their digits: of a bias before a norm, all is rounding. It is
-    asserted that both have the same parameters, and that most gradients say something. `rounding` is what may be taken
-    off the norm of a difference, where it is known how its numbers were rounded.
+    asserted that both have the same parameters, and that most gradients say something.
     """
     assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     norms = {name: float(np.linalg.norm(gradient)) for name, gradient in theirs.items()}
     median = float(np.median(list(norms.values())))
     alive = [name for name, norm in norms.items() if norm > 1e-6 * median > 0]
     assert len(alive) > 0.7 * len(norms), "most gradients vanish"
-    errors = {}
-    for name, gradient in theirs.items():
-        apart = float(np.linalg.norm(ours[name].astype(np.float64) - gradient))
-        errors[name] = max(apart - (rounding or {}).get(name, 0.0), 0.0) / max(norms[name], 1e-3 * median)
-    return errors
+    return {
+        name: float(np.linalg.norm(ours[name].astype(np.float64) - gradient)) / max(norms[name], 1e-3 * median)
+        for name, gradient in theirs.items()
+    }

@@ -16,7 +16,7 @@ from edgec.graph.parse import parse_module
 from edgec.runtime import Model, RuntimeFailure, load
 from edgec.runtime.fit import evaluate, fit
 from edgec.runtime.layout import write_artifact
-from edgec.runtime.schedule import Cosine
+from edgec.runtime.schedule import Constant, Cosine
 from edgec.tools.device_run import run_on_device
 from edgec.tools.testing.programs import initialise
 
@@ -174,6 +174,9 @@ def test_gradients_that_overflow_are_reported_after_the_step(tmp_path: Path) -> 
         with pytest.raises(RuntimeFailure, match="E0605.*`fc.weight` is not either") as caught:
             model.step(rows(0, 4), lr=0.1)
         assert "--guard grads" in caught.value.hint
+        flat(model)
+        with pytest.raises(RuntimeFailure, match="E0613.*`fc.weight` is not finite any more"):
+            fit(model, overflow(), epochs=1, schedule=Constant(1e4))  # without a checkpoint too
         for name in ("fit", "again"):
             with pytest.raises(RuntimeFailure):
                 fit(model, data(), epochs=1, schedule=Cosine(0.1), checkpoint=tmp_path / name)
