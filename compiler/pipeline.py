@@ -10,6 +10,7 @@ from edgec.compiler.passes.append_updates import append_updates
 from edgec.compiler.passes.canonicalise import canonicalise
 from edgec.compiler.passes.choose_storage import choose_storage
 from edgec.compiler.passes.commit_updates import commit_updates
+from edgec.compiler.passes.compress_saved import compress_saved
 from edgec.compiler.passes.derive_gradients import derive_gradients
 from edgec.compiler.passes.distribute_slices import distribute_slices
 from edgec.compiler.passes.eliminate_dead import eliminate_dead
@@ -17,6 +18,7 @@ from edgec.compiler.passes.expand_batch_norm import expand_batch_norm
 from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgec.compiler.passes.fold_constants import fold_constants
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
+from edgec.compiler.passes.keep_positions import keep_positions
 from edgec.compiler.passes.lower_groups import lower_groups
 from edgec.compiler.passes.mark_trainable import mark_trainable
 from edgec.compiler.passes.mask_classes import mask_classes
@@ -155,11 +157,27 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
     Pass("canonicalise", Phase.SPARSIFY, canonicalise, ensures=frozenset({Fact.CANONICAL})),
     Pass("eliminate_dead", Phase.SPARSIFY, eliminate_dead, ensures=frozenset({Fact.NO_DEAD})),
     Pass(
+        "keep_positions",
+        Phase.SPARSIFY,
+        keep_positions,
+        requires=frozenset({Fact.GRADIENTS, Fact.CANONICAL}),
+        ensures=frozenset({Fact.POSITIONS_KEPT}),
+        optional=True,
+    ),
+    Pass(
         "shrink_saved",
         Phase.SPARSIFY,
         shrink_saved,
         requires=frozenset({Fact.UPDATES, Fact.NO_DEAD}),
         ensures=frozenset({Fact.SAVED_SHRUNK}),
+        optional=True,
+    ),
+    Pass(
+        "compress_saved",
+        Phase.SPARSIFY,
+        compress_saved,
+        requires=frozenset({Fact.UPDATES, Fact.NO_DEAD}),
+        ensures=frozenset({Fact.SAVED_COMPRESSED}),
         optional=True,
     ),
     Pass("share_constants", Phase.SPARSIFY, share_constants, ensures=frozenset({Fact.CONSTANTS_SHARED})),

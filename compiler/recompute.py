@@ -9,9 +9,12 @@ from collections.abc import Collection
 
 from edgec.compiler.rewrite import remove_dead_nodes
 from edgec.graph.ir import Graph, Node, Value
+from edgec.graph.ops.compress import Compress
+from edgec.graph.ops.decompress import Decompress
 from edgec.graph.ops.inside_bits import InsideBits
 from edgec.graph.ops.slice import Slice
 
+PACKS = InsideBits | Slice | Compress
 AGAIN = ".again"  # of the names of copies
 
 
@@ -21,9 +24,18 @@ def forward_nodes(graph: Graph) -> set[Node]:
 
 
 def with_packs(graph: Graph, nodes: set[Node]) -> set[Node]:
-    """`nodes`, and what packs their results for later (bits, channels): it runs while they are there."""
-    packs = (node for node in graph.nodes if isinstance(node.op, InsideBits | Slice) and not _is_copy(node))
-    return nodes | {node for node in packs if node.inputs[0].producer in nodes}
+    """`nodes`, and what packs their results for later (bits, channels, lossy forms): it runs while they are there."""
+    found = set(nodes)
+    for pack in graph.nodes:
+        if not isinstance(pack.op, PACKS) or _is_copy(pack) or pack.inputs[0].producer not in found:
+            continue
+        stack = [pack]
+        while stack:  # scales of a lossy form, too
+            node = stack.pop()
+            if node not in found:
+                found.add(node)
+                stack += [value.producer for value in node.inputs if value.producer is not None]
+    return found
 
 
 def _is_copy(node: Node) -> bool:
@@ -40,11 +52,14 @@ def recompute(graph: Graph, again: Collection[Value]) -> set[Node]:
     """Let nodes behind the guard read copies of the values in `again`, which the forward part computes.
 
     A copy reads copies of those operands that are in `again` too, and keeps the others alive. Values that nobody behind
-    the guard needs get no copy. The nodes that were added.
+    the guard needs get no copy. What was compressed comes back as it was before. The nodes that were added.
     """
     forward = forward_nodes(graph)
     chosen = set(again)
     made: dict[Value, Value] = {}
+    for node in [node for node in graph.nodes if isinstance(node.op, Decompress) and node.inputs[0] in chosen]:
+        graph.replace_uses(node.output, node.inputs[0].producer.inputs[0])
+    remove_dead_nodes(graph)
 
     def copy(value: Value, reader: Node) -> Value:
         if value not in made:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from edgec.compiler.recompute import forward_nodes, kept_values
 from edgec.graph.ir import Graph, Node, Value
+from edgec.graph.ops.compress import Compress
+from edgec.graph.ops.decompress import Decompress
 from edgec.graph.ops.inside_bits import InsideBits
 
 ELEMENTWISE = 16  # multiply-adds that moving four bytes through memory is worth
@@ -38,7 +40,7 @@ class RecomputeCandidates:
         forward = forward_nodes(graph)
         results = set(graph.results())
         kept = (value for value in kept_values(graph, forward) if value not in results)
-        self._kept = [value for value in kept if not isinstance(value.producer.op, InsideBits)]
+        self._kept = [value for value in kept if not isinstance(value.producer.op, InsideBits) and not _scales(value)]
         costs = self._costs(graph, forward)
         self._costs_of = {value: costs[value] for value in self._kept}
         place = {value: index for index, value in enumerate(self._kept)}
@@ -93,3 +95,8 @@ class RecomputeCandidates:
         nodes = {node for value in values for node in self._costs_of[value].nodes}
         kept = set(self._kept) - set(values)
         return frozenset(value.name for node in nodes for value in node.outputs if value not in kept)
+
+
+def _scales(value: Value) -> bool:
+    """Whether a value only says how another was compressed: it goes with that."""
+    return all(isinstance(node.op, Compress | Decompress) and slot > 0 for node, slot in value.uses)

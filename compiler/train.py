@@ -22,6 +22,7 @@ TARGETS = ("indices", "probabilities")
 DECAYS = ("all", "weights")
 BATCH_NORMS = ("frozen", "train")
 DROPOUTS = ("on", "off")
+SAVED_FORMS = ("exact", "f16", "int8")
 
 # Names with a part of the user's own.
 _PATTERNS = {"loss": r"output:.+|sum_mse:[^,]+(,[^,]+)*"}
@@ -79,6 +80,8 @@ class Train:
     many of them to one update. `clip_norm` bounds the norm of all gradients together, `clip_value` every element.
     `guard`: what refuses a step, a loss or also gradients that are not finite. `update` names which parameters are
     trained: a `Scheme`, a preset's name or the path of a SCHEME.toml, which is read at once: `scheme` is what it says.
+    `saved_activations` is the form in which large activations wait for the backward part: `exact`, or rounded to `f16`,
+    or to `int8` with a scale for each channel; what decides (masks, positions) stays exact.
     `memory_budget` bounds arena, states and RAM copies of trained parameters of `train`: bytes, or `256KB`, `1.5MB`.
     `batch_norm` is `frozen` (the model's running statistics, as torch's `norm.eval()`) or `train` (those of each batch,
     which also move the running ones, as `norm.train()`). `dropout` is `on` (where the model has some) or `off`; `seed`,
@@ -110,6 +113,7 @@ class Train:
     memory_budget: int | str | None = None
     batch_norm: str = "frozen"
     dropout: str = "on"
+    saved_activations: str = "exact"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -140,6 +144,7 @@ class Train:
             raise _wrong("memory_budget", self.memory_budget, "the budget must be at least 1 byte")
         _check_name("batch_norm", self.batch_norm, BATCH_NORMS)
         _check_name("dropout", self.dropout, DROPOUTS)
+        _check_name("saved_activations", self.saved_activations, SAVED_FORMS)
         if not 0 <= self.seed < 2**31:
             raise _wrong("seed", self.seed, "the seed lies in [0, 2^31)")
         if not self.labels:

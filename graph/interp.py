@@ -10,6 +10,8 @@ import numpy as np
 from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Graph, Node, Role, Value
 from edgec.graph.ops.cast import Cast
+from edgec.graph.ops.compress import Compress
+from edgec.graph.ops.decompress import Decompress
 from edgec.graph.types import DType
 
 
@@ -52,7 +54,7 @@ def run(
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             arrays = node.op.reference(*(values[v] for v in node.inputs))
-            if isinstance(node.op, Cast):  # to a float means: to the one computed in
+            if isinstance(node.op, Cast | Compress | Decompress):  # to a float means: to the one computed in
                 arrays = tuple(array.astype(_run_dtype(node.output, float_dtype)) for array in arrays)
             for value, array in _checked(node, arrays, float_dtype):
                 values[value] = array

@@ -13,6 +13,7 @@ from edgec.backends.tvm.strategies import lower_group
 from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops import ALL_OPS
 from edgec.graph.ops.cast import Cast
+from edgec.graph.ops.compress import Compress
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -48,9 +49,9 @@ class TvmBackend:
         if isinstance(anchor.op, Transpose) and isinstance(follower.op, Cast):
             # An image on its way to floats: pixels are read once. What is rounded between steps stays apart.
             return follower.inputs[0].type.dtype is DType.U8 and follower.op.dtype is DType.F32
-        if not follower.op.elementwise or any(
-            v.type.dtype is not DType.F32 for v in (*follower.inputs, *follower.outputs)
-        ):
+        # What is compressed is rounded where it is stored, and read by no other node of the group.
+        plain = (*follower.inputs, *(() if isinstance(follower.op, Compress) else follower.outputs))
+        if not follower.op.elementwise or any(v.type.dtype is not DType.F32 for v in plain):
             return False
         if isinstance(anchor.op, (*ROW_OPS, Dropout, InsideBits, GateByBits)):
             return False

@@ -24,8 +24,8 @@ from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 from edgec.backends.tvm.gpu.kernels_code import emit_item, emit_team
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
-from edgec.backends.tvm.pools import MaxPoolGradSpec, PoolSpec
-from edgec.backends.tvm.pools_code import emit_max_pool_grad, emit_pool
+from edgec.backends.tvm.pools import PoolSpec
+from edgec.backends.tvm.pools_code import emit_pool
 from edgec.backends.tvm.reductions import ReduceSpec
 from edgec.backends.tvm.reductions_code import emit_reduction
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
@@ -50,7 +50,6 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     InsideBitsSpec: emit_inside_bits,
     MapSpec: emit_map,
     PadSpec: emit_pad,
-    MaxPoolGradSpec: emit_max_pool_grad,
     PoolSpec: emit_pool,
     ReduceSpec: emit_reduction,
     RowNormSpec: emit_row_norm,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, Pointer, broadcast, lanes_of
+from edgec.backends.tvm.conversions import narrow
 from edgec.backends.tvm.epilogue import Accumulator, Broadcast, Epilogue, Full, Reference, Result
 from edgec.backends.tvm.expressions import evaluate
 
@@ -47,4 +48,4 @@ def finish(epilogue: Epilogue, pointers: Sequence[Pointer], result: Expr, place:
         done.append(evaluate(step.op, [value(operand) for operand in step.operands]))
     # All reads come before the first store: a stored argument may be one that is read.
     for reference, argument in [(value(store.value), store.argument) for store in epilogue.stores]:
-        pointers[argument].store(place.offset, reference)
+        pointers[argument].store(place.offset, narrow(reference, epilogue.arguments[argument].dtype))

@@ -29,6 +29,8 @@ from edgec.backends.tvm.functions import (
     sqrt,
 )
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.compress import LARGEST_F16, Compress
+from edgec.graph.types import DType
 
 Formula = Callable[..., Expr]
 
@@ -116,6 +118,21 @@ def _lion_update(op: Op, param: Expr, grad: Expr, lr: Expr, m: Expr) -> tuple[Ex
     return (param - lr * (_sign(blend) + like(param, op.weight_decay) * param), average)
 
 
+def _compress(op: Compress, x: Expr, *scaling: Expr) -> Expr:
+    if not scaling:  # rounded where it is stored
+        return minimum(like(x, LARGEST_F16), maximum(like(x, -LARGEST_F16), x))
+    inverse, zero = scaling
+    steps = nearest(x * inverse) - zero
+    return convert(minimum(like(x, 255.0), maximum(like(x, 0.0), steps)), op.dtype)
+
+
+def _decompress(kept: Expr, *scaling: Expr) -> Expr:
+    if not scaling:
+        return kept
+    scale, zero = scaling
+    return (convert(kept, DType.F32) + zero) * scale
+
+
 def _bias_correction(t: Expr, beta: float) -> Expr:
     """1 - beta ** t = -(exp(x) - 1) with x = t * log(beta): near 0 by its series, where the difference loses digits."""
     x = bind(t * like(t, math.log(beta)))
@@ -179,6 +196,8 @@ _FORMULAS: Mapping[str, Formula] = {
     "hard_swish": lambda op, x: x * _clip(x * like(x, 1.0 / 6.0) + like(x, 0.5), 0.0, 1.0),
     "accumulate": lambda op, held, new, keep: select(keep == like(keep, 0.0), new, held + new),
     "bce_logits": lambda op, x, t: _bce_logits(x, t),
+    "compress": lambda op, x, *scaling: _compress(op, x, *scaling),
+    "decompress": lambda op, kept, *scaling: _decompress(kept, *scaling),
     "bias_correction": lambda op, t: _bias_correction(t, op.beta),
     "relu_grad": lambda op, dy, y: _pass_where(y > like(y, 0.0), dy),
     "sigmoid_grad": lambda op, dy, y: dy * y * (like(y, 1.0) - y),

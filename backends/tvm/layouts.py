@@ -23,13 +23,14 @@ from edgec.graph.ops.lion_update import LionUpdate
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 from edgec.runtime.abi import Storage
 
-_MAKE_FEATURE_MAPS = (Convolution, MaxPool2d, MaxPool2dGrad, AvgPool2d, AvgPool2dGrad)
+_MAKE_FEATURE_MAPS = (Convolution, MaxPool2d, MaxPool2dPositions, MaxPool2dGrad, AvgPool2d, AvgPool2dGrad)
 _UPDATES = (Accumulate, AdamUpdate, LionUpdate, SgdUpdate)
 _WEIGHT_ROLES = (Role.PARAM, Role.STATE, Role.CONSTANT)
 

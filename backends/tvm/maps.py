@@ -15,6 +15,8 @@ from edgec.backends.tvm.movement import Part, movement_parts
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strides import Nest, Strides, Window, broadcast, even_windows, extents_of, make_nest, strides_of
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.compress import Compress
+from edgec.graph.ops.decompress import Decompress
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
@@ -90,8 +92,8 @@ def map_spec(computation: Computation, target: Target) -> MapSpec | None:
     moves = not computation.anchor.op.elementwise
     followers = computation.steps[1 if moves else 0 :]
     halves = any(argument.dtype in (DType.F16, DType.BF16) for argument in computation.arguments)
-    if halves and len(computation.steps) > 1:  # between two steps, values would have to be rounded
-        return None
+    if halves and len(computation.steps) > 1 and not _are_compressed(computation):
+        return None  # between two steps, values would have to be rounded
     if any(argument.elements == 0 for argument in computation.arguments):
         return None
     if any(store.memory.type.shape != computation.shape for store in computation.stores):
@@ -124,6 +126,22 @@ def map_spec(computation: Computation, target: Target) -> MapSpec | None:
     steps = tuple(MapStep(step.op, tuple(map(reference, step.operands))) for step in followers)
     stores = tuple((reference(store.value), reference(store.memory)) for store in computation.stores)
     return MapSpec(computation.stem, computation.arguments, tuple(regions), steps, stores, _task_count(computation))
+
+
+def _are_compressed(computation: Computation) -> bool:
+    """Whether halves are read by `decompress` and made by `compress` alone, whose results no other step reads."""
+    steps = {Computed(i): step for i, step in enumerate(computation.steps)}
+    read = {operand for step in steps.values() for operand in step.operands}
+    halves = (DType.F16, DType.BF16)
+    loaded = {operand for operand in read if isinstance(operand, Memory) and operand.type.dtype in halves}
+    made = {store.value for store in computation.stores if store.memory.type.dtype in halves}
+    readers = [step.op for step in steps.values() if loaded.intersection(step.operands)]
+    writers = [steps[value].op for value in made]
+    return (
+        all(isinstance(op, Decompress) for op in readers)
+        and all(isinstance(op, Compress) for op in writers)
+        and not any(isinstance(step.op, Compress) and value in read for value, step in steps.items())
+    )
 
 
 def _task_count(computation: Computation) -> int:

@@ -4,7 +4,8 @@ tvm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from edgec.backends.base import Group, KernelCall, KernelSpec, Lowering, Target, Workspace
@@ -13,6 +14,7 @@ from edgec.backends.tvm.epilogue import Accumulator, BoundEpilogue, bind_epilogu
 from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec, Panels, Patches, Placement, Table
 from edgec.backends.tvm.tiling import even_split, reduce_block, reduce_tasks, row_tasks, tile_rows
 from edgec.graph.ir import Value
+from edgec.graph.ops.compress import Compress
 from edgec.graph.types import DType
 from edgec.runtime.abi import Storage
 
@@ -30,12 +32,18 @@ class Request:
     calls: list[KernelCall] = field(default_factory=list)
     workspaces: list[Workspace] = field(default_factory=list)
 
-    def epilogue(self, view: Storage | None = None) -> BoundEpilogue | None:
-        """The group's epilogue, or None if it has no simple pattern or not everything is f32; `view` as it takes it."""
-        values = [*self.group.inputs, *self.group.outputs]
-        if any(value.type.dtype is not DType.F32 for value in values):
+    def epilogue(self, view: Storage | None = None, apart: Collection[Value] = ()) -> BoundEpilogue | None:
+        """The group's epilogue, or None if it has no simple pattern, or something but a compressed result is not f32;
+        `view` as it takes it.
+
+        Values `apart` are operands and results of the anchor that its kernel reads and writes by itself.
+        """
+        outputs = tuple(value for value in self.group.outputs if value not in apart)
+        plain = [v for v in outputs if not isinstance(v.producer.op, Compress)]
+        if any(v.type.dtype is not DType.F32 for v in (*self.group.inputs, *plain) if v not in apart):
             return None
-        return bind_epilogue(self.group, {self.group.anchor.output: Accumulator()}, self.storage, self.alias, view)
+        group = dataclasses.replace(self.group, outputs=outputs)
+        return bind_epilogue(group, {self.group.anchor.outputs[0]: Accumulator()}, self.storage, self.alias, view)
 
     def workspace(self, elements: int) -> Workspace:
         made = Workspace(len(self.workspaces), 4 * elements)

@@ -19,6 +19,7 @@ from edgec.backends.tvm.strides import Nest, Strides, broadcast, make_nest, stri
 from edgec.graph.ir import Value
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
+from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.types import DType, TensorType
 from edgec.runtime.abi import Access, Storage
@@ -32,6 +33,11 @@ BLOCK_VECTORS = 4  # of kept elements in registers: enough chains to hide the la
 class Fold(enum.Enum):
     SUM = "sum"
     MAX = "max"
+    MIN = "min"
+
+
+FoldedOp = ReduceSum | ReduceMean | ReduceMax | ReduceMin
+_FOLDS = {ReduceSum: Fold.SUM, ReduceMean: Fold.SUM, ReduceMax: Fold.MAX, ReduceMin: Fold.MIN}
 
 
 class Term(enum.Enum):
@@ -142,7 +148,7 @@ def _over(kind: TensorType, storage: Storage, shape: tuple[int, ...]) -> Strides
 def reduce_spec(computation: Computation, target: Target) -> ReduceSpec | None:
     """The reduction in one kernel; None for what is not covered."""
     anchor, op = computation.anchor, computation.anchor.op
-    if not isinstance(op, (ReduceSum, ReduceMean, ReduceMax)) or not isinstance(anchor.operands[0], Memory):
+    if type(op) not in _FOLDS or not isinstance(anchor.operands[0], Memory):
         return None
     if any(argument.dtype is not DType.F32 or argument.elements == 0 for argument in computation.arguments):
         return None
@@ -169,7 +175,7 @@ def reduce_spec(computation: Computation, target: Target) -> ReduceSpec | None:
     stores = tuple((store.value, Slot(memories.index(store.memory))) for store in computation.stores)
     divisor = math.prod(x.type.shape[axis] for axis in op.axes) if isinstance(op, ReduceMean) else 1
     slots = tuple(memory.argument for memory in memories)
-    fold = Fold.MAX if isinstance(op, ReduceMax) else Fold.SUM
+    fold = _FOLDS[type(op)]
     spec = ReduceSpec(computation.stem, computation.arguments, nest, slots, reduced, fold, divisor, steps, stores, 1)
     return replace(spec, tasks=_tasks(spec, target))
 
@@ -178,9 +184,7 @@ def _references(step: Step, memories: Sequence[Memory]) -> tuple[Slot | Computed
     return tuple(Slot(memories.index(m)) if isinstance(m, Memory) else m for m in step.operands)
 
 
-def _over_operand(
-    memory: Memory, op: ReduceSum | ReduceMean | ReduceMax, source: tuple[int, ...], shape: tuple[int, ...]
-) -> Strides | None:
+def _over_operand(memory: Memory, op: FoldedOp, source: tuple[int, ...], shape: tuple[int, ...]) -> Strides | None:
     """A tensor that the result indexes, over the index space of the operand: it stands still along reduced axes."""
     strides = strides_of(memory.storage)
     if strides is None or strides.dims != memory.type.shape:
@@ -200,7 +204,7 @@ def _over_operand(
     return Strides(source, tuple(along), over.base)
 
 
-def _reduced_loops(nest: Nest, op: ReduceSum | ReduceMean | ReduceMax, x: Memory) -> tuple[int, ...] | None:
+def _reduced_loops(nest: Nest, op: FoldedOp, x: Memory) -> tuple[int, ...] | None:
     """Loops along which the result stands still: exactly the reduced axes."""
     still = tuple(axis for axis, stride in enumerate(nest.tensors[1].strides) if stride == 0)
     elements = math.prod(x.type.shape[axis] for axis in op.axes)

@@ -20,7 +20,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.expressions import evaluate
-from edgec.backends.tvm.generic.pooling_code import larger
+from edgec.backends.tvm.generic.pooling_code import larger, smaller
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot
@@ -178,10 +178,16 @@ class _Emitter:
                 return load(0) * ((load(1) - load(2)) * load(3))
 
     def _initial(self, lanes: int) -> Expr:
-        return constant(0.0 if self.spec.fold is Fold.SUM else -math.inf, lanes)
+        return constant({Fold.SUM: 0.0, Fold.MAX: -math.inf, Fold.MIN: math.inf}[self.spec.fold], lanes)
 
     def _combine(self, total: Expr, x: Expr) -> Expr:
-        return total + x if self.spec.fold is Fold.SUM else larger(total, x)
+        match self.spec.fold:
+            case Fold.SUM:
+                return total + x
+            case Fold.MAX:
+                return larger(total, x)
+            case Fold.MIN:
+                return smaller(total, x)
 
     def _finish(self, total: Expr, index: dict[int, Index], column: Index) -> None:
         """Divide, run the steps and store. `column`: place along the innermost loop, if that is kept."""

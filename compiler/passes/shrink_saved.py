@@ -2,7 +2,8 @@
 
 Elementwise ops and moves cost next to nothing, so a result of theirs need not be kept where its operands are: a
 hard-swish comes back from its argument, a weight scaled by a batch norm from the weight, an image as floats from its
-bytes. Of a value that only tells the gradient of a clip or relu where to pass, a bit for each element is kept.
+bytes. Of a value that only tells the gradient of a clip or relu where to pass, a bit for each element is kept; where
+values will be kept in a lossy form, of every value that tells one where to pass.
 
 Which values to keep is a minimum cut: from the leaves and the results of all other ops to the readers behind the guard,
 each value has the capacity of its bytes (as in functorch's min-cut partitioner, 2022). Among equal cuts the one that
@@ -43,10 +44,13 @@ def shrink_saved(module: Module, options: Options) -> bool:
     graph = module.programs.get("train")
     if graph is None:
         return False
+    beside = _intervals(graph) if options.train and options.train.saved_activations != "exact" else []
+    for interval in beside:
+        _keep_bits(graph, interval)
     again, packed = smallest_cut(graph)
     for interval in packed:
         _keep_bits(graph, interval)
-    return bool(recompute(graph, again)) or bool(packed)
+    return bool(recompute(graph, again) or packed or beside)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,14 @@ def smallest_cut(graph: Graph) -> tuple[set[Value], list[Interval]]:
     behind = network.sink_side()
     again = {value for value, entry in entries.items() if entry in behind}
     return again, [interval for interval, (entry, _) in packs.items() if entry not in behind]
+
+
+def _intervals(graph: Graph) -> list[Interval]:
+    """All that gradients ask of forward values, each once: in a lossy form, those could not answer."""
+    forward = forward_nodes(graph)
+    readers = [node for node in graph.nodes if node not in forward and node.inputs]
+    found = [_interval(node) for node in readers if node.inputs[-1].producer in forward]
+    return list(dict.fromkeys(interval for interval in found if interval is not None))
 
 
 def is_cheap(node: Node) -> bool:

@@ -1,6 +1,8 @@
 """Cases of convolutions with their gradients, matrix products, pools and batch norm."""
 
-from cases.op_case import Normal, OpCase, Positive, ResultOf, case
+import math
+
+from cases.op_case import Normal, OpCase, Positive, Small, case
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.batch_norm import BatchNorm
@@ -10,6 +12,7 @@ from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.types import DType, tensor
 
 # name, attributes, x shape, w shape
@@ -44,6 +47,17 @@ _POOLS = (
 )
 
 
+# Its positions need more than a byte.
+_LARGE_WINDOW = ("17x16", {"kernel_size": (17, 16), "strides": (2, 2)}, (1, 3, 19, 17))
+
+
+def _max_pool_grad(name: str, a: dict, x: tuple[int, ...]) -> OpCase:
+    """Positions may be any taps, of padding too: those give nothing."""
+    dy, positions = MaxPool2dPositions(**a).infer(tensor(DType.F32, *x))
+    taps = Small(positions.dtype, positions.shape, math.prod(a["kernel_size"]))
+    return case(name, MaxPool2dGrad(**a, input_size=x[2:]), Normal(dy.shape), taps)
+
+
 def _batch_norm(name: str, *x: int) -> OpCase:
     channels = x[1:2]
     parts = (Positive(channels), Normal(channels), Normal(channels), Positive(channels))
@@ -71,16 +85,8 @@ CASES = (
     case("wide", MatMul(transpose_b=True), Normal((8, 96)), Normal((80, 96))),
     case("batched", MatMul(), Normal((3, 1, 4, 5)), Normal((2, 5, 6))),
     *(case(name, MaxPool2d(**a), Normal(x)) for name, a, x in _POOLS),
-    *(
-        case(
-            name,
-            MaxPool2dGrad(**a),
-            Normal(MaxPool2d(**a).infer(tensor(DType.F32, *x))[0].shape),
-            Normal(x, ties=True),
-            ResultOf(MaxPool2d(**a), (1,)),
-        )
-        for name, a, x in _POOLS
-    ),
+    *(case(name, MaxPool2dPositions(**a), Normal(x, ties=True)) for name, a, x in (*_POOLS, _LARGE_WINDOW)),
+    *(_max_pool_grad(name, a, x) for name, a, x in (*_POOLS, _LARGE_WINDOW)),
     *(
         case(f"{name}_{'with' if pad else 'without'}_pad", AvgPool2d(**a, count_include_pad=pad), Normal(x))
         for name, a, x in _POOLS

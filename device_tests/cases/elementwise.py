@@ -2,10 +2,12 @@
 
 import math
 
-from cases.op_case import Integers, Normal, OpCase, Positive, ResultOf, case
+from cases.op_case import Integers, Normal, OpCase, Positive, ResultOf, Small, Uniform, case
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.clip_grad import ClipGrad
+from edgec.graph.ops.compress import Compress
+from edgec.graph.ops.decompress import Decompress
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.exp import Exp
 from edgec.graph.ops.gate_by_bits import GateByBits
@@ -103,6 +105,12 @@ CASES = (
             ),
         )
     ),
+    case("f16", Compress("f16"), Normal(IMAGE, scale=4e4)),  # some lie beyond the range
+    case("f16_small", Compress("f16"), Normal(WEIGHT, scale=1e-5)),  # subnormal
+    case("u8", Compress("u8"), Normal(IMAGE), Uniform((1, IMAGE[1], 1, 1), 40.0, 60.0), Small(DType.F32, ())),
+    case("u8_rows", Compress("u8"), Normal(WEIGHT), Uniform(WEIGHT[-1:], 40.0, 60.0), Normal(WEIGHT[-1:], 90.0)),
+    case("f16", Decompress(), Uniform(IMAGE, dtype=DType.F16)),
+    case("u8", Decompress(), Small(DType.U8, IMAGE, 256), Positive((1, IMAGE[1], 1, 1)), Small(DType.F32, ())),
     case("plain", SgdUpdate(), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
     case("weight_decay", SgdUpdate(weight_decay=0.1), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
     case("momentum", SgdUpdate(momentum=0.9), Normal(WEIGHT), Normal(WEIGHT), Positive(()), Normal(WEIGHT)),

@@ -83,13 +83,14 @@ class Uniform:
 
 @dataclass(frozen=True)
 class Small:
-    """Whole numbers in 0..3 of any type, bool included: equal values are common."""
+    """Whole numbers in 0..`bound`-1 of any type, bool included: equal values are common."""
 
     dtype: DType
     shape: tuple[int, ...]
+    bound: int = 4
 
     def draw(self, rng: np.random.Generator, drawn: Sequence[np.ndarray]) -> np.ndarray:
-        return np.asarray(rng.integers(0, 4, self.shape)).astype(self.dtype.numpy)
+        return np.asarray(rng.integers(0, self.bound, self.shape)).astype(self.dtype.numpy)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from edgec.graph.ops.cast import Cast
 from edgec.graph.ops.ceil import Ceil
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.clip_grad import ClipGrad
+from edgec.graph.ops.compress import Compress
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -36,6 +37,7 @@ from edgec.graph.ops.cosh import Cosh
 from edgec.graph.ops.cum_prod import CumProd
 from edgec.graph.ops.cum_prod_grad import CumProdGrad
 from edgec.graph.ops.cum_sum import CumSum
+from edgec.graph.ops.decompress import Decompress
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.dropout import Dropout
 from edgec.graph.ops.equal import Equal
@@ -62,6 +64,7 @@ from edgec.graph.ops.log import Log
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.minimum import Minimum
 from edgec.graph.ops.mod import Mod
@@ -113,6 +116,7 @@ ALL_OPS: tuple[type[Op], ...] = (
     Add,
     Sub,
     Mul,
+    Decompress,
     Div,
     Relu,
     Sigmoid,
@@ -129,6 +133,7 @@ ALL_OPS: tuple[type[Op], ...] = (
     HardSwishGrad,
     MaxPool2d,
     MaxPool2dGrad,
+    MaxPool2dPositions,
     AvgPool2d,
     AvgPool2dGrad,
     BatchNorm,
@@ -138,6 +143,7 @@ ALL_OPS: tuple[type[Op], ...] = (
     Dropout,
     Reshape,
     Transpose,
+    Compress,
     Concat,
     Slice,
     Pad,

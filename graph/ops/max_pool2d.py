@@ -9,6 +9,7 @@ import numpy as np
 
 from edgec.graph.ops.base import ChannelRule, GradientBuilder, Op, Tolerance
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.ops.window import Pads, Pair, Window, check_operands, check_pool
 from edgec.graph.types import TensorType
 
@@ -51,5 +52,8 @@ class MaxPool2d(Op):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        (x,), (y,), (dy,) = inputs, outputs, gradients
-        return (build.emit(MaxPool2dGrad(self.kernel_size, self.strides, self.pads, self.dilations), dy, x, y),)
+        """Positions are taken anew here; the pass `keep_positions` lets the forward pool hand them out."""
+        (x,), (dy,) = inputs, gradients
+        window = (self.kernel_size, self.strides, self.pads, self.dilations)
+        _, positions = build.emit_all(MaxPool2dPositions(*window), x)
+        return (build.emit(MaxPool2dGrad(*window, input_size=x.type.shape[2:]), dy, positions),)

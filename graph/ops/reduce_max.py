@@ -9,6 +9,7 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Tolerance, type_error
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.types import TensorType
@@ -42,10 +43,9 @@ class ReduceMax(Reduction):
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
         """What is reduced becomes one row for each maximum; the gradient of a max pool over the row finds its place."""
-        (x,), (y,), (dy,) = inputs, outputs, gradients
+        (x,), (dy,) = inputs, gradients
         rows, back = self.rows(build, x)
         results, count = rows.type.shape
-        dy, rows, y = (
-            build.emit(Reshape((1, results, 1, columns)), value) for value, columns in ((dy, 1), (rows, count), (y, 1))
-        )
-        return (back(build.emit(MaxPool2dGrad((1, count)), dy, rows, y)),)
+        dy, rows = (build.emit(Reshape((1, results, 1, n)), value) for value, n in ((dy, 1), (rows, count)))
+        _, positions = build.emit_all(MaxPool2dPositions((1, count)), rows)
+        return (back(build.emit(MaxPool2dGrad((1, count), input_size=(1, count)), dy, positions)),)

@@ -14,6 +14,7 @@ from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.types import DType, TensorType, tensor
 from edgec.tools.testing.gradcheck import check_vjp
 from edgec.tools.testing.strategies import normal
@@ -61,8 +62,10 @@ def test_max_pool_agrees_with_torch(case: Case) -> None:
     dy = normal(tuple(ty.shape), 3)
     ty.backward(torch.tensor(dy))
     (y,) = MaxPool2d(**a).reference(x)
-    (dx,) = MaxPool2dGrad(**a).reference(dy, x, y)
+    taken, positions = MaxPool2dPositions(**a).reference(x)
+    (dx,) = MaxPool2dGrad(**a, input_size=case.x[2:]).reference(dy, positions)
     np.testing.assert_array_equal(y, ty.detach().numpy())
+    np.testing.assert_array_equal(taken, y)
     np.testing.assert_allclose(dx, tx.grad.numpy(), rtol=1e-12, atol=1e-12)
 
 
@@ -112,18 +115,48 @@ def test_inferred_types_are_those_computed(most: Case, mean: Case) -> None:
 
 
 def test_ties_go_to_the_first_tap_in_row_major_order() -> None:
-    op = MaxPool2d(kernel_size=(2, 2))
-    x = np.ones((1, 1, 2, 3))
-    (y,) = op.reference(x)
-    (dx,) = MaxPool2dGrad(kernel_size=(2, 2)).reference(np.array([[[[10.0, 1.0]]]]), x, y)
+    _, positions = MaxPool2dPositions(kernel_size=(2, 2)).reference(np.ones((1, 1, 2, 3)))
+    (dx,) = MaxPool2dGrad((2, 2), input_size=(2, 3)).reference(np.array([[[[10.0, 1.0]]]]), positions)
     np.testing.assert_array_equal(dx[0, 0], [[10, 1, 0], [0, 0, 0]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools(MaxPool2d), st.integers(0, 99))
+def test_ties_and_nans_are_taken_where_torch_takes_them(case: Case, seed: int) -> None:
+    a = case.attributes
+    top, left, bottom, right = a["pads"]
+    half = max(k // 2 for k in a["kernel_size"])
+    x = np.random.default_rng(seed).choice([0.0, 1.0, -np.inf, np.nan], case.x, p=[0.3, 0.3, 0.3, 0.1])
+    if top == left == bottom == right <= half and top <= min(k // 2 for k in a["kernel_size"]):
+        where = {"padding": top}  # torch's own padding, which takes no position
+        ty, indices = torch.nn.functional.max_pool2d(
+            torch.tensor(x), a["kernel_size"], a["strides"], dilation=a["dilations"], return_indices=True, **where
+        )
+        y, positions = MaxPool2dPositions(**a).reference(x)
+        rows, columns = np.divmod(positions, a["kernel_size"][1])
+        oy, ox = np.indices(y.shape[2:])
+        rows = oy * a["strides"][0] + rows * a["dilations"][0] - top
+        columns = ox * a["strides"][1] + columns * a["dilations"][1] - left
+        np.testing.assert_array_equal(rows.astype(int) * case.x[3] + columns, indices.numpy())
+        np.testing.assert_array_equal(y, ty.numpy())
+
+
+def test_positions_in_windows_of_more_than_256_taps_are_wider() -> None:
+    op = MaxPool2dPositions((17, 16))
+    x = np.zeros((1, 1, 17, 16), np.float32)
+    x[0, 0, 16, 15] = 1
+    _, positions = op.reference(x)
+    assert op.infer(tensor(DType.F32, *x.shape))[1] == tensor(DType.I32, 1, 1, 1, 1) and positions.item() == 271
+    (dx,) = MaxPool2dGrad((17, 16), input_size=(17, 16)).reference(np.ones((1, 1, 1, 1), np.float32), positions)
+    np.testing.assert_array_equal(dx, x)
+    assert MaxPool2dPositions((16, 16)).infer(tensor(DType.F32, 1, 1, 16, 16))[1].dtype is DType.U8
 
 
 def test_padding_takes_no_gradient_from_a_window_of_minus_infinity() -> None:
     a = {"kernel_size": (2, 2), "pads": (1, 1, 0, 0)}
     x = np.full((1, 1, 1, 1), -np.inf)
-    (y,) = MaxPool2d(**a).reference(x)
-    (dx,) = MaxPool2dGrad(**a).reference(np.ones(y.shape), x, y)
+    y, positions = MaxPool2dPositions(**a).reference(x)
+    (dx,) = MaxPool2dGrad(**a, input_size=(1, 1)).reference(np.ones(y.shape), positions)
     assert dx.item() == 1.0
 
 
@@ -135,7 +168,7 @@ def test_padding_takes_no_gradient_from_a_window_of_minus_infinity() -> None:
         (MaxPool2d((5, 1)), (tensor(DType.F32, 1, 2, 4, 4),), "does not fit"),
         (AvgPool2d((1, 2), pads=(0, 2, 0, 0)), (tensor(DType.F32, 1, 2, 4, 4),), "columns outside the input"),
         (MaxPool2d((2, 1), pads=(2, 0, 0, 0), dilations=(3, 1)), (tensor(DType.F32, 1, 1, 1, 1),), "does not fit"),
-        (MaxPool2dGrad((2, 2)), (tensor(DType.F32, 1, 2, 4, 4),) * 3, "must have shape"),
+        (MaxPool2dGrad((2, 2), input_size=(4, 4)), (tensor(DType.F32, 1, 2, 3, 3),) * 2, "positions must be u8"),
         (AvgPool2dGrad((2, 2), input_size=(4, 4)), (tensor(DType.F32, 1, 2, 4, 4),), "dy must be 3x3"),
     ],
 )

@@ -128,6 +128,10 @@ def compilation(command: Callable) -> Callable:
                 help="Of `train`: arena, states and trained parameters; without --train, arena. What does not fit is "
                 "computed in strips, or twice. As 256KB.",
             ),
+            click.option(
+                "--saved-activations",
+                help="What the backward part needs of large activations, kept exact (the default), as f16 or as int8.",
+            ),
             click.option("--guard", help="What stops a step that is not finite: loss, or grads too."),
             click.option(
                 "--batch-norm",

@@ -110,6 +110,21 @@ def _taps_reading(window: Window, axis: int, i: Index) -> Range:
     return start, stop
 
 
+def windows_reading(window: Window, axis: int, i: Index) -> Range:
+    """The windows that hold input `i`, of which with dilations some taps may step over it."""
+    low, stride, outputs = window.low[axis], window.strides[axis], window.output[axis]
+    reach = (window.kernel[axis] - 1) * window.dilations[axis]
+    first = T.max(i + (low - reach), 0) if low < reach else i + (low - reach)
+    last = quotient(i + low, stride) + 1
+    return bind(quotient(first + (stride - 1), stride)), bind(T.min(last, outputs))
+
+
+def tap_reading(window: Window, axis: int, i: Index, out: Index) -> tuple[Index, list[Expr]]:
+    """The tap with which window `out` reads input `i`, which it holds, and the conditions for there being one."""
+    shifted, dilation = i + window.low[axis] - out * window.strides[axis], window.dilations[axis]
+    return quotient(shifted, dilation), [remainder(shifted, dilation) == 0] if dilation > 1 else []
+
+
 def read_position(window: Window, axis: int, out: Index, tap: Index) -> Index:
     """The input row (axis 0) or column (1) that tap `tap` of window `out` reads; in the padding, outside the input."""
     return out * window.strides[axis] + tap * window.dilations[axis] - window.low[axis]

@@ -22,7 +22,6 @@ from edgec.graph.ops.cumulative import Cumulative
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.layer_norm_grad import LayerNormGrad
-from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.norm_param_grad import NormParamGrad
@@ -40,7 +39,6 @@ MAX_TASKS = 32
 
 # Anchors whose kernel writes whole rows at once: no epilogue can follow element by element.
 ROW_OPS = (
-    MaxPool2dGrad,
     Softmax,
     SoftmaxCrossEntropy,
     CumSum,
@@ -126,7 +124,5 @@ def own_rows(op: Op, x: tuple[int, ...], y: tuple[int, ...]) -> int:
             return math.prod(n for axis, n in enumerate(x) if axis not in op.axes)
         case BatchNormTrain():
             return x[1]
-        case MaxPool2dGrad():
-            return math.prod(x[:2])
         case _:  # all of it: updates that come in order
             return 1

@@ -54,6 +54,7 @@ from edgec.graph.ops.layer_norm_grad import LayerNormGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.norm_param_grad import NormParamGrad
@@ -82,6 +83,8 @@ ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tup
     Conv2dWeightGrad: convolution_code.conv2d_weight_grad,
     MatMul: matmul_code.matmul,
     MaxPool2d: pooling_code.max_pool2d,
+    MaxPool2dPositions: pooling_code.max_pool2d_positions,
+    MaxPool2dGrad: pooling_code.max_pool2d_grad,
     AvgPool2d: pooling_code.avg_pool2d,
     AvgPool2dGrad: pooling_code.avg_pool2d_grad,
     BatchNorm: batch_norm_code.batch_norm,
@@ -108,7 +111,6 @@ ELEMENT: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Index]], tup
 
 # op, operands, results (None: not wanted), row -> statements that write the row. Nothing can be fused behind these.
 ROW: Mapping[type[Op], Callable[[Op, Sequence[Tensor], Sequence[Tensor | None], Index], None]] = {
-    MaxPool2dGrad: pooling_code.max_pool2d_grad,
     Softmax: softmax_code.softmax,
     SoftmaxCrossEntropy: softmax_code.softmax_cross_entropy,
     CumSum: cumulative_code.cumulative,

@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgec.backends.tvm._tvm import Expr, tirx
-from edgec.backends.tvm.builder import Index, bind, constant, fill_value, select
-from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
-from edgec.backends.tvm.generic.loops_code import Variable, loops, where
-from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
+from edgec.backends.tvm._tvm import Expr, T, tirx
+from edgec.backends.tvm.builder import MEMORY_DTYPE, Index, bind, cast, constant, like, select
+from edgec.backends.tvm.generic.convolution_code import (
+    inside_input,
+    read_position,
+    tap_reading,
+    windows_reading,
+)
+from edgec.backends.tvm.generic.loops_code import Variable, loops, loops_over, where
+from edgec.backends.tvm.generic.tensor_code import Tensor, quotient
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
+from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions, position_dtype
 from edgec.graph.ops.window import Window
 from edgec.graph.types import DType
 
@@ -21,6 +27,10 @@ from edgec.graph.types import DType
 def larger(best: Expr, x: Expr) -> Expr:
     """The larger of two; NaN if one of them is, as in numpy."""
     return select(x == x, select(x > best, x, best), x)  # TVM's `x != x` is never true
+
+
+def smaller(best: Expr, x: Expr) -> Expr:
+    return select(x == x, select(x < best, x, best), x)
 
 
 def max_pool2d(op: MaxPool2d, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
@@ -35,23 +45,64 @@ def max_pool2d(op: MaxPool2d, inputs: Sequence[Tensor], index: Sequence[Index]) 
     return (best.value,)
 
 
-def max_pool2d_grad(op: MaxPool2dGrad, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
-    """One plane (n, c) of dx: zeros, then each window's dy is added where its maximum stands first."""
-    dy, x, y = inputs
-    (dx,) = outputs
-    n, c = unravel(row, x.shape[:2])
+def max_pool2d_positions(op: MaxPool2dPositions, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    (x,) = inputs
+    n, c, oy, ox = index
     window = Window(x.shape[2:], op.kernel_size, op.strides, op.pads, op.dilations)
-    zero = bind(fill_value(row))
-    with loops(*x.shape[2:]) as (iy, ix):
-        dx.store([n, c, iy, ix], zero)
-    with loops(*window.output) as (oy, ox):
-        searching = Variable(1, DType.I32)
-        with loops(*window.kernel) as (ky, kx):
-            iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
-            with where([searching.value == 1, *inside_input(window, iy, ix)]):
-                with where([x.load([n, c, iy, ix]) == y.load([n, c, oy, ox])]):
-                    dx.store([n, c, iy, ix], dx.load([n, c, iy, ix]) + dy.load([n, c, oy, ox]))
-                    searching.set(0)
+    best, position = Variable(-math.inf, x.dtype), Variable(first_tap(window, oy, ox), DType.I32)
+    with loops(*window.kernel) as (ky, kx):
+        iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
+        with where(inside_input(window, iy, ix)):
+            value = bind(x.load([n, c, iy, ix]))
+            position.set(taken_position(best.value, value, position.value, tap_number(window, ky, kx)))
+            best.set(larger(best.value, value))
+    return best.value, cast(position.value, MEMORY_DTYPE[position_dtype(op.kernel_size)])
+
+
+def tap_number(window: Window, ky: Index, kx: Index) -> Expr:
+    number = ky * window.kernel[1] + kx
+    return tirx.const(number, "int32") if isinstance(number, int) else number
+
+
+def first_tap(window: Window, oy: Index, ox: Index) -> Expr:
+    """The number of the first tap that lies inside the input: what a window of -inf alone takes."""
+
+    def first(axis: int, out: Index) -> Index:
+        if not window.low[axis]:
+            return 0
+        missing = T.max(window.low[axis] - out * window.strides[axis], 0)
+        return quotient(missing + (window.dilations[axis] - 1), window.dilations[axis])
+
+    return bind(tap_number(window, first(0, oy), first(1, ox)))
+
+
+def taken_position(best: Expr, x: Expr, position: Expr, tap: Expr) -> Expr:
+    """The tap that is taken once `x`, of number `tap`, was seen after `best` at `position`."""
+    return select(x == x, select(x > best, tap, position), tap)
+
+
+def max_pool2d_grad(op: MaxPool2dGrad, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
+    """The sum of what the windows that took this element give it."""
+    dy, positions = inputs
+    n, c, iy, ix = index
+    window = op.window
+    total = Variable(0.0)
+    with loops_over(*(windows_reading(window, axis, i) for axis, i in enumerate((iy, ix)))) as (oy, ox):
+        tap, conditions = tap_at(window, (iy, ix), (oy, ox))
+        with where(conditions):
+            taken = cast(positions.load([n, c, oy, ox]), "int32")
+            total.add(where_taken(taken, tap, dy.load([n, c, oy, ox])))
+    return (total.value,)
+
+
+def tap_at(window: Window, at: Sequence[Index], out: Sequence[Index]) -> tuple[Expr, list[Expr]]:
+    """The number of the tap with which window `out` reads the input at `at`, and the conditions for there being one."""
+    (ky, row), (kx, column) = (tap_reading(window, axis, at[axis], out[axis]) for axis in (0, 1))
+    return tap_number(window, ky, kx), row + column
+
+
+def where_taken(position: Expr, tap: Expr, dy: Expr) -> Expr:
+    return select(tirx.EQ(position, tap), dy, like(dy, 0.0))
 
 
 def avg_pool2d(op: AvgPool2d, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:
@@ -71,10 +122,8 @@ def avg_pool2d_grad(op: AvgPool2dGrad, inputs: Sequence[Tensor], index: Sequence
     n, c, iy, ix = index
     window = op.window
     total = Variable(0.0)
-    with loops(*window.kernel) as (ky, kx):
-        oy, ox, conditions = reader(window, iy, ix, ky, kx)
-        with where(conditions):
-            total.add(dy.load([n, c, oy, ox]) / divisor(window, op.count_include_pad, oy, ox))
+    with loops_over(*(windows_reading(window, axis, i) for axis, i in enumerate((iy, ix)))) as (oy, ox):
+        total.add(dy.load([n, c, oy, ox]) / divisor(window, op.count_include_pad, oy, ox))
     return (total.value,)
 
 
