@@ -60,7 +60,7 @@ class LossBuilder:
         """Softmax cross entropy of scores [N,C], or [N,...,C,...] with a label for each position."""
         scores, label_shape = self._scores(name, self._full(output))
         targets, counted = self._targets(scores, output.type.shape, label_shape)
-        losses, _ = self._graph.emit(SoftmaxCrossEntropy(), scores, targets, names=("losses", "probabilities"))
+        losses, _ = self._graph.emit(SoftmaxCrossEntropy(), scores, targets, names=("losses", "slopes"))
         total = self._emit(ReduceSum((0,)), losses)
         if counted is not None:
             return Loss(total, self._emit(ReduceSum((0, 1)), counted))
@@ -240,7 +240,7 @@ class LossBuilder:
 
 
 class WholeBatchLoss(LossBuilder):
-    """Every row counts: where a model takes statistics over its batch, none can be left out of the loss alone."""
+    """Every row counts: where images are mixed before statistics are taken, none can be left out of the loss alone."""
 
     def _mask(self, like: TensorType) -> Value | None:
         return None

@@ -57,9 +57,11 @@ def recompute(graph: Graph, again: Collection[Value]) -> set[Node]:
     forward = forward_nodes(graph)
     chosen = set(again)
     made: dict[Value, Value] = {}
-    for node in [node for node in graph.nodes if isinstance(node.op, Decompress) and node.inputs[0] in chosen]:
+    unpacked = [node for node in graph.nodes if isinstance(node.op, Decompress) and node.inputs[0] in chosen]
+    for node in unpacked:
         graph.replace_uses(node.output, node.inputs[0].producer.inputs[0])
-    remove_dead_nodes(graph)
+    if unpacked:
+        remove_dead_nodes(graph)
 
     def copy(value: Value, reader: Node) -> Value:
         if value not in made:

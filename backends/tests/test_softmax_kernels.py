@@ -49,7 +49,7 @@ def test_softmax_in_place():
     assert_agrees(found.op, memory[y].reshape(x.shape), *found.op.reference(x))
 
 
-def test_loss_without_probabilities():
+def test_loss_without_slopes():
     (found,) = (c for c in CASES if c.name == "softmax_cross_entropy/batch")
     arrays = found.arrays()
     whole = op_group(found.op, found.types)

@@ -24,10 +24,13 @@ CASES = [
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize(("shape", "axes"), CASES)
-def test_moments(target, shape: tuple[int, ...], axes: tuple[int, ...]):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments(target, shape: tuple[int, ...], axes: tuple[int, ...], weighted: bool):
     graph = Graph("moments")
     x = graph.add_leaf(Role.INPUT, "x", tensor(DType.F32, *shape))
-    outputs = graph.emit(Moments(axes), x)
+    row = tuple(n if axis == axes[0] else 1 for axis, n in enumerate(shape))
+    weights = [graph.add_leaf(Role.INPUT, "weights", tensor(DType.F32, *row))] if weighted else []
+    outputs = graph.emit(Moments(axes), x, *weights)
     stems = check_group(graph, target, outputs=list(outputs))
     assert {"f32_mean", "f32_variance"} <= {stem.removesuffix("_partial").removesuffix("_combine") for stem in stems}
 

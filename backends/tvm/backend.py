@@ -29,6 +29,7 @@ from edgec.runtime.abi import Storage
 _PRODUCTS = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)
 # What kernels know. Half floats are computed in f32 and rounded once per op.
 _DTYPES = (DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I32, DType.I64, DType.BOOL)
+_UNROUNDED = frozenset(_DTYPES) - {DType.F16, DType.BF16}
 
 
 class TvmBackend:
@@ -49,6 +50,10 @@ class TvmBackend:
         if isinstance(anchor.op, Transpose) and isinstance(follower.op, Cast):
             # An image on its way to floats: pixels are read once. What is rounded between steps stays apart.
             return follower.inputs[0].type.dtype is DType.U8 and follower.op.dtype is DType.F32
+        if anchor.op.elementwise and all(
+            v.type.dtype in _UNROUNDED for v in (*anchor.inputs, *follower.inputs, *follower.outputs)
+        ):
+            return follower.op.elementwise  # comparisons and counts: a map of any types
         # What is compressed is rounded where it is stored, and read by no other node of the group.
         plain = (*follower.inputs, *(() if isinstance(follower.op, Compress) else follower.outputs))
         if not follower.op.elementwise or any(v.type.dtype is not DType.F32 for v in plain):

@@ -45,11 +45,22 @@ class Term(enum.Enum):
 
     VALUE = "x"
     CENTRED_SQUARE = "(x - mean)^2"
+    WEIGHTED = "x * weight"
+    WEIGHTED_SQUARE = "(x - mean)^2 * weight"
     NORMAL_PRODUCT = "dy * (x - mean) * inv_std"
 
     @property
     def reads(self) -> int:
-        return {Term.VALUE: 1, Term.CENTRED_SQUARE: 2, Term.NORMAL_PRODUCT: 4}[self]
+        return _READS[self]
+
+
+_READS = {
+    Term.VALUE: 1,
+    Term.CENTRED_SQUARE: 2,
+    Term.WEIGHTED: 2,
+    Term.WEIGHTED_SQUARE: 3,
+    Term.NORMAL_PRODUCT: 4,
+}
 
 
 @dataclass(frozen=True)

@@ -171,9 +171,11 @@ class _Emitter:
         match self.spec.term:
             case Term.VALUE:
                 return load(0)
-            case Term.CENTRED_SQUARE:
+            case Term.WEIGHTED:
+                return load(0) * load(1)
+            case Term.CENTRED_SQUARE | Term.WEIGHTED_SQUARE:
                 centred = bind(load(0) - load(1))
-                return centred * centred
+                return centred * centred if self.spec.term is Term.CENTRED_SQUARE else centred * centred * load(2)
             case Term.NORMAL_PRODUCT:
                 return load(0) * ((load(1) - load(2)) * load(3))
 

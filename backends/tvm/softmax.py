@@ -39,11 +39,11 @@ class SoftmaxSpec:
 
 @dataclass(frozen=True)
 class CrossEntropySpec:
-    """logits, targets[rows, classes] -> losses[rows], and probabilities[rows, classes] if wanted. Tasks share rows."""
+    """logits, targets[rows, classes] -> losses[rows], and slopes[rows, classes] if wanted. Tasks share rows."""
 
     rows: int
     classes: int
-    probabilities: bool
+    slopes: bool
     tasks: int
 
     @property
@@ -53,7 +53,7 @@ class CrossEntropySpec:
     @property
     def arguments(self) -> tuple[Argument, ...]:
         size = self.rows * self.classes
-        wanted = (Argument(DType.F32, size, Access.WRITE),) if self.probabilities else ()
+        wanted = (Argument(DType.F32, size, Access.WRITE),) if self.slopes else ()
         read = Argument(DType.F32, size, Access.READ)
         return (read, read, Argument(DType.F32, self.rows, Access.WRITE), *wanted)
 
@@ -72,10 +72,10 @@ def lower_softmax(request: Request) -> Lowering | None:
     rows, classes = math.prod(x.type.shape[:-1]), x.type.shape[-1]
     tasks = max(1, min(_MOST_TASKS, x.type.size // _TASK_ELEMENTS, rows))
     if isinstance(op, SoftmaxCrossEntropy):
-        losses, probabilities = group.anchor.outputs
+        losses, slopes = group.anchor.outputs
         if request.alias or not any(losses is value for value in group.outputs):
             return None
-        wanted = tuple(value for value in group.outputs if value is probabilities)
+        wanted = tuple(value for value in group.outputs if value is slopes)
         spec = CrossEntropySpec(rows, classes, bool(wanted), tasks)
         request.call(spec, (*group.anchor.inputs, losses, *wanted), tasks)
         return request.lowering()

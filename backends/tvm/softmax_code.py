@@ -28,7 +28,13 @@ def emit_softmax(spec: SoftmaxSpec, target: Target) -> PrimFunc:
         y = outputs[0] if outputs else x
         share = -(-spec.rows // spec.tasks)
         with serial(lo * share, T.min(hi * share, spec.rows)) as row:
-            _normalise(x, y, row * spec.classes, spec.classes, target)
+            start = row * spec.classes
+            _, partition = _exponentials(x, y, start, spec.classes, target)
+
+            def divide(i: Index, lanes: int) -> None:
+                y.store(start + i, y.load(start + i, lanes) / broadcast(partition, lanes))
+
+            walk(spec.classes, target.lanes, divide)
 
     return build_kernel(spec.arguments, body)
 
@@ -37,14 +43,14 @@ def emit_cross_entropy(spec: CrossEntropySpec, target: Target) -> PrimFunc:
     """-log p is taken as log(sum) - (x - max): no small p is rounded first. A target of 0 counts nothing."""
 
     def body(logits: Pointer, targets: Pointer, losses: Pointer, *rest: Pointer | Expr) -> None:
-        *probabilities, lo, hi = rest
-        y = probabilities[0] if probabilities else None
+        *slopes, lo, hi = rest
+        y = slopes[0] if slopes else None
         share = -(-spec.rows // spec.tasks)
         with serial(lo * share, T.min(hi * share, spec.rows)) as row:
             start = row * spec.classes
-            highest, partition = _normalise(logits, y, start, spec.classes, target)
+            highest, partition = _exponentials(logits, y, start, spec.classes, target)
             rest_of = bind(log(partition))
-            total = LaneFold(spec.classes, target.lanes, 0.0, lambda a, b: a + b)
+            total, weights = (LaneFold(spec.classes, target.lanes, 0.0, lambda a, b: a + b) for _ in range(2))
 
             def count(i: Index, lanes: int) -> None:
                 t = bind(targets.load(start + i, lanes))
@@ -52,17 +58,27 @@ def emit_cross_entropy(spec: CrossEntropySpec, target: Target) -> PrimFunc:
                 value = t * (broadcast(rest_of, lanes) - shifted)
                 zero = constant(0.0, lanes)
                 total.add(select(t == zero, zero, value), lanes)
+                weights.add(t, lanes)
 
             walk(spec.classes, target.lanes, count)
             losses.store(row, total.result())
+            if y is None:
+                return
+            weight = bind(weights.result())
+
+            def slope(i: Index, lanes: int) -> None:
+                p = y.load(start + i, lanes) / broadcast(partition, lanes)
+                y.store(start + i, p * broadcast(weight, lanes) - targets.load(start + i, lanes))
+
+            walk(spec.classes, target.lanes, slope)
 
     return build_kernel(spec.arguments, body)
 
 
-def _normalise(x: Pointer, y: Pointer | None, start: Index, classes: int, target: Target) -> tuple[Expr, Expr]:
-    """Softmax of the row at `start`, written if wanted; returns its maximum and the sum of exp(x - maximum).
+def _exponentials(x: Pointer, y: Pointer | None, start: Index, classes: int, target: Target) -> tuple[Expr, Expr]:
+    """exp(x - maximum) of the row at `start`, written if wanted; returns the maximum and their sum.
 
-    The exponentials wait in `y`; without it they are only summed. x and y may be the same memory.
+    x and y may be the same memory.
     """
     highest = LaneFold(classes, target.lanes, -math.inf, maximum)
     walk(classes, target.lanes, lambda i, lanes: highest.add(x.load(start + i, lanes), lanes))
@@ -76,11 +92,4 @@ def _normalise(x: Pointer, y: Pointer | None, start: Index, classes: int, target
             y.store(start + i, value)
 
     walk(classes, target.lanes, power)
-    partition = bind(total.result())
-    if y is not None:
-
-        def divide(i: Index, lanes: int) -> None:
-            y.store(start + i, y.load(start + i, lanes) / broadcast(partition, lanes))
-
-        walk(classes, target.lanes, divide)
-    return top, partition
+    return top, bind(total.result())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from edgec.backends.base import Lowering
@@ -20,11 +19,12 @@ def lower_statistics(request: Request) -> Lowering | None:
         return None
     match anchor.op:
         case Moments(axes=axes):
-            (x,), (mean, variance) = anchor.inputs, anchor.outputs
-            elements = math.prod(x.type.shape[axis] for axis in axes)
-            wanted = [("mean", Term.VALUE, (x, mean), elements)]
+            (x, *weights), (mean, variance) = anchor.inputs, anchor.outputs
+            count = anchor.op.sharing(x.type.shape, *(share.type.shape for share in weights))
+            wanted = [("mean", Term.WEIGHTED if weights else Term.VALUE, (x, *weights, mean), count)]
             # The mean in the form in which it broadcasts to x lies where the mean does.
-            wanted.append(("variance", Term.CENTRED_SQUARE, (x, mean, variance), elements))
+            term = Term.WEIGHTED_SQUARE if weights else Term.CENTRED_SQUARE
+            wanted.append(("variance", term, (x, mean, *weights, variance), count))
         case NormParamGrad(axes=axes):
             dy, *rest = anchor.inputs
             dgamma, dbeta = anchor.outputs
@@ -35,7 +35,7 @@ def lower_statistics(request: Request) -> Lowering | None:
     calls = []
     for name, term, values, divisor in wanted:
         if values[-1] not in request.group.outputs:
-            if term is Term.VALUE and name == "mean":
+            if name == "mean":
                 return None
             continue
         spec = _spec(request, f"f32_{name}", term, values, axes, divisor)
@@ -54,7 +54,7 @@ def _spec(
     operands = []
     for value in values:
         kind, storage = value.type, request.storage[value]
-        if term is Term.CENTRED_SQUARE and value is values[1]:
+        if term in (Term.CENTRED_SQUARE, Term.WEIGHTED_SQUARE) and value is values[1]:
             # Without the axes it was taken over, which it broadcasts along.
             if not storage.is_row_major:
                 return None

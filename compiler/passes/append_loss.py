@@ -14,7 +14,7 @@ from edgec.compiler.rebatch import batch_of, rebatch
 from edgec.compiler.rewrite import reserve
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Graph, Module, Value
+from edgec.graph.ir import Graph, Module, Role, Value
 from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.reshape import Reshape
@@ -35,7 +35,7 @@ def append_loss(module: Module, options: Options) -> bool:
     scored = {name: program.outputs[name].name for name in names}
     program.outputs = {name: program.outputs[name] for name in infer.outputs}
     copy = program.clone("train")
-    mixed = train.batch_norm == "train" and any(isinstance(node.op, BatchNorm) for node in copy.nodes)
+    mixed = train.batch_norm == "train" and not _images_stay_apart(copy)
     _append(program, train, scored, axes, LossBuilder)
     _append(copy, train, scored, axes, WholeBatchLoss if mixed else LossBuilder)
     copy.outputs, copy.counts = {LOSS: copy.outputs[LOSS]}, {}
@@ -43,6 +43,13 @@ def append_loss(module: Module, options: Options) -> bool:
         _hand_out_weight(program)
     module.programs["train"], module.programs["eval"] = copy, program
     return True
+
+
+def _images_stay_apart(graph: Graph) -> bool:
+    """Whether the leading axis of what each norm takes statistics of is the batch: then images can be left out."""
+    batches = {leaf.type.shape[:1] for leaf in graph.by_role(Role.INPUT)}
+    norms = [node for node in graph.nodes if isinstance(node.op, BatchNorm)]
+    return all({node.inputs[0].type.shape[:1]} == batches for node in norms)
 
 
 def _append(

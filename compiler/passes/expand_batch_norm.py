@@ -34,7 +34,7 @@ def expand_batch_norm(module: Module, options: Options) -> bool:
 
 
 def _expand(graph: Graph, node: Node) -> None:
-    x, gamma, beta = node.inputs
+    x, gamma, beta, *weights = node.inputs
     per_channel = (x.type.shape[1],) + (1,) * (x.type.rank - 2)
 
     def emit(op: Op, *operands: Value) -> Value:
@@ -46,7 +46,7 @@ def _expand(graph: Graph, node: Node) -> None:
     def spread(vector: Value) -> Value:
         return emit(Reshape(per_channel), vector)
 
-    mean, variance = graph.emit(Moments(node.op.axes(x.type)), x, source=node.source, before=node)
+    mean, variance = graph.emit(Moments(node.op.axes(x.type)), x, *weights, source=node.source, before=node)
     deviation = emit(Sqrt(), emit(Add(), variance, number(node.op.epsilon)))
     scale = emit(Mul(), emit(Div(), number(1.0), deviation), gamma)
     # The mean goes before the product: far from zero, x * scale would lose what is left of it.

@@ -44,7 +44,7 @@ def test_train_and_eval_are_made_from_infer() -> None:
           %hit: bool[8,4] = equal(%labels, %classes)
           %one: f32[8,4] = cast(%hit) {to="f32"}
           %targets: f32[8,4] = mul(%one, %column)
-          %losses: f32[8], %probabilities: f32[8,4] = softmax_cross_entropy(%logits, %targets)
+          %losses: f32[8], %slopes: f32[8,4] = softmax_cross_entropy(%logits, %targets)
           %total: f32[] = reduce_sum(%losses) {axes=(0)}
           %weight: f32[] = cast(%rows) {to="f32"}
           %loss: f32[] = div(%total, %weight)
@@ -68,7 +68,7 @@ def test_train_and_eval_are_made_from_infer() -> None:
           %hit: bool[8,4] = equal(%labels, %classes)
           %one: f32[8,4] = cast(%hit) {to="f32"}
           %targets: f32[8,4] = mul(%one, %column)
-          %losses: f32[8], %probabilities: f32[8,4] = softmax_cross_entropy(%logits, %targets)
+          %losses: f32[8], %slopes: f32[8,4] = softmax_cross_entropy(%logits, %targets)
           %total: f32[] = reduce_sum(%losses) {axes=(0)}
           %weight: f32[] = cast(%rows) {to="f32"}
           %loss: f32[] = div(%total, %weight)

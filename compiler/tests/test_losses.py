@@ -295,13 +295,3 @@ def test_losses_that_do_not_fit_the_model_are_refused(text: str, options: dict, 
     with pytest.raises(UserError, match=message) as caught:
         transform_module(module, Options(train=Train(batch=BATCH, **options)))
     assert caught.value.code == "E0302"
-
-
-def test_statistics_of_a_batch_leave_no_row_out_of_training() -> None:
-    norm = """%n: f64[1,5,2,3] = batch_norm(%y, %b, %b, %mean, %variance)
-      output "n" = %n"""
-    text = MAP.replace("param %b", "param %mean: f64[5]\n param %variance: f64[5]\n param %b").replace("TAIL", norm)
-    for mode, rows in (("train", False), ("frozen", True)):
-        module = initialise(parse_module(text))
-        transform_module(module, Options(train=Train(batch=BATCH, batch_norm=mode)))
-        assert ("rows" in module.programs["train"].leaves) is rows and "rows" in module.programs["eval"].leaves

@@ -15,6 +15,7 @@ from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.neg import Neg
 from edgec.graph.parse import parse_module
 from edgec.tools.testing.pass_check import check_becomes
+from edgec.tools.testing.programs import initialise
 from edgec.tools.testing.train_cases import separable_net
 
 torch.set_num_threads(1)
@@ -161,3 +162,49 @@ def test_a_norm_that_is_read_twice_moves_its_statistics_twice() -> None:
     updates = run(graph, feeds).updates
     np.testing.assert_allclose(updates["mean"], norm.running_mean.numpy(), rtol=1e-5)
     np.testing.assert_allclose(updates["var"], norm.running_var.numpy(), rtol=1e-5)
+
+
+def test_rows_that_do_not_count_are_in_no_statistics() -> None:
+    """Steps of short batches, filled up with large numbers, are torch's steps of the short batches."""
+    twins = separable_net()
+    module = twins.module.clone()
+    transform_module(module, Options(train=Train(batch=4, batch_norm="train", momentum=0.9)))
+    graph = module.programs["train"]
+    weights = {name: w.requires_grad_(not name.endswith(STATISTICS)) for name, w in twins.weights().items()}
+    optimizer = torch.optim.SGD([w for w in weights.values() if w.requires_grad], lr=0.125, momentum=0.9)
+    held: dict[str, np.ndarray] = {}
+    for step, rows in enumerate((3, 4, 2)):
+        x, labels = twins.batch(4, seed=step)
+        x[rows:] = 1e3
+        results = run(graph, {"x": x, "labels": labels, "rows": np.int32(rows), "lr": np.float32(0.125), **held})
+        held = results.updates
+        optimizer.zero_grad()
+        scores = twins.forward_train(weights, torch.tensor(x[:rows]))
+        loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels[:rows]))
+        loss.backward()
+        optimizer.step()
+        assert abs(loss.item() - results.outputs["loss"]) < 1e-9
+    for name, weight in weights.items():
+        np.testing.assert_allclose(held[name], weight.detach().numpy(), rtol=0, atol=1e-9, err_msg=name)
+
+
+def test_images_that_are_mixed_before_a_norm_count_as_a_whole_batch() -> None:
+    """Of a reshaped batch no row of the norm is an image's alone: no program of it takes `rows`."""
+    text = """
+    graph infer {
+      input %x: f32[4,6]
+      param %gamma: f32[2]
+      param %beta: f32[2]
+      param %mean: f32[2]
+      param %var: f32[2]
+      param %w: f32[6,3]
+      %tokens: f32[12,2] = reshape(%x) {shape=(12,2)}
+      %n: f32[12,2] = batch_norm(%tokens, %gamma, %beta, %mean, %var)
+      %flat: f32[4,6] = reshape(%n) {shape=(4,6)}
+      %y: f32[4,3] = matmul(%flat, %w)
+      output "y" = %y
+    }
+    """
+    module = initialise(parse_module(text))
+    transform_module(module, Options(train=Train(batch_norm="train")))
+    assert "rows" not in module.programs["train"].leaves and "rows" in module.programs["eval"].leaves

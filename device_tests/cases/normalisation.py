@@ -1,6 +1,6 @@
 """Cases of normalisations and of what their gradients sum up."""
 
-from cases.op_case import Normal, OpCase, Positive, case
+from cases.op_case import Normal, OpCase, Positive, Uniform, case
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.layer_norm_grad import LayerNormGrad
@@ -37,6 +37,16 @@ CASES = (
     case("all", Moments((0, 1)), Normal((3, 5))),
     case("large", Moments((0, 2, 3)), Normal((2, 48, 25, 23))),
     case("one_channel", Moments((0, 2, 3)), Normal((4, 1, 55, 61))),
+    case("weighted", Moments((0, 2, 3)), Normal((3, 37, 5, 7), scale=3.0), Uniform((3, 1, 1, 1), 0.2, 0.4)),
+    case("weighted_columns", Moments((0,)), Normal((13, 29)), Uniform((13, 1), 0.0, 0.15)),
+    case(
+        "weighted",
+        BatchNormTrain(1e-3),
+        Normal((3, 5, 4, 2), scale=3.0),
+        Positive((5,)),
+        Normal((5,)),
+        Uniform((3, 1, 1, 1), 0.2, 0.4),
+    ),
     _param_grad("channels", (0, 2, 3), (3, 37, 5, 7), (37, 1, 1)),
     _param_grad("rows", (0,), (13, 29), (13, 1)),
     _param_grad("tokens", (0, 1), (3, 7, 65), (3, 7, 1)),

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance, type_error
 from edgec.graph.ops.checks import operands, require_float, require_same_type
 from edgec.graph.ops.mul import Mul
-from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.ops.reshape import Reshape
-from edgec.graph.ops.sub import Sub
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -22,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SoftmaxCrossEntropy(Op):
-    """logits[N,C], targets t[N,C] -> losses[N], -sum(t * log p) of each row; probabilities p[N,C], the softmax.
+    """logits[N,C], targets t[N,C] -> losses[N], -sum(t * log p) of each row with p its softmax; slopes[N,C], what the
+    gradient of the row's loss is: p * sum(t) - t.
 
     Targets need not add up to 1: class indices, label smoothing, class weights, ignored and padded rows are all a
     matter of what they hold. A target of 0 counts nothing, also where its p is 0.
@@ -45,7 +43,9 @@ class SoftmaxCrossEntropy(Op):
         exponentials = np.exp(shifted)
         total = exponentials.sum(axis=1, keepdims=True, dtype=logits.dtype)
         surprise = np.where(targets == 0, 0, np.log(total) - shifted)
-        return (targets * surprise).sum(axis=1, dtype=logits.dtype), exponentials / total
+        weight = targets.sum(axis=1, keepdims=True, dtype=logits.dtype)
+        slopes = exponentials / total * weight - targets
+        return (targets * surprise).sum(axis=1, dtype=logits.dtype), slopes
 
     def vjp(
         self,
@@ -54,15 +54,9 @@ class SoftmaxCrossEntropy(Op):
         outputs: tuple[Value, ...],
         gradients: tuple[Value | None, ...],
     ) -> tuple[Value | None, ...]:
-        """dlogits = (p * sum(t) - t) * dlosses. Targets are data and get none."""
-        (logits, targets), (_, p), (dlosses, dp) = inputs, outputs, gradients
-        dlogits = None
-        if dlosses is not None:
-            column = build.emit(Reshape((logits.type.shape[0], 1)), dlosses)
-            weight = build.emit(ReduceSum((1,), keepdims=True), targets)
-            dlogits = build.emit(Mul(), build.emit(Sub(), build.emit(Mul(), p, weight), targets), column)
-        if dp is not None:  # the softmax's own gradient: p * (dp - sum(p * dp))
-            inner = build.emit(ReduceSum((1,), keepdims=True), build.emit(Mul(), p, dp))
-            through = build.emit(Mul(), p, build.emit(Sub(), dp, inner))
-            dlogits = through if dlogits is None else build.emit(Add(), dlogits, through)
-        return dlogits, None
+        """dlogits = slopes * dlosses. Targets are data and get none; slopes are for this alone, and pass nothing on."""
+        (logits, _), (_, slopes), (dlosses, _) = inputs, outputs, gradients
+        if dlosses is None:
+            return None, None
+        column = build.emit(Reshape((logits.type.shape[0], 1)), dlosses)
+        return build.emit(Mul(), slopes, column), None

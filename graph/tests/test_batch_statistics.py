@@ -28,6 +28,23 @@ def test_moments(drawn, seed):
     check_vjp(Moments(axes), x, output_gradients=[None, normal(variance.shape, seed + 1)])
 
 
+def test_weights_leave_rows_out_of_moments():
+    """Two of three rows count, whatever stands in the third."""
+    x = normal((3, 2, 4))
+    x[2] = 1e30
+    weights = np.array([0.5, 0.5, 0.0]).reshape(3, 1, 1)
+    op = Moments((0, 2))
+    mean, variance = op.reference(x, weights)
+    np.testing.assert_allclose(mean, x[:2].mean((0, 2)), rtol=1e-12)
+    np.testing.assert_allclose(variance, x[:2].var((0, 2)), rtol=1e-12)
+    x[2] = 1.0
+    cotangents = [normal((2,), 1), normal((2,), 2)]
+    check_vjp(op, x, weights, output_gradients=cotangents, data=[1])
+    for shape, message in (((3, 2, 1), "broadcast"), ((3, 1), "broadcast"), ((2, 1, 1), "broadcast")):
+        with pytest.raises(UserError, match=message):
+            op.infer(tensor(DType.F64, 3, 2, 4), tensor(DType.F64, *shape))
+
+
 @given(shapes(2, 4), st.integers(0, 99))
 def test_batch_norm_and_its_gradient_are_torchs(shape, seed):
     shape = (shape[0] + 1, *shape[1:])  # torch, too, wants more than one value for each channel

@@ -81,10 +81,10 @@ def row_norm_grad(
 
 
 def moments(op: Moments, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index) -> None:
-    (x,) = inputs
+    x, *weights = inputs
     mean_out, variance_out = (*outputs, None)[:2]
     kept, at = _around(x.shape, op.axes, row)
-    mean, variance = _moments(tuple(x.shape[axis] for axis in op.axes), lambda inner: x.load(at(inner)))
+    mean, variance = _statistics(op.axes, x, weights, at)
     _store_once(kept, (mean_out, mean), (variance_out, variance))
 
 
@@ -92,12 +92,12 @@ def batch_norm_train(
     op: BatchNormTrain, inputs: Sequence[Tensor], outputs: Sequence[Tensor | None], row: Index
 ) -> None:
     """One channel."""
-    x, gamma, beta = inputs
+    x, gamma, beta, *weights = inputs
     y, *statistics = (*outputs, None, None)[:3]
     axes = op.axes(x.type)
     kept, at = _around(x.shape, axes, row)
     rest = tuple(x.shape[axis] for axis in axes)
-    mean, variance = _moments(rest, lambda inner: x.load(at(inner)))
+    mean, variance = _statistics(axes, x, weights, at)
     if y is not None:
         scale = bind(rsqrt(variance + constant(op.epsilon)) * gamma.load(kept))
         with divided(*rest) as inner:
@@ -138,21 +138,40 @@ def _around(
     return kept, at
 
 
-def _moments(shape: tuple[int, ...], element: Callable[[Sequence[Index]], Expr]) -> tuple[Expr, Expr]:
+def _statistics(
+    axes: tuple[int, ...], x: Tensor, weights: Sequence[Tensor], at: Callable[[Sequence[Index]], list[Index]]
+) -> tuple[Expr, Expr]:
+    """Mean and variance over `axes`, weighted where there are weights."""
+    count = Moments(axes).sharing(x.shape, *(share.shape for share in weights))
+
+    def counted(value: Expr, inner: Sequence[Index]) -> Expr:
+        for share in weights:
+            value = value * share.load_broadcast(at(inner))
+        return value
+
+    return _moments(tuple(x.shape[axis] for axis in axes), lambda inner: x.load(at(inner)), counted, count)
+
+
+def _moments(
+    shape: tuple[int, ...],
+    element: Callable[[Sequence[Index]], Expr],
+    counted: Callable[[Expr, Sequence[Index]], Expr] = lambda value, at: value,
+    count: int | None = None,
+) -> tuple[Expr, Expr]:
     """Mean and variance: the sum of squares around the mean, for the difference of two moments would lose all digits
-    far from zero.
+    far from zero. `counted` is how much of a value an index adds to a sum, which `count` divides.
     """
-    mean = bind(_mean(shape, element))
+    mean = bind(_mean(shape, lambda at: counted(element(at), at), count))
 
     def square(at: list[Index]) -> Expr:
         centred = bind(element(at) - mean)
-        return centred * centred
+        return counted(centred * centred, at)
 
-    return mean, bind(_mean(shape, square))
+    return mean, bind(_mean(shape, square, count))
 
 
-def _mean(shape: tuple[int, ...], element: Callable[[list[Index]], Expr]) -> Expr:
+def _mean(shape: tuple[int, ...], element: Callable[[list[Index]], Expr], count: int | None = None) -> Expr:
     total = Variable(0.0)
     with divided(*shape) as at:
         total.add(element(at))
-    return total.total / constant(float(math.prod(shape)))
+    return total.total / constant(float(math.prod(shape) if count is None else count))

@@ -26,16 +26,21 @@ def softmax_cross_entropy(
 ) -> None:
     """One row of logits and targets. -log p is taken as log(sum) - (x - max): no small p is rounded first."""
     logits, targets = inputs
-    losses, probabilities, *_ = (*outputs, None)
+    losses, slopes, *_ = (*outputs, None)
     classes = logits.shape[1]
-    highest, partition = _normalise(logits, probabilities, classes, lambda i: [row, i])
+    highest, partition = _normalise(logits, None, classes, lambda i: [row, i])
     rest = bind(log(partition))
-    total = Variable(0.0)
+    total, weight = Variable(0.0), Variable(0.0)
     with divided(classes) as (i,):
         target = bind(targets.load([row, i]))
         value = target * (rest - (logits.load([row, i]) - highest))
         total.add(select(target == constant(0.0), constant(0.0), value))
-    loss = total.total
+        weight.add(target)
+    loss, counted = total.total, bind(weight.total)
+    if slopes is not None:
+        with divided(classes) as (i,):
+            p = exp(logits.load([row, i]) - highest) / partition
+            slopes.store([row, i], p * counted - targets.load([row, i]))
     if losses is not None:
         with once():
             losses.store([row], loss)
