@@ -24,6 +24,7 @@ from edgec.graph.ops.bce_logits import BceLogits
 from edgec.graph.ops.ceil import Ceil
 from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.clip_grad import ClipGrad
+from edgec.graph.ops.compress import Compress
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.cos import Cos
 from edgec.graph.ops.cosh import Cosh
@@ -110,7 +111,7 @@ def test_every_elementwise_op_has_an_expression_and_a_case_here():
     # A broadcast reads no result of an anchor; updates are tested with the weight gradients they follow.
     # What reads or writes other types than f32 never follows a product: device_tests' cases of numbers have them.
     updates = {"sgd_update", "adam_update", "lion_update", "accumulate", "bias_correction"}
-    others = updates | {"broadcast_to", "equal", "less", "less_equal", "where", "cast"} | BITS
+    others = updates | {"broadcast_to", "equal", "less", "less_equal", "where", "cast", "compress", "decompress"} | BITS
     assert elementwise == {op.name for op in (*UNARY, *GRADIENTS, *BINARY)} | others
 
 
@@ -215,6 +216,14 @@ def test_a_map_of_one_pixel(target, kind: str, per: tuple[int, ...]):
     bias = graph.add_leaf(Role.PARAM, "bias", tensor(F32, *per))
     result = graph.emit1(Add(), y, bias)
     check_group(graph, target, row_major=(result,))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_a_half_float_for_later_beside_the_result(target):
+    """Rounded where it is stored, while the step behind it reads the result itself."""
+    graph, y = pointwise()
+    kept = graph.emit1(Compress("f16"), y)
+    check_group(graph, target, outputs=[kept, graph.emit1(Relu(), y)], tolerance=2.0**-11)
 
 
 def test_fusion_is_offered_only_where_the_epilogue_can_read():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgec.compiler.budget import training_bytes
+from edgec.compiler.budget import counted_bytes
 from edgec.compiler.compile import CompileResult, compile_module
 from edgec.compiler.passbase import Options
 from edgec.compiler.pipeline import transform_module
@@ -54,9 +54,9 @@ def free_and_tight(dropout: bool, train: Train) -> tuple[CompileResult, CompileR
     """Without a budget, and with one that takes three tenths of the arena away, of lossy forms a fiftieth."""
     free = compiled(chain(dropout), train)
     part = 0.3 if train.saved_activations == "exact" else 0.02
-    budget = training_bytes(free.schedules[0]) - int(free.report.programs["train"].arena_bytes * part)
+    budget = counted_bytes(free.schedules[0]) - int(free.report.programs["train"].arena_bytes * part)
     tight = compiled(chain(dropout), dataclasses.replace(train, memory_budget=budget))
-    assert training_bytes(tight.schedules[0]) <= budget and tight.schedules[0].programs["train"].again
+    assert counted_bytes(tight.schedules[0]) <= budget and tight.schedules[0].programs["train"].again
     return free, tight
 
 

@@ -2,8 +2,9 @@
 
     python -m edgec.tools.bench.high_water '{"kind": "edgec", "artifact": "m.edge", "steps": 3}'
 
-Kinds: `edgec` (artifact; loads the runtime alone) and `torch` (model: a function of `testing.torch_models`; shape;
-momentum). Prints one JSON object: `{"bytes": ...}`, the rise of VmHWM of /proc/self/status.
+Kinds: `edgec` (artifact; loads the runtime alone) and `torch` (model: a name in `testing.torch_models.FULL_MODELS`;
+batch; optimizer: sgd, momentum or adam, with torch's defaults and gradients dropped before each step). One thread.
+Prints one JSON object: `{"bytes": ...}`, the rise of VmHWM of /proc/self/status.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 Step = Callable[[], object]
+
+OPTIMIZERS = {"sgd": {}, "momentum": {"momentum": 0.9}, "adam": {"optimizer": "adam"}}  # as fields of `Train`
 
 
 def high_water(spec: Mapping) -> int:
@@ -50,19 +53,23 @@ def _edgec(spec: Mapping) -> Callable[[], Step]:
 def _torch(spec: Mapping) -> Callable[[], Step]:
     import torch  # noqa: PLC0415  a peer
 
-    from edgec.tools.testing import torch_models  # noqa: PLC0415  loads torch
+    from edgec.tools.testing.torch_models import FULL_MODELS  # noqa: PLC0415  loads torch
 
     torch.set_num_threads(1)
-    x = torch.randn(spec["shape"])
+    make, inputs = FULL_MODELS[spec["model"]]
+    batch = [x.repeat(spec["batch"], *(1,) * (x.ndim - 1)) for x in inputs]
+    rates = {"lr": 1e-6, "momentum": 0.9} if spec["optimizer"] == "momentum" else {"lr": 1e-6}
 
     def begin() -> Step:
-        module = getattr(torch_models, spec["model"])().eval()
-        optimizer = torch.optim.SGD(module.parameters(), lr=1e-6, momentum=spec.get("momentum", 0.0))
+        module = make().eval()
+        rule = torch.optim.Adam if spec["optimizer"] == "adam" else torch.optim.SGD
+        optimizer = rule(module.parameters(), **rates)
 
         def step() -> object:
             optimizer.zero_grad(set_to_none=True)
-            scores = module(x)
-            loss = torch.nn.functional.cross_entropy(scores, torch.zeros(len(x), dtype=torch.int64))
+            scores = module(*batch)
+            labels = torch.zeros((len(scores), *scores.shape[2:]), dtype=torch.int64)
+            loss = torch.nn.functional.cross_entropy(scores, labels)
             loss.backward()
             optimizer.step()
             return loss.item()

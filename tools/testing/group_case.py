@@ -64,7 +64,9 @@ def check_group(
     logical = {leaf: rng.normal(size=leaf.type.shape).astype(np.float32) for leaf in graph.leaves.values()}
     memory = {leaf: storage[leaf].pack(array) for leaf, array in logical.items()}
     for output in group.outputs:
-        memory[output] = memory[alias[output]] if output in alias else np.full(output.type.size, np.nan, np.float32)
+        memory[output] = (
+            memory[alias[output]] if output in alias else np.full(output.type.size, np.nan, output.type.dtype.numpy)
+        )
     exact = {leaf: array.astype(np.float64) for leaf, array in logical.items()}
     with np.errstate(invalid="ignore"):  # logarithms of negative numbers and the like are NaN here and there
         for node in graph.nodes:
