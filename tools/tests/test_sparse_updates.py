@@ -172,6 +172,13 @@ def test_the_whole_way_by_the_command_line(folder: Path, monkeypatch: pytest.Mon
     )
     changed = {name: np.any(before[name] != after[name], axis=(0, 2, 3)) for name in ("conv1.weight", "conv2.weight")}
     assert not changed["conv1.weight"].any() and changed["conv2.weight"].tolist() == [True] * 8 + [False] * 24
+    capsys.readouterr()
+    assert command("memory", "cnn.edge", "cnn.edge", "--json") == 0
+    record, _ = json.loads(capsys.readouterr().out)["training"]
+    assert record["update"]["biases"] == 1 and record["saved_activation_bytes"] == train["saved_activation_bytes"]
+    assert record["total_bytes"] == sum(record[f"{kind}_bytes"] for kind in ("arena", "trained", "state"))
+    assert command("memory", "cnn.edge", "cnn.edge") == 0
+    assert "head, biases: 1, weights: 2" in " ".join(capsys.readouterr().out.split())
     x = np.load("data.npz")["x"][:1]
     expected = onnxruntime.InferenceSession("tuned.onnx").run(None, {"x": x})[0]
     with load("cnn.edge", threads=1) as tuned:
