@@ -29,7 +29,7 @@ from edgec.compiler.report import ProgramFigures, Report, program_figures
 from edgec.compiler.train import Train
 from edgec.frontend.onnx import read_onnx
 from edgec.frontend.onnx.reader import Source
-from edgec.frontend.torch import is_torch, read_torch
+from edgec.frontend.torch import is_torch, lost_randomness, read_torch
 from edgec.graph.errors import InternalError, UserError
 from edgec.graph.ir import Module, Role
 from edgec.runtime.check import check_artifact
@@ -149,7 +149,7 @@ def compile(
     )
     result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early
-    for warning in weight_warnings(result):
+    for warning in weight_warnings(result) + _dropout_warnings(request):
         warnings.warn(warning, stacklevel=2)
     return result.report
 
@@ -207,6 +207,20 @@ def weight_warnings(result: CompileResult) -> list[str]:
         f"parameter `{tensor.name}` holds values that are not finite"
         for tensor in result.artifact.tensors
         if tensor.kind is TensorKind.PARAM and tensor.data.dtype.kind == "f" and not _is_finite(tensor.data.reshape(-1))
+    ]
+
+
+def _dropout_warnings(request: Request) -> list[str]:
+    """What a torch module draws in training and its artifact will not. Of a `.pt2` file nobody can know."""
+    if request.train is None or request.train.dropout == "off" or request.example_inputs is None:
+        return []
+    layers = lost_randomness(request.model, request.example_inputs)
+    if not layers:
+        return []
+    listed = ", ".join(layers[:3]) + (f" and {len(layers) - 3} more" if len(layers) > 3 else "")
+    return [
+        f"training leaves out what {listed} would draw at random: torch exports dropout of elements alone; "
+        'use torch.nn.Dropout there, or dropout="off" to train without any'
     ]
 
 

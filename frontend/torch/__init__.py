@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     TorchSource = torch.nn.Module | ExportedProgram | str | Path
 
-__all__ = ["export_torch", "is_torch", "read_torch", "run_torch"]
+__all__ = ["export_torch", "is_torch", "lost_randomness", "read_torch", "run_torch"]
 
 
 def read_torch(
@@ -41,6 +41,17 @@ def read_torch(
     with _needs_torch():
         from edgec.frontend.torch.importer import import_torch  # noqa: PLC0415  torch is an extra, and heavy
     return import_torch(source, example_inputs, shapes or {}, batch)
+
+
+def lost_randomness(module: torch.nn.Module, example_inputs: Sequence[object] | Mapping[str, object]) -> list[str]:
+    """Layers, with their class, that draw at random in training what `read_torch` finds no trace of.
+
+    Dropout of elements is kept. That of channels, within attention and between layers of recurrent nets, and dropped
+    branches are not. Runs forward twice; parameters, buffers and torch's generator are as before.
+    """
+    with _needs_torch():
+        from edgec.frontend.torch.randomness import lost_randomness as found  # noqa: PLC0415
+    return found(module, example_inputs)
 
 
 def run_torch(path: str | Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

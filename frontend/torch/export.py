@@ -25,9 +25,9 @@ def export_module(
 ) -> ExportedProgram:
     """`torch.export` of `module` in eval mode; its mode is put back. UserError E0108, E0109, E0110."""
     label = type(module).__name__
-    args, kwargs = _arguments(example_inputs, label)
+    args, kwargs = example_arguments(example_inputs, label)
     _refuse_devices(module, args, kwargs, label)
-    with eval_mode(module), quiet():
+    with mode(module, training=False), quiet():
         try:
             return torch.export.export(module, args, kwargs)
         except Exception as error:  # whatever the user's code raises, or torch, about it
@@ -35,18 +35,18 @@ def export_module(
 
 
 @contextlib.contextmanager
-def eval_mode(module: torch.nn.Module) -> Iterator[None]:
-    """Every part of `module` in eval mode, each back in its own afterwards."""
-    training = {part: part.training for part in module.modules()}
-    module.eval()
+def mode(module: torch.nn.Module, training: bool) -> Iterator[None]:
+    """Every part of `module` in training or in eval mode, each back in its own afterwards."""
+    before = {part: part.training for part in module.modules()}
+    module.train(training)
     try:
         yield
     finally:
-        for part, was in training.items():
+        for part, was in before.items():
             part.training = was
 
 
-def _arguments(
+def example_arguments(
     example_inputs: Sequence[object] | Mapping[str, object] | None, label: str
 ) -> tuple[tuple[object, ...], dict[str, object]]:
     hint = "example_inputs=(x,): the arguments of forward, as a tuple, or a dict by name"
