@@ -19,7 +19,7 @@ from edgec.compiler.schedule import Schedule
 from edgec.compiler.tiling import Chain, Strip, Tiling, chain_of
 from edgec.graph.ir import Role, Value
 
-LONGEST = 32  # steps of a chain
+LONGEST = 48  # steps from the first to the last of a chain
 CUTS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # into how many strips an image is cut
 LAUNCH = 20_000  # multiply-adds that a further kernel call is worth
 
@@ -34,7 +34,7 @@ def choose_tilings(schedule: Schedule, room: int) -> list[Tiling]:
 def untiled_peak(schedule: Schedule) -> int:
     """The most bytes alive in a step of the planned `schedule` that no chain can cover."""
     search = _Search(schedule, 0)
-    return max((live for live, local in zip(search.live, search.local, strict=True) if not local), default=0)
+    return max(map(search.uncovered, range(len(schedule.groups))), default=0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class _Search:
         self.live = live_bytes(self.alive, max(len(groups), 1), self.scratch)
         self.guard = schedule.guard
         self.local = [self._is_local(group) for group in groups]
+        made = {value: step for step, group in enumerate(groups) for node in group.nodes for value in node.outputs}
+        self.sources = [{made[value] for value in group.inputs if value in made} for group in groups]
 
     def run(self) -> list[Tiling]:
         groups = self.schedule.groups
@@ -87,29 +89,38 @@ class _Search:
             end = best[end].start
         return tilings[::-1]
 
+    def uncovered(self, step: int) -> int:
+        """Bytes alive in a step that is part of no chain; 0 for one that can run before the chain that it stands in."""
+        aside = not any(self.local[source] for source in self.sources[step])
+        return 0 if self.local[step] or aside else self.live[step]
+
     def _is_local(self, group: Group) -> bool:
         outputs = set(group.outputs)
         if self.schedule.is_view(group):
             return False
         return not outputs & self.updates and chain_of(group.nodes, self.results) is not None
 
-    def _starts(self, end: int) -> list[int]:
+    def _starts(self, end: int) -> Iterator[int]:
         """Where chains that end before step `end` may begin, nearest first: those that cover a step with too much."""
-        starts, covers = [], False
+        if not self.local[end - 1]:
+            return
+        covers, needed = False, set()
         for start in range(end - 1, max(end - 1 - LONGEST, -1), -1):
-            if not self.local[start] or (self.guard is not None and start < self.guard < end):
-                break
+            if (self.guard is not None and start < self.guard < end) or start in needed:
+                return
             covers |= self.live[start] > self.room
-            if covers:
-                starts.append(start)
-        return starts
+            if not self.local[start]:
+                needed |= {step for step in self.sources[start] if self.local[step]}
+            elif covers:
+                yield start
 
     def _fit(self, start: int, end: int) -> tuple[Tiling | None, int]:
         """The first tiling of steps start..end-1, in the order of multiply-adds, that has room; and those on top."""
-        around = self._entering(start)
+        around = self._entering(start, end)
         if around > self.room:
             return None, 0
-        nodes = [node for group in self.schedule.groups[start:end] for node in group.nodes]
+        steps = [step for step in range(start, end) if self.local[step]]
+        nodes = [node for step in steps for node in self.schedule.groups[step].nodes]
         chain = chain_of(nodes, self.results)
         if chain is None:
             return None, 0
@@ -118,29 +129,35 @@ class _Search:
         values = tuple(node.output.name for node in nodes)
         for images in _halves(chain.images):
             strip = chain.middle(chain.height)
-            if strip is not None and around + self._of_strip(chain, strip, images, start, end) <= self.room:
-                calls = (-(-chain.images // images) - 1) * (end - start)
+            if strip is not None and around + self._of_strip(chain, strip, images, steps) <= self.room:
+                calls = (-(-chain.images // images) - 1) * len(steps)
                 return Tiling(values, images, chain.height), calls * LAUNCH
         for rows in dict.fromkeys(-(-chain.height // cuts) for cuts in CUTS):
             strip = chain.middle(rows)
             if strip is None:
                 break
-            if rows == chain.height or around + self._of_strip(chain, strip, 1, start, end) > self.room:
+            if rows == chain.height or around + self._of_strip(chain, strip, 1, steps) > self.room:
                 continue
             strips = chain.strips(rows)
             if strips is not None:
-                calls = (len(strips) * chain.images - 1) * (end - start)
+                calls = (len(strips) * chain.images - 1) * len(steps)
                 return Tiling(values, 1, rows), chain.images * extra_macs(chain, strips) + calls * LAUNCH
         return None, 0
 
-    def _entering(self, start: int) -> int:
-        """Bytes alive when step `start` begins: all that a chain from there on reads, and what others keep."""
-        alive = ((value, life) for value, life in self.alive.items() if life.end >= start)
-        return sum(aligned(value.type.bytes) for value, life in alive if life.start < start or value.role is not None)
+    def _entering(self, start: int, end: int) -> int:
+        """Bytes alive when a chain of steps start..end-1 begins: what it reads, what others keep, and what steps in
+        between make that take no part in it, and so run before.
+        """
+        return sum(
+            aligned(value.type.bytes)
+            for value, life in self.alive.items()
+            if life.end >= start
+            and (life.start < start or value.role is not None or (life.start < end and not self.local[life.start]))
+        )
 
-    def _of_strip(self, chain: Chain, strip: Strip, images: int, start: int, end: int) -> int:
+    def _of_strip(self, chain: Chain, strip: Strip, images: int, steps: list[int]) -> int:
         """The most bytes that one strip has alive besides."""
-        groups = self.schedule.groups[start:end]
+        groups = [self.schedule.groups[step] for step in steps]
         size: dict[Value, int] = {}
         last: dict[Value, int] = {}
         first: dict[Value, int] = {}
@@ -165,7 +182,7 @@ class _Search:
         most = now = 0
         for step, group in enumerate(groups):
             now += change[step]
-            most = max(most, now + self._scratch(start + step, group, strip, images))
+            most = max(most, now + self._scratch(steps[step], group, strip, images))
         return most
 
     def _scratch(self, step: int, group: Group, strip: Strip, images: int) -> int:
