@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+MAX_RUNS = 16  # slices that are better than a gather: as many as one concatenation joins
+
+
+def few_runs(indices: list[int]) -> list[range]:
+    """The runs of `indices` where there are few; none where a gather serves better."""
+    runs = runs_of(indices)
+    return runs if len(runs) <= MAX_RUNS else []
+
 
 def runs_of(indices: list[int]) -> list[range]:
     """`indices` as ascending ranges, each as long as possible; neighbours, or one step throughout."""

@@ -21,7 +21,7 @@ STRUCTURAL_SLOTS: dict[str, tuple[int, ...]] = {
     "HannWindow": (0,),  # size
     "Loop": (0,),  # trip count
     "MaxUnpool": (2,),  # output_shape
-    "MelWeightMatrix": (0, 1, 2, 3, 4),  # sizes and frequencies: all of the result
+    "MelWeightMatrix": (0, 1),  # bands, length of the transform
     "OneHot": (1,),  # depth
     "Pad": (1, 3),  # pads, axes
     "Range": (0, 1, 2),  # start, limit, delta
@@ -36,7 +36,7 @@ STRUCTURAL_SLOTS: dict[str, tuple[int, ...]] = {
     "ReduceSum": _AXES,
     "ReduceSumSquare": _AXES,
     "Reshape": (1,),  # shape
-    "Resize": (1, 2, 3),  # roi, scales, sizes
+    "Resize": (2, 3),  # scales, sizes (up to opset 10: 1, scales, as `Upsample`)
     "STFT": (1, 3),  # frame_step, frame_length
     "Slice": (1, 2, 3, 4),  # starts, ends, axes, steps
     "Split": (1,),  # sizes
@@ -44,7 +44,6 @@ STRUCTURAL_SLOTS: dict[str, tuple[int, ...]] = {
     "Squeeze": _AXES,
     "Tile": (1,),  # repeats
     "TopK": (1,),  # k
-    "Trilu": (1,),  # k
     "Unsqueeze": _AXES,
     "Upsample": (1,),  # scales
 }

@@ -21,7 +21,7 @@ from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded, pick
 from edgec.frontend.onnx.upgrade import ALIGN
-from edgec.frontend.runs import runs_of
+from edgec.frontend.runs import few_runs
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.gather import Gather
@@ -30,8 +30,6 @@ from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.ops.where import Where
-
-_MAX_RUNS = 16  # slices that a gather may become
 
 
 def _to_shape(ctx: Context, node: Node, shape: tuple[int, ...], index: int = 0) -> Converted:
@@ -148,8 +146,8 @@ def _gather(ctx: Context, node: Node) -> Converted:
     flat = [int(index) for index in indices.reshape(-1)]
     if indices.dtype.kind not in "iu" or any(not -shape[axis] <= index < shape[axis] for index in flat):
         raise Unsupported(f"an index is out of range for {shape[axis]}")
-    runs = runs_of([index % shape[axis] for index in flat])
-    if not 1 <= len(runs) <= _MAX_RUNS:
+    runs = few_runs([index % shape[axis] for index in flat])
+    if not runs:
         return ctx.emit(node, Gather(axis), x, ctx.value(node, 1))
     whole = [range(extent) for extent in shape]
     parts = [_taken(ctx, node, x, [*whole[:axis], run, *whole[axis + 1 :]]) for run in runs]

@@ -11,14 +11,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgec.frontend.grid_sample import Sampler
 from edgec.frontend.onnx.arguments import normal_axis
-from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import pick
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
+from edgec.graph.ops.bit_and import BitAnd
+from edgec.graph.ops.ceil import Ceil
+from edgec.graph.ops.clip import Clip
+from edgec.graph.ops.floor import Floor
+from edgec.graph.ops.gather import Gather
+from edgec.graph.ops.less_equal import LessEqual
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.resample import Resample
+from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.sub import Sub
+from edgec.graph.ops.where import Where
+from edgec.graph.types import DType
 
 MAX_EXTENT = 1 << 20  # of a resized axis: tables of positions are made for it at compile time
 
@@ -41,6 +53,9 @@ def _resize(ctx: Context, node: Node) -> Converted:
     coordinates = node.get_str("coordinate_transformation_mode", "half_pixel" if node.opset >= 11 else "asymmetric")
     if coordinates == "tf_half_pixel_for_nn":
         coordinates = "half_pixel" if mode == "nearest" else coordinates
+    region = ctx.entry(node, 1) if coordinates == "tf_crop_and_resize" and ctx.has(node, 1) else None
+    if isinstance(region, Value):
+        return _cropped(ctx, node, x, axes, region)
     outside = [np.zeros(item.target, bool) for item in axes]
     for index, item in enumerate(axes):
         places = _places(coordinates, item)
@@ -104,10 +119,11 @@ def _axes(ctx: Context, node: Node, shape: Sequence[int]) -> list[_Axis]:
     else:
         ratios = [float(scale) for scale in scales]
         targets = [_target(ratio * extent) for ratio, extent in zip(ratios, extents, strict=True)]
-    roi = _optional(ctx, node, roi_at, "the region of interest")
+    roi = ctx.entry(node, roi_at) if ctx.has(node, roi_at) else None
     regions = [(0.0, 1.0)] * len(names)
-    if roi is not None and len(roi) == 2 * len(names):
-        regions = list(zip(map(float, roi[: len(names)]), map(float, roi[len(names) :]), strict=True))
+    if isinstance(roi, Known) and roi.array.size == 2 * len(names):
+        corners = roi.array.reshape(2, -1).astype(float)
+        regions = list(zip(*corners.tolist(), strict=True))
     return [_Axis(*item) for item in zip(names, extents, targets, ratios, regions, strict=True)]
 
 
@@ -195,6 +211,53 @@ def _interpolate(ctx: Context, node: Node, x: Value, item: _Axis, positions: np.
         raise Unsupported(f"interpolates {x.type.dtype.value}")
     tables = ctx.constant(node, positions), ctx.constant(node, weights.astype(x.type.dtype.numpy))
     return ctx.emit(node, Resample(item.axis), x, *tables)
+
+
+def _cropped(ctx: Context, node: Node, x: Value, axes: Sequence[_Axis], region: Value) -> Value:
+    """`tf_crop_and_resize` of a region[starts..., ends...] that is known at run time, in parts of the extents."""
+    mode = node.get_str("mode", "nearest")
+    if region.type.shape != (2 * len(axes),) or mode not in ("nearest", "linear"):
+        raise Unsupported(f"mode `{mode}` in a region {region.type} of {len(axes)} axes at run time")
+    sampler = Sampler(ctx.writer(node), "border", False)
+    region = sampler.writer.cast(region, DType.F32)
+    inside = []
+    for index, item in enumerate(axes):
+        start, end = (sampler(Slice((i,), (i + 1,), (1,)), region) for i in (index, index + len(axes)))
+        last = item.extent - 1
+        if item.target == 1:
+            place = sampler.times(sampler(Add(), start, end), 0.5 * last)
+        else:
+            steps = np.arange(item.target) * last / (item.target - 1)
+            moved = sampler(Mul(), sampler(Sub(), end, start), sampler.writer.constant(steps.astype(np.float32)))
+            place = sampler(Add(), sampler.times(start, last), moved)
+        low, high = sampler.writer.number(0, place), sampler.writer.number(last, place)
+        hit = sampler(BitAnd(), sampler(LessEqual(), low, place), sampler(LessEqual(), place, high))
+        inside.append(sampler(Reshape((item.target, *(1,) * (x.type.rank - 1 - item.axis))), hit))
+        if mode == "nearest":
+            rounding = node.get_str("nearest_mode", "round_prefer_floor")
+            nearest = sampler(Clip(0, last), _rounded_at_run_time(sampler, rounding, place))
+            x = sampler(Gather(item.axis), x, sampler.writer.cast(nearest, DType.I32))
+        else:
+            taps = sampler.linear(place, item.extent)
+            positions, weights = (
+                sampler.writer.join([sampler(Reshape((item.target, 1)), part) for part in parts], 1)
+                for parts in zip(*((tap.position, tap.weight) for tap in taps), strict=True)
+            )
+            positions, weights = sampler.writer.cast(positions, DType.I32), sampler.writer.cast(weights, x.type.dtype)
+            x = sampler(Resample(item.axis), x, positions, weights)
+    value = sampler.writer.number(node.get_float("extrapolation_value", 0.0), x)
+    for hit in inside:
+        x = sampler(Where(), hit, x, value)
+    return x
+
+
+def _rounded_at_run_time(sampler: Sampler, mode: str, place: Value) -> Value:
+    shifted = {"round_prefer_floor": (Ceil(), -0.5), "round_prefer_ceil": (Floor(), 0.5)}
+    plain = {"floor": (Floor(), 0.0), "ceil": (Ceil(), 0.0)}
+    if mode not in shifted | plain:
+        raise Unsupported(f"nearest_mode `{mode}` is unknown")
+    op, shift = (shifted | plain)[mode]
+    return sampler(op, sampler.plus(place, shift))
 
 
 def _extrapolated(ctx: Context, node: Node, x: Value, axes: Sequence[_Axis], outside: Sequence[np.ndarray]) -> Value:

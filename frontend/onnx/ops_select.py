@@ -9,7 +9,7 @@ from functools import partial, reduce
 import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axis
-from edgec.frontend.onnx.context import Context, Converted
+from edgec.frontend.onnx.context import Context, Converted, Known
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded
 from edgec.frontend.onnx.ops_logic import cast
@@ -22,6 +22,7 @@ from edgec.graph.ops.div import Div
 from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.less import Less
+from edgec.graph.ops.less_equal import LessEqual
 from edgec.graph.ops.maximum import Maximum
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduce_sum import ReduceSum
@@ -40,13 +41,18 @@ def _trilu(ctx: Context, node: Node) -> Converted:
     x = ctx.value(node, 0)
     if x.type.rank < 2:
         raise Unsupported(f"an input of rank {x.type.rank} has no triangles")
-    k = int(ctx.known_scalar(node, 1, "the diagonal")) if ctx.has(node, 1) else 0
     rows, columns = x.type.shape[-2:]
     bounded(rows * columns)
     distance = np.arange(columns) - np.arange(rows)[:, None]
-    kept = distance >= k if node.get_int("upper", 1) else distance <= k
+    diagonal = ctx.entry(node, 1) if ctx.has(node, 1) else Known(np.array(0))
+    if isinstance(diagonal, Value):
+        sides = cast(ctx, node, diagonal, DType.I64), ctx.constant(node, distance)
+        kept = ctx.emit(node, LessEqual(), *(sides if node.get_int("upper", 1) else sides[::-1]))
+    else:
+        k = int(ctx.known_scalar(node, 1, "the diagonal")) if ctx.has(node, 1) else 0
+        kept = ctx.constant(node, distance >= k if node.get_int("upper", 1) else distance <= k)
     zero = ctx.constant(node, np.zeros((), x.type.dtype.numpy))
-    return ctx.emit(node, Where(), ctx.constant(node, kept), x, zero)
+    return ctx.emit(node, Where(), kept, x, zero)
 
 
 def _one_hot(ctx: Context, node: Node) -> Converted:

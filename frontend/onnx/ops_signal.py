@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axis
-from edgec.frontend.onnx.context import Context, Converted, Known
+from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Opaque, Unsupported
 from edgec.frontend.onnx.ops_indexing import bounded
 from edgec.frontend.onnx.ops_logic import cast
 from edgec.frontend.onnx.tensors import numpy_dtype
 from edgec.graph.ir import Value
+from edgec.graph.ops.add import Add
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.div import Div
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.floor import Floor
+from edgec.graph.ops.log import Log
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.maximum import Maximum
+from edgec.graph.ops.minimum import Minimum
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.sub import Sub
 from edgec.graph.ops.transpose import Transpose
 from edgec.graph.types import DType
 
@@ -123,33 +132,44 @@ def _windowed(ctx: Context, node: Node, filters: np.ndarray) -> Value:
 
 
 def _mel_weight_matrix(ctx: Context, node: Node) -> Converted:
-    """[frequencies, bands]: triangles over a spectrum whose corners are evenly spaced in mels."""
-    names = (
-        "the number of bands",
-        "the length of the transform",
-        "the sample rate",
-        "the lowest edge",
-        "the highest edge",
+    """[frequencies, bands]: triangles over a spectrum whose corners are evenly spaced in mels.
+
+    In doubles: a corner is the bin that its frequency falls into, and may lie on the border of two.
+    """
+    bands, length = (
+        int(ctx.known_scalar(node, index, f"the {what}"))
+        for index, what in enumerate(("number of bands", "length of the transform"))
     )
-    bands, length, rate, low, high = (ctx.known_scalar(node, index, name) for index, name in enumerate(names))
-    bands, length = int(bands), int(length)
-    if bands < 1 or length < 1 or rate <= 0:
-        raise Unsupported(f"{bands} bands of a transform of length {length} at {rate:g} samples a second")
+    if bands < 1 or length < 1:
+        raise Unsupported(f"{bands} bands of a transform of length {length}")
     frequencies = length // 2 + 1
     bounded(frequencies * bands)
     dtype = numpy_dtype(node.get_int("output_datatype", 1))
     if isinstance(dtype, Opaque):
         raise Unsupported(f"makes {dtype.what}")
-    mels = 2595 * np.log10(1 + np.array([low, high]) / 700)
-    edges = mels[0] + np.arange(bands + 2) * (mels[1] - mels[0]) / (bands + 2)
-    bins = np.floor((length + 1) * (700 * (10 ** (edges / 2595) - 1)) / rate).astype(np.int64)
-    matrix = np.zeros((frequencies, bands))
-    for band, (left, peak, right) in enumerate(zip(bins, bins[1:], bins[2:], strict=False)):
-        rows = np.arange(frequencies)
-        rising, falling = (rows >= left) & (rows <= peak), (rows >= peak) & (rows < right)
-        matrix[rising, band] = (rows[rising] - left) / (peak - left) if peak > left else 1
-        matrix[falling, band] = (right - rows[falling]) / (right - peak) if right > peak else 1
-    return Known(matrix.astype(dtype))
+    emit, number = partial(ctx.emit, node), partial(ctx.number, node)
+    rate, low, high = (cast(ctx, node, ctx.value(node, index), DType.F64) for index in (2, 3, 4))
+
+    def mels(hertz: Value) -> Value:
+        """Without the factor of 2595 / log(10), which comes off again."""
+        return emit(Log(), emit(Add(), number(1, hertz), emit(Div(), hertz, number(700, hertz))))
+
+    first, last = mels(low), mels(high)
+    steps = ctx.constant(node, np.arange(bands + 2) / (bands + 2))
+    edges = emit(Add(), first, emit(Mul(), steps, emit(Sub(), last, first)))
+    hertz = emit(Mul(), emit(Sub(), emit(Exp(), edges), number(1, edges)), number(700, edges))
+    bins = emit(Floor(), emit(Div(), emit(Mul(), hertz, number(length + 1, hertz)), rate))
+    left, peak, right = (emit(Slice((i,), (i + bands,), (1,)), bins) for i in range(3))
+    rows = ctx.constant(node, np.arange(frequencies, dtype=np.float64)[:, None])
+
+    def side(before: Value, behind: Value, distance: Value) -> Value:
+        """Falls from 1 at the peak to 0 at the corner, which is a bin away at least."""
+        width = emit(Maximum(), emit(Sub(), behind, before), number(1, bins))
+        return emit(Sub(), number(1, bins), emit(Div(), distance, width))
+
+    rising, falling = side(left, peak, emit(Sub(), peak, rows)), side(peak, right, emit(Sub(), rows, peak))
+    triangle = emit(Maximum(), emit(Minimum(), rising, falling), number(0, bins))
+    return cast(ctx, node, triangle, DType.of(dtype))
 
 
 def _col2im(ctx: Context, node: Node) -> Converted:

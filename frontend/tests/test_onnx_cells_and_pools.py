@@ -160,7 +160,10 @@ PLACED = [
     Case("Dropout", X4, outputs=2),
     *(Case(op, {"x": X4["x"] > 0}, {"a": i64(1)}, opset=20) for op in ("ReduceMax", "ReduceMin")),
 ]
-CASES = [*cells(), *POOLED, *INTEGERS, *SELECTED, *SAMPLED, *PLACED]
+DIAGONALS = [
+    Case("Trilu", {"x": f32(4, 5), "k": np.array(k)}, attributes={"upper": upper}) for k in (-2, 3) for upper in (0, 1)
+]
+CASES = [*cells(), *DIAGONALS, *POOLED, *INTEGERS, *SELECTED, *SAMPLED, *PLACED]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
@@ -180,6 +183,15 @@ def test_mel_weights_are_known():
     model = one_node_onnx("MelWeightMatrix", {}, given)
     (weights,) = run(read_onnx(model).programs["infer"], {}).outputs.values()
     np.testing.assert_allclose(weights, by_onnxruntime(model, {})[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 4096), (20, 4000), (300, 310)])
+def test_mel_weights_of_frequencies_at_run_time(low: float, high: float):
+    feeds = {"r": np.array(8192), "a": np.array(low, np.float32), "z": np.array(high, np.float32)}
+    model = one_node_onnx("MelWeightMatrix", {"n": np.array(8), "l": np.array(64)} | feeds)
+    graph = read_onnx(model, values={"n": 8, "l": 64}).programs["infer"]
+    expected = by_onnxruntime(model, {"n": np.array(8), "l": np.array(64)} | feeds)[0]
+    np.testing.assert_allclose(run(graph, feeds).outputs["y0"], expected, atol=1e-6)
 
 
 REFUSED = [

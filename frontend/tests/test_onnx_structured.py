@@ -15,6 +15,11 @@ from edgec.tools.testing.models import one_node_onnx
 INDICES = np.array([[2, 0, -1], [1, 1, 0]])
 GAMMA, BETA = f32(4, low=0.5), f32(4)
 
+# A region that is known at run time; of the last axis a part lies outside.
+REGION = {"x": X4["x"], "roi": np.array([0, 0, 0.2, 0.6, 1, 1, 0.7, 1.3], np.float32)}
+TF_CROP = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
+CUT = {"_s": np.zeros(0, np.float32), "n": i64(2, 4, 5, 9)}
+
 INDEXED = [
     Case("Gather", {"x": f32(9, 2), "i": i64(1, -9, 3)}, nodes=1),
     Case("Gather", {"x": f32(60, 2)}, {"i": i64(*range(0, 60, 7), *range(1, 60, 3))}, nodes=1),
@@ -89,6 +94,12 @@ RESIZED = [
         Case("Resize", X4, {"_r": np.zeros(0, np.float32), "_s": np.zeros(0, np.float32), "n": SIZES}, {"mode": mode})
         for mode in ("nearest", "linear", "cubic")
     ),
+    *(
+        Case("Resize", REGION, CUT, TF_CROP | {"mode": "nearest", "nearest_mode": rounding}, opset=19)
+        for rounding in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+    ),
+    Case("Resize", REGION, CUT, TF_CROP | {"mode": "linear"}, opset=19),
+    Case("Resize", REGION, {"_s": np.zeros(0), "n": i64(2, 4, 1, 1)}, TF_CROP | {"mode": "linear"}, opset=19),
     Case("Upsample", X4, {"s": np.array([1, 1, 2, 3], np.float32)}, opset=9),
     Case("Upsample", X4, {"s": np.array([1, 1, 2, 2], np.float32)}, {"mode": "linear"}, opset=9),
 ]
@@ -134,6 +145,7 @@ REFUSED = [
     (Case("Compress", X2, {"c": np.zeros(3, bool)}, {"axis": 0}), "the condition chooses nothing"),
     (Case("ReverseSequence", {"x": f32(5, 3)}, {"n": i64(1, 9, 3)}), "lengths [1, 9, 3] do not fit"),
     (Case("GroupNormalization", X4, {"g": GAMMA, "b": BETA}, {"num_groups": 3}, opset=21), "4 channels in 3 groups"),
+    (Case("Resize", REGION, CUT, TF_CROP | {"mode": "cubic"}), "mode `cubic` in a region"),
     (Case("Resize", X4, {"_r": np.zeros(0), "s": SCALES}, {"mode": "area"}, opset=19), "mode `area` is unknown"),
     (Case("Resize", X4, opset=19), "neither scales nor sizes"),
     (Case("Resize", X2, {"_r": np.zeros(0), "s": np.float32([1, 1e9])}, opset=19), "an axis of the result would have"),

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from edgec.frontend.runs import runs_of
+from edgec.frontend.runs import few_runs
 from edgec.frontend.torch.call import Call
 from edgec.frontend.torch.context import Context, Converted, Entry
 from edgec.frontend.torch.ops_elementwise import operand
@@ -24,8 +24,6 @@ from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.scatter_elements import ScatterElements
 from edgec.graph.ops.top_k import TopK
 
-_MAX_RUNS = 8  # slices that are better than a gather
-
 
 def _embedding(ctx: Context, call: Call) -> Converted:
     return ctx.emit(call, Gather(0), ctx.value(call, "weight"), ctx.value(call, "indices"))
@@ -36,7 +34,7 @@ def picked(ctx: Context, call: Call, x: Value, axis: int, index: Entry) -> Value
     if isinstance(index, Value):
         return ctx.emit(call, Gather(axis), x, index)
     flat = [int(i) % x.type.shape[axis] for i in index.tensor.reshape(-1).tolist()]
-    if len(runs_of(flat)) <= _MAX_RUNS and flat:
+    if few_runs(flat):
         y = take(ctx, call, x, axis, flat)
         return reshape(ctx, call, y, (*x.type.shape[:axis], *index.tensor.shape, *x.type.shape[axis + 1 :]))
     return ctx.emit(call, Gather(axis), x, ctx.as_value(index))

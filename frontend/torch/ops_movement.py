@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from edgec.frontend.runs import runs_of
+import numpy as np
+
+from edgec.frontend.runs import few_runs
 from edgec.frontend.torch.call import Call, Unsupported
 from edgec.frontend.torch.context import Context, Converted, normal_axis
 from edgec.graph.ir import Value
 from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
-
-_MAX_RUNS = 256  # slices that a reversal or a padding may become
+from edgec.graph.types import DType
 
 
 def reshape(ctx: Context, call: Call, x: Value, shape: Sequence[int]) -> Value:
@@ -44,13 +46,15 @@ def join(ctx: Context, call: Call, parts: Sequence[Value], axis: int) -> Value:
 
 
 def take(ctx: Context, call: Call, x: Value, axis: int, indices: Sequence[int]) -> Value:
-    """Known indices along an axis: slices of the runs in them, joined."""
+    """Known indices along an axis: slices of the runs in them, joined, or a gather."""
     extent = x.type.shape[axis]
     if any(not -extent <= index < extent for index in indices):
         raise Unsupported(f"an index is out of range for {extent}")
-    runs = runs_of([index % extent for index in indices])
-    if not 1 <= len(runs) <= _MAX_RUNS:
-        raise Unsupported(f"the indices form {len(runs)} runs; 1 to {_MAX_RUNS} are supported")
+    runs = few_runs([index % extent for index in indices])
+    if not indices:
+        raise Unsupported("takes none of the elements")
+    if not runs:
+        return ctx.emit(call, Gather(axis), x, ctx.constant(call, np.array(indices), DType.I64))
     return join(ctx, call, [cut(ctx, call, x, axis, run) for run in runs], axis)
 
 

@@ -83,8 +83,26 @@ def _chosen(rng: np.random.Generator, array: np.ndarray, node: onnx.NodeProto) -
     return rng.choice(array.reshape(-1), array.shape)
 
 
+def _whole(rng: np.random.Generator, array: np.ndarray, node: onnx.NodeProto) -> np.ndarray:
+    """Indices that are floats, without a fraction: implementations drop it at different times."""
+    return np.floor(_drawn(rng, array)).astype(array.dtype) if array.dtype.kind == "f" else _drawn(rng, array)
+
+
+def _zero_stays(rng: np.random.Generator, array: np.ndarray, node: onnx.NodeProto) -> np.ndarray:
+    """A ratio of 0 drops nothing; of any other nobody can expect certain numbers."""
+    return _drawn(rng, array) if array.all() else array
+
+
+def _shuffled_rows(rng: np.random.Generator, array: np.ndarray, node: onnx.NodeProto) -> np.ndarray:
+    """The numbers of each row in another order: further apart than they are, their exponentials are 0."""
+    return rng.permuted(array, axis=-1)
+
+
 # Inputs, by operator and position, whose elements must differ from one another or lie in several ranges.
 _RULES: dict[tuple[str, int], Draw] = {
+    ("Dropout", 1): _zero_stays,
+    ("LogSoftmax", 0): _shuffled_rows,
+    ("OneHot", 0): _whole,
     ("Scatter", 1): _along_axis,
     ("ScatterElements", 1): _along_axis,
     ("ScatterND", 1): _rows,

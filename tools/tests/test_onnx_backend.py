@@ -106,6 +106,14 @@ def test_what_decides_shapes_is_bound_and_nothing_else():
     assert onnx_backend.structural_names(model) == {"axes"}
     clip = [("x", TensorProto.FLOAT, [2]), ("low", TensorProto.FLOAT, []), ("high", TensorProto.FLOAT, [])]
     assert not onnx_backend.structural_names(one_node("Clip", clip, (TensorProto.FLOAT, [2])))
+    names = ("bands", "length", "rate", "low", "high")
+    mel = [(name, TensorProto.INT64 if name in names[:3] else TensorProto.FLOAT, []) for name in names]
+    made = one_node("MelWeightMatrix", mel, (TensorProto.FLOAT, None))
+    assert onnx_backend.structural_names(made) == {"bands", "length"}
+    region = [("x", TensorProto.FLOAT, [1, 1, 4, 4]), ("roi", TensorProto.FLOAT, [8]), ("s", TensorProto.FLOAT, [4])]
+    assert onnx_backend.structural_names(one_node("Resize", region, (TensorProto.FLOAT, None))) == {"s"}
+    triangle = [("x", TensorProto.FLOAT, [4, 4]), ("k", TensorProto.INT64, [])]
+    assert not onnx_backend.structural_names(one_node("Trilu", triangle, (TensorProto.FLOAT, [4, 4])))
 
 
 def test_one_model_on_several_data():
