@@ -193,5 +193,5 @@ class Session:
 
 def _view(address: int | None, info: TensorInfo) -> np.ndarray:
     size = int(np.prod(info.shape, dtype=np.int64)) * info.dtype.itemsize
-    memory = (ctypes.c_uint8 * size).from_address(address) if size else b""
+    memory = (ctypes.c_uint8 * size).from_address(address) if size else bytearray()
     return np.frombuffer(memory, info.dtype).reshape(info.shape)

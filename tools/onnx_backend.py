@@ -65,7 +65,9 @@ def compile_case(model: onnx.ModelProto, inputs: Sequence[np.ndarray | None]) ->
     bound = {name: feeds[name] for name in structural_names(model) & feeds.keys()}
     with tempfile.TemporaryDirectory(prefix="edgec-onnx-") as folder:
         path = Path(folder) / "model.edge"
-        build(Request(_static(model, feeds, bound), parse_targets("x86")), path)
+        # In a model, 0 stands for an extent that nobody knows.
+        empty = {name: array.shape for name, array in feeds.items() if not array.size and name not in bound}
+        build(Request(_static(model, feeds, bound), parse_targets("x86"), shapes=empty), path)
         with load(path, threads=1) as artifact:
             yield CompiledCase(model, bound, artifact)
 

@@ -57,7 +57,7 @@ def lower_group(
     """Kernel calls for any group."""
     if target.arch.is_device:
         return lower_device(group, storage, alias)
-    if target.lanes > 1:
+    if target.lanes > 1 and any(value.type.size for value in group.outputs):
         for strategy in STRATEGIES:
             # A request collects calls, so one that was given up must not be used again.
             lowering = strategy(Request(group, storage, alias, target))

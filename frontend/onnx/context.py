@@ -16,6 +16,12 @@ from edgec.frontend.onnx.model import Node, Opaque, Sparse, Unsupported
 from edgec.frontend.writer import Writer
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.concat import Concat
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.scatter_elements import ScatterElements
+from edgec.graph.ops.scatter_nd import ScatterNd
+from edgec.graph.ops.slice import Slice
 from edgec.graph.types import DType, TensorType
 
 KNOWN_AT_COMPILE_TIME = "it must be known at compile time"
@@ -23,6 +29,7 @@ DEPENDS_ON_DATA = "depends on data"
 MAX_ELEMENTS = 2**31 - 1  # of one tensor: kernels index with int32
 MAX_RANK = 32  # of what converters put in between; numpy has 64
 MAX_FOLDED = 2**28  # elements that folding may make for one model: whole networks whose weights are filled, 1 GiB
+EMPTYING = (Slice, BroadcastTo)  # ops that make a tensor without elements of one that has some
 MAX_EXPANDED = 50_000  # nodes that bodies of functions, branches and loops may add to one model
 
 
@@ -199,12 +206,38 @@ class Context:
 
     def emit(self, node: Node, op: Op, *inputs: Value) -> Value:
         """Append an op with one output. The converter's result gets the ONNX name afterwards."""
+        of_nothing = self._of_nothing(node, op, inputs)
+        if of_nothing is not None:
+            return of_nothing[0]
         value = self.graph.emit1(op, *inputs, name=self._free_name(f"{node.outputs[0]}.{op.name}"), source=node.label)
         if value.type.size > MAX_ELEMENTS:
             raise Unsupported(f"the result {value.type} has more than {MAX_ELEMENTS} elements")
         if value.type.rank > MAX_RANK:
             raise Unsupported(f"the result has {value.type.rank} axes; up to {MAX_RANK} are supported")
         return value
+
+    def _of_nothing(self, node: Node, op: Op, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        """The results of an op that has tensors without elements, which no kernel computes; None for all others."""
+        if all(value.type.size for value in inputs) and not isinstance(op, EMPTYING):
+            return None
+        types = op.infer(*(value.type for value in inputs))
+        if not any(kind.size for kind in types):
+            return tuple(self.constant(node, np.zeros(kind.shape, kind.dtype.numpy)) for kind in types)
+        if all(value.type.size for value in inputs):
+            return None
+        if not any(value.type.size for value in inputs):
+            arrays = op.reference(*(np.zeros(value.type.shape, value.type.dtype.numpy) for value in inputs))
+            return tuple(self.constant(node, array) for array in arrays)
+        match op:
+            case Concat():
+                parts = [value for value in inputs if value.type.size]
+                return (self.emit(node, op, *parts) if len(parts) > 1 else parts[0],)
+            case MatMul():
+                return (self.constant(node, np.zeros(types[0].shape, types[0].dtype.numpy)),)
+            case ScatterElements() | ScatterNd():
+                return (inputs[0],)
+            case _:
+                raise Unsupported(f"reads a tensor without elements: {', '.join(str(v.type) for v in inputs)}")
 
     def number(self, node: Node, number: float, like: Value) -> Value:
         """A scalar constant in the dtype of `like`; Unsupported for what no integer of it is."""
@@ -225,7 +258,8 @@ class Context:
 
     def emit_all(self, node: Node, op: Op, *inputs: Value) -> tuple[Value, ...]:
         """Append an op with several outputs."""
-        return self.graph.emit(op, *inputs, source=node.label)
+        of_nothing = self._of_nothing(node, op, inputs)
+        return self.graph.emit(op, *inputs, source=node.label) if of_nothing is None else of_nothing
 
     def fold(self, node: Node) -> tuple[Known, ...] | None:
         """The results of a node that can be evaluated at compile time; None if it cannot."""

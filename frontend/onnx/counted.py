@@ -18,6 +18,7 @@ from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
 from edgec.frontend.onnx.ops_found import FOUND, compacted, only_within, within
 from edgec.frontend.onnx.ops_logic import LOGIC
 from edgec.frontend.onnx.ops_math import MATH
+from edgec.frontend.onnx.ops_reduce import beyond_all
 from edgec.graph.ir import Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.div import Div
@@ -265,15 +266,8 @@ def _top_k(ctx: Context, node: Node, convert: Converter) -> Converted:
         limit, k = shape[axis], ctx.writer(node).cast(most, x.count.type.dtype)
         count = ctx.emit(node, Minimum(), x.count, ctx.emit(node, Reshape(()), k) if k.type.shape else k)
     largest = bool(node.get_int("largest", 1))
-    ranked = only_within(ctx, node, x, _extreme(x.value, lowest=largest))
+    ranked = only_within(ctx, node, x, beyond_all(x.value, lowest=largest))
     return _all_along(ctx.emit_all(node, TopK(axis, limit, largest), ranked), axis, count)
-
-
-def _extreme(x: Value, *, lowest: bool) -> float:
-    if x.type.dtype.is_float:
-        return -math.inf if lowest else math.inf
-    info = np.iinfo(x.type.dtype.numpy)
-    return info.min if lowest else info.max
 
 
 # What does not change the result of a reduction.
@@ -283,8 +277,8 @@ _NEUTRAL: dict[str, Callable[[Value], float]] = {
     "ReduceL1": lambda x: 0,
     "ReduceL2": lambda x: 0,
     "ReduceProd": lambda x: 1,
-    "ReduceMax": lambda x: _extreme(x, lowest=True),
-    "ReduceMin": lambda x: _extreme(x, lowest=False),
+    "ReduceMax": lambda x: beyond_all(x, lowest=True),
+    "ReduceMin": lambda x: beyond_all(x, lowest=False),
 }
 
 

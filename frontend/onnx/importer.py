@@ -134,7 +134,10 @@ class _Importer:
         if isinstance(entry, Counted):
             self.counted[name] = entry
             return entry.value
-        return self.ctx.result(name)
+        value = self.ctx.result(name)
+        if value.role is Role.INPUT and not value.type.size:  # it comes back as it is: there is nothing in it
+            return self.graph.constant(np.zeros(value.type.shape, value.type.dtype.numpy), name)
+        return value
 
     def _count(self, name: str, entry: Counted) -> None:
         """One more output says how much of output `name` holds results; those of one extent share it."""

@@ -7,6 +7,7 @@ import math
 from functools import partial
 
 import ml_dtypes
+import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axes, normal_axis
 from edgec.frontend.onnx.context import Context, Converted
@@ -45,7 +46,19 @@ def _reduced(kind: type[Reduction], ctx: Context, node: Node, x: Value) -> Value
     if not axes and node.get_int("noop_with_empty_axes", 0):
         return x
     axes = normal_axes(axes or range(x.type.rank), x.type.rank)
-    return ctx.emit(node, kind(axes, bool(node.get_int("keepdims", 1))), x)
+    op = kind(axes, bool(node.get_int("keepdims", 1)))
+    if kind in (ReduceMax, ReduceMin) and 0 in (x.type.shape[axis] for axis in axes):
+        (made,) = ReduceSum(op.axes, op.keepdims).infer(x.type)
+        return ctx.constant(node, np.full(made.shape, beyond_all(x, lowest=kind is ReduceMax), made.dtype.numpy))
+    return ctx.emit(node, op, x)
+
+
+def beyond_all(x: Value, *, lowest: bool) -> float:
+    """What the maximum (or the minimum) of no elements is."""
+    if x.type.dtype.is_float:
+        return -math.inf if lowest else math.inf
+    info = np.iinfo(x.type.dtype.numpy)
+    return info.min if lowest else info.max
 
 
 def _reduce_sum_square(ctx: Context, node: Node) -> Value:

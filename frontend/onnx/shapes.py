@@ -75,8 +75,8 @@ def _check_given(
             dimensions = f"; its dimensions: {_quoted(sorted(symbols))}" if symbols else ""
             hint = f"its inputs: {_quoted(inputs)}{dimensions}"
             raise UserError("E0105", f"the model has no input `{name}`", where=where, hint=hint)
-        if any(not isinstance(size, int) or size < 1 for size in shape):
-            raise UserError("E0105", f"the shape {_text(shape)} for `{name}` is not all positive integers", where=where)
+        if any(not isinstance(size, int) or size < 0 for size in shape):
+            raise UserError("E0105", f"the shape {_text(shape)} for `{name}` is not all integers from 0", where=where)
         dims = inputs[name].dims
         if dims is None:
             continue

@@ -93,9 +93,9 @@ def test_bound(given: list[Input], shapes: dict, batch: int | None, bound: dict)
         ),
         (
             IMAGE,
-            {"x": (0, 3, 224, 224)},
+            {"x": (-1, 3, 224, 224)},
             None,
-            "error[E0105]: the shape [0,3,224,224] for `x` is not all positive integers\n  --> m.onnx",
+            "error[E0105]: the shape [-1,3,224,224] for `x` is not all integers from 0\n  --> m.onnx",
         ),
         (
             TEXT,

@@ -40,6 +40,8 @@ SAMPLE = (
     "test_nonmaxsuppression_two_batches",
     "test_nonzero_example",
     "test_pow_types_int32_float32",
+    "test_reduce_max_empty_set",
+    "test_reduce_sum_empty_set_non_reduced_axis_zero",
     "test_reduce_sum_keepdims_example",
     "test_reshape_negative_dim",
     "test_round",

@@ -136,6 +136,9 @@ def emit_generic(spec: GenericSpec, target: Target) -> PrimFunc:
 
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, lo, hi = parameters
+        if not any(store.memory.type.size for store in spec.computation.stores):
+            T.evaluate(0)  # a loop over nothing ends the code generator
+            return
         per_task = -(-spec.rows // max(spec.tasks, 1))
         stop = T.min(hi * per_task, spec.rows)
         with serial(lo * per_task, stop) as row:
