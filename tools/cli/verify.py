@@ -67,8 +67,9 @@ def command(
 ) -> None:
     """Run MODEL and ARTIFACT on the same inputs and show the largest error of every output. Fails above the tolerance.
 
-    With --train one step of stochastic gradient descent is compared with torch's, in double precision; it may be off by
-    100 times the tolerance, because an activation within rounding of a kink may take another side.
+    With --train one step is compared with torch's, in double precision, by the loss and the optimizer of ARTIFACT: its
+    loss, and what changes in every parameter. It may be off by 100 times the tolerance, because an activation within
+    rounding of a kink may take another side.
 
     Example: edgec verify model.onnx model.edge --batches 3 --device qemu
     """
