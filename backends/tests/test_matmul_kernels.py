@@ -99,3 +99,20 @@ def test_one_head(target, per):
     y = graph.emit1(MatMul(), a, b)
     graph.emit1(Mul(), graph.emit1(Sigmoid(), y), factor)
     check_group(graph, target, row_major=(a, b, factor))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("rows", [1, 8, 13, 17])
+@pytest.mark.parametrize("transpose_b", [True, False])
+def test_few_rows_by_a_weight_read_against_its_panels(target, rows: int, transpose_b: bool):
+    """The gradient of a dense layer's input: no workspace for another weight, unless rows are many."""
+    graph = Graph("against")
+    dy = graph.add_leaf(Role.INPUT, "dy", tensor(F32, rows, 301))
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, rows, 37))
+    shape = (37, 301) if transpose_b else (301, 37)
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, *shape))
+    graph.emit1(MatMul(transpose_b=not transpose_b), x, w)  # the forward product decides how it lies
+    other = graph.add_leaf(Role.INPUT, "other", tensor(F32, rows, 37))
+    graph.emit1(Mul(), graph.emit1(MatMul(transpose_b=transpose_b), dy, w), other)
+    stems = check_group(graph, target, before=1)
+    assert stems[-1] == ("f32_matmul_dots_mul" if rows <= 16 else "f32_matmul_mul") and len(stems) == 1 + (rows > 16)

@@ -11,6 +11,8 @@ from edgec.backends.tvm.bits_code import emit_gate_by_bits, emit_inside_bits
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec
 from edgec.backends.tvm.depthwise_code import emit_depthwise
 from edgec.backends.tvm.depthwise_reduce_code import emit_depthwise_reduce
+from edgec.backends.tvm.dots import DotSpec
+from edgec.backends.tvm.dots_code import emit_dots
 from edgec.backends.tvm.dropout import DropoutSpec
 from edgec.backends.tvm.dropout_code import emit_dropout
 from edgec.backends.tvm.gathers import GatherSpec
@@ -54,6 +56,7 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     ReduceSpec: emit_reduction,
     RowNormSpec: emit_row_norm,
     RowNormGradSpec: emit_row_norm_grad,
+    DotSpec: emit_dots,
     DropoutSpec: emit_dropout,
     GatherGradSpec: emit_gather_grad,
     SoftmaxSpec: emit_softmax,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edgec.backends.base import Lowering
+from edgec.backends.tvm.dots import dot_spec
 from edgec.backends.tvm.epilogue import same_order
 from edgec.backends.tvm.gemm import UNIT, Axis, Panels, Patches, Placement, Table
 from edgec.backends.tvm.maps import transposition
@@ -38,6 +39,11 @@ def _product(request: Request, op: MatMul) -> Lowering | None:
     elif any(v.type.shape[:-2] not in (tuple(leading), (1,) * len(leading), ()) for v in (a, b)):
         return None
     a_stride = rows * depth if math.prod(a.type.shape[:-2]) > 1 else 0
+    if (width := _along_depth(request, op)) and batch == 1 and not op.transpose_a:
+        spec = dot_spec(rows, depth, columns, width, bound.epilogue, request.target)
+        if spec is not None:
+            request.call(spec, (a, b, *bound.operands), spec.tasks, rows * depth * columns)
+            return request.lowering()
     left = Patches.matrix(rows, depth, transposed=op.transpose_a, batch=batch, batch_stride=a_stride)
     right = _right(request, op, depth, columns, batch)
     if right is None:
@@ -45,6 +51,17 @@ def _product(request: Request, op: MatMul) -> Lowering | None:
     placement = Placement(columns, (0, 0, 1), batch_rows=rows)
     add_product(request, "matmul", (left, a), right, placement, bound, batch)
     return request.lowering()
+
+
+def _along_depth(request: Request, op: MatMul) -> int:
+    """The width of the right operand's panels, if it is a matrix along which the depth runs in them; else 0."""
+    b = request.group.anchor.inputs[1]
+    storage = request.storage[b]
+    if b.type.rank > 2 and not storage.is_row_major or math.prod(b.type.shape[:-2]) > 1:
+        return 0
+    # As a matrix in memory: the last permuted axis runs fastest within a panel.
+    last = storage.perm[-1] - (b.type.rank - 2)
+    return (storage.block or storage.dims[storage.perm[-1]]) if (last == 1) == op.transpose_b else 0
 
 
 def _right(request: Request, op: MatMul, depth: int, columns: int, batch: int) -> tuple[Panels | Table, Operand] | None:
@@ -63,11 +80,9 @@ def _right(request: Request, op: MatMul, depth: int, columns: int, batch: int) -
         packed = request.workspace(b.type.size)
         request.call(copy, (packed, b), copy.tasks)
         return Table(depth, columns, width, columns, b.type.size, depth * columns), packed
-    # As a matrix in memory: the last permuted axis runs fastest within a panel.
-    last = storage.perm[-1] - (b.type.rank - 2)
-    block = storage.block or storage.dims[storage.perm[-1]]
-    if (last == 1) != op.transpose_b:
-        return Panels(depth, columns, block), b
+    block = _along_depth(request, op)
+    if not block:
+        return Panels(depth, columns, storage.block or storage.dims[storage.perm[-1]]), b
     spec = TransposeSpec(columns, depth, 1, (0,), min(block, depth), width)
     packed = request.workspace(depth * columns)
     request.call(spec, (b, packed), spec.tasks)
