@@ -12,20 +12,34 @@ from collections.abc import Callable
 import numpy as np
 
 from edgec.frontend.onnx.arguments import normal_axes, normal_axis, slice_ranges
-from edgec.frontend.onnx.context import DEPENDS_ON_DATA, Context, Converted, Counted, Entry, Known, Results
+from edgec.frontend.onnx.context import (
+    DEPENDS_ON_DATA,
+    MAX_ELEMENTS,
+    Context,
+    Converted,
+    Counted,
+    Entry,
+    Known,
+    Results,
+)
 from edgec.frontend.onnx.model import Node, Unsupported
 from edgec.frontend.onnx.ops_elementwise import ELEMENTWISE
 from edgec.frontend.onnx.ops_found import FOUND, compacted, only_within, within
 from edgec.frontend.onnx.ops_logic import LOGIC
 from edgec.frontend.onnx.ops_math import MATH
 from edgec.frontend.onnx.ops_reduce import beyond_all
-from edgec.graph.ir import Value
+from edgec.graph.ir import Role, Value
 from edgec.graph.ops.add import Add
+from edgec.graph.ops.cast import Cast
+from edgec.graph.ops.clip import Clip
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.less import Less
 from edgec.graph.ops.minimum import Minimum
 from edgec.graph.ops.mul import Mul
+from edgec.graph.ops.reduce_min import ReduceMin
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.top_k import TopK
 from edgec.graph.ops.where import Where
 
@@ -263,11 +277,30 @@ def _top_k(ctx: Context, node: Node, convert: Converter) -> Converted:
         limit = min(int(ctx.known_scalar(node, 1, "k") if node.opset >= 10 else node.get_int("k")), shape[axis])
         count = _at_most(ctx, node, x.count, limit)
     else:
-        limit, k = shape[axis], ctx.writer(node).cast(most, x.count.type.dtype)
+        limit = max(min(shape[axis], _bound(most)), 1)
+        k = ctx.writer(node).cast(most, x.count.type.dtype)
         count = ctx.emit(node, Minimum(), x.count, ctx.emit(node, Reshape(()), k) if k.type.shape else k)
     largest = bool(node.get_int("largest", 1))
     ranked = only_within(ctx, node, x, beyond_all(x.value, lowest=largest))
     return _all_along(ctx.emit_all(node, TopK(axis, limit, largest), ranked), axis, count)
+
+
+def _bound(value: Value, depth: int = 8) -> int:
+    """What no element of integers exceeds, as far as the constants say that they were compared with."""
+    if value.role is Role.CONSTANT:
+        return int(value.data.max(initial=0))
+    if value.producer is None or not depth:
+        return MAX_ELEMENTS
+    op, inputs = value.producer.op, value.producer.inputs
+    if isinstance(op, ReduceMin) and inputs[0].producer is not None and isinstance(inputs[0].producer.op, Concat):
+        op, inputs = Minimum(), inputs[0].producer.inputs
+    if isinstance(op, Minimum):
+        return min(_bound(operand, depth - 1) for operand in inputs)
+    if isinstance(op, Clip):
+        return int(min(max(op.high, op.low), _bound(inputs[0], depth - 1)))
+    if isinstance(op, Cast | Reshape | Slice):
+        return _bound(inputs[0], depth - 1)
+    return MAX_ELEMENTS
 
 
 # What does not change the result of a reduction.

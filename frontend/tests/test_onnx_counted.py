@@ -144,7 +144,9 @@ def test_the_end_of_a_detector():
     outputs = {"table": FLOAT, "kept": INT, "best": FLOAT, "best_rows": FLOAT}
     model = chain(nodes, draws[0], outputs)
     assert len(set(extents(model, draws))) == 4
-    counts = read_onnx(model).programs["infer"].counts
+    graph = read_onnx(model).programs["infer"]
+    counts = graph.counts
+    assert graph.outputs["best_rows"].type.shape == (*FIXED["four"], 6), "no more room than the smallest bound"
     assert counts["table"] == counts["kept"] and counts["best"] == counts["best_rows"] != counts["kept"]
 
 
@@ -172,6 +174,15 @@ AFTERWARDS = {
     "filtered_again": ([N("Greater", ["s", "three_quarters"], ["b"]), N("Compress", ["y", "b"], ["z"], axis=0)], FLOAT),
     "places": ([N("Greater", ["s", "three_quarters"], ["b"]), N("NonZero", ["b"], ["z"])], INT),
     "ranked": ([N("Shape", ["s"], ["k"]), N("TopK", ["s", "k"], ["z", "i"], largest=0)], FLOAT),
+    "least_of_both": (
+        [
+            N("Shape", ["s"], ["n"]),
+            N("Concat", ["n", "four"], ["both"], axis=0),
+            N("ReduceMin", ["both"], ["k"], keepdims=1),
+            N("TopK", ["s", "k"], ["z", "i"]),
+        ],
+        FLOAT,
+    ),
     "in_order": (
         [N("Shape", ["s"], ["k"]), N("TopK", ["s", "k"], ["v", "i"]), N("Gather", ["y", "i"], ["z"])],
         FLOAT,

@@ -11,7 +11,7 @@ from edgec.graph.errors import UserError
 from edgec.tools import api
 from edgec.tools.cli import main
 from edgec.tools.device_run import choose_variant, run_on_device
-from edgec.tools.testing.models import small_cnn_onnx
+from edgec.tools.testing.models import one_node_onnx, small_cnn_onnx
 
 BATCH = 2
 
@@ -35,6 +35,16 @@ def test_edgec_run_gives_what_the_binding_gives_to_the_bit(artifact, images):
     assert done.outputs.keys() == expected.keys() and done.losses is None
     np.testing.assert_array_equal(done.outputs["logits"], expected["logits"])
     assert sum(call["macs"] for call in done.profile["calls"]) > 0
+
+
+def test_an_output_comes_back_as_long_as_it_is(tmp_path):
+    """Room for three rows, and a count that says how many there are."""
+    feeds = {"x": np.arange(6, dtype=np.float32).reshape(3, 2), "chosen": np.array([True, False, True])}
+    path = tmp_path / "rows.edge"
+    api.build(api.Request(one_node_onnx("Compress", feeds, axis=0), api.parse_targets("x86")), path)
+    outputs = run_on_device("local", path, "infer", feeds).outputs
+    assert outputs.keys() == {"y0"}
+    np.testing.assert_array_equal(outputs["y0"], feeds["x"][feeds["chosen"]])
 
 
 def test_aarch64_under_qemu_agrees_with_this_machine(artifact, images):
