@@ -153,6 +153,9 @@ def test_devices_by_name(monkeypatch):
     monkeypatch.setattr(choose, "runner_binary", lambda arch: arch)
     target = find_target("rpi4")
     assert choose_runner("ssh://board", target) == RemoteRunner(SshShell("board"), Arch.AARCH64)
+    monkeypatch.setattr(choose, "device_runner_binary", lambda arch: ("opens drivers", arch))
+    board = choose_runner("ssh://board", find_target("jetson"))
+    assert board == RemoteRunner(SshShell("board"), ("opens drivers", Arch.AARCH64))
     assert choose_runner("adb", target).shell == AdbShell(None)
     assert choose_runner("adb:123", target).shell == AdbShell("123")
     with pytest.raises(UserError, match="unknown device"):

@@ -24,6 +24,8 @@ from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.kernel_code import emit_generic
 from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 from edgec.backends.tvm.gpu.kernels_code import emit_item, emit_team
+from edgec.backends.tvm.gpu.products import ProductSpec
+from edgec.backends.tvm.gpu.products_code import emit_product
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
 from edgec.backends.tvm.pools import PoolSpec
@@ -64,6 +66,7 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,
     ItemSpec: emit_item,
+    ProductSpec: emit_product,
     TeamSpec: emit_team,
 }
 

@@ -14,6 +14,7 @@ from edgec.backends.tvm.dropout import lower_dropout
 from edgec.backends.tvm.gathers import lower_gather
 from edgec.backends.tvm.generic.kernel import lower_generic
 from edgec.backends.tvm.gpu.kernels import lower_device
+from edgec.backends.tvm.gpu.products import lower_device_product
 from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.pools import lower_pool
@@ -56,7 +57,7 @@ def lower_group(
 ) -> Lowering:
     """Kernel calls for any group."""
     if target.arch.is_device:
-        return lower_device(group, storage, alias)
+        return lower_device_product(group, storage, alias) or lower_device(group, storage, alias)
     if target.lanes > 1 and any(value.type.size for value in group.outputs):
         for strategy in STRATEGIES:
             # A request collects calls, so one that was given up must not be used again.

@@ -161,12 +161,17 @@ def emit_row(computation: Computation, row_axes: int, pointers: Sequence[Pointer
         return
     shape = computation.shape
     with loops(*shape[row_axes:]) as inner:
-        _emit_element(computation, tensor, [*unravel(row, shape[:row_axes]), *inner])
+        emit_element(computation, tensor, [*unravel(row, shape[:row_axes]), *inner])
 
 
-def _emit_element(computation: Computation, tensor: Callable[[Memory], Tensor], index: list[Index]) -> None:
-    """One element of every result of the group."""
-    done: list[tuple[Expr, ...]] = []
+def emit_element(
+    computation: Computation,
+    tensor: Callable[[Memory], Tensor],
+    index: Sequence[Index],
+    anchor: tuple[Expr, ...] | None = None,
+) -> None:
+    """One element of every result of the group; `anchor`: those of its first step, where they are known already."""
+    done: list[tuple[Expr, ...]] = [] if anchor is None else [anchor]
 
     def element(operand: Memory | Computed) -> Expr:
         match operand:
@@ -175,7 +180,7 @@ def _emit_element(computation: Computation, tensor: Callable[[Memory], Tensor], 
             case Memory():
                 return tensor(operand).load_broadcast(index)
 
-    for step in computation.steps:
+    for step in computation.steps[len(done) :]:
         if type(step.op) in ELEMENT:
             done.append(ELEMENT[type(step.op)](step.op, [tensor(operand) for operand in step.operands], index))
         else:

@@ -1,0 +1,158 @@
+"""Products on devices: convolutions, their gradients and matrix products as tiles in shared memory.
+
+Everything is result[batch, row, column] = sum over depth of left[batch, row, depth] * right[batch, depth, column]; a
+`View` says what the four extents are. Work groups own tiles of the result. Where there are too few tiles to fill a
+device, the depth is cut into parts that go to a workspace, and a second kernel adds them in order. Nothing here loads
+tvm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from edgec.backends.base import Argument, Group, KernelCall, Lowering, Workspace
+from edgec.backends.tvm.computation import Computation, Computed, Memory, Step, Store, bind_computation
+from edgec.backends.tvm.gpu.kernels import ITEMS, ItemSpec
+from edgec.graph.ir import Value
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.reduce_sum import ReduceSum
+from edgec.graph.types import DType, TensorType
+from edgec.runtime.abi import MAX_KERNEL_ARGS, Access, Storage
+
+MIN_TILES = 96  # below, tiles are made smaller and then the depth is cut: an H100 has 132 multiprocessors
+MIN_PART = 256  # depth of a part
+MAX_PARTS = 64
+MIN_WORK = 8  # rows, columns and depth: less is not worth shared memory
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`rows` x `columns` of the result, `depth` at a time; an item has `own_rows` x `own_columns` of them."""
+
+    rows: int
+    columns: int
+    depth: int
+    own_rows: int
+    own_columns: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows // self.own_rows * (self.columns // self.own_columns)
+
+
+LARGE = Tile(64, 64, 16, 4, 4)
+SMALL = Tile(32, 32, 16, 2, 2)
+
+
+@dataclass(frozen=True)
+class View:
+    """The extents of a product. Columns and depth of convolutions are several axes flattened; see `products_code`."""
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+
+    def tiles(self, tile: Tile) -> int:
+        return self.batch * -(-self.rows // tile.rows) * -(-self.columns // tile.columns)
+
+
+@dataclass(frozen=True)
+class ProductSpec:
+    """One part of `parts` of the depth for each group of tiles: with more than one, sums go to the last argument."""
+
+    computation: Computation
+    view: View
+    tile: Tile
+    parts: int = 1
+
+    @property
+    def stem(self) -> str:
+        name = self.computation.stem if self.parts == 1 else f"f32_{self.computation.anchor.op.name}_part"
+        return f"{name}_tile{self.tile.rows}"
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        return self.computation.arguments
+
+    @property
+    def threads(self) -> int:
+        return self.tile.threads
+
+    @property
+    def groups(self) -> int:
+        return self.parts * self.view.tiles(self.tile)
+
+
+def lower_device_product(
+    group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]
+) -> Lowering | None:
+    """Tiles, for an f32 anchor that has enough of everything; None for others."""
+    view = _view(group)
+    if view is None or min(view.rows, view.columns, view.depth) < MIN_WORK:
+        return None
+    if any(value.type.dtype is not DType.F32 for value in (*group.anchor.inputs, *group.anchor.outputs)):
+        return None
+    bound = bind_computation(group, storage, alias)
+    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
+    macs = group.anchor.op.cost(inputs, outputs).macs
+    tile = LARGE if view.tiles(LARGE) >= MIN_TILES else SMALL
+    parts = min(MAX_PARTS, max(1, view.depth // MIN_PART), -(-MIN_TILES // max(view.tiles(tile), 1)))
+    if parts <= 1 or len(bound.operands) == MAX_KERNEL_ARGS:
+        spec = ProductSpec(bound.computation, view, tile)
+        return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
+
+    result = group.anchor.outputs[0].type
+    sums = result.with_shape((parts, *result.shape))
+    scratch = Workspace(0, sums.bytes)
+    first = ProductSpec(_partial(bound.computation, sums), view, tile, parts)
+    own = [bound.operands[operand.argument] for operand in bound.computation.anchor.operands]
+    second = _adding(bound.computation, sums)
+    rows = math.prod(bound.computation.shape)
+    last = ItemSpec(second, rows, len(bound.computation.shape), ITEMS)
+    return Lowering(
+        (
+            KernelCall(first, (*own, scratch), first.groups, macs, bound.label),
+            KernelCall(last, (*bound.operands, scratch), last.groups, 0, bound.label),
+        ),
+        (scratch,),
+    )
+
+
+def _view(group: Group) -> View | None:
+    anchor = group.anchor
+    if not isinstance(anchor.op, (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)):
+        return None
+    a, b, y = (value.type.shape for value in (*anchor.inputs, *anchor.outputs))
+    match anchor.op:
+        case Conv2d(groups=g):
+            return View(g, y[1] // g, y[0] * y[2] * y[3], math.prod(b[1:]))
+        case Conv2dInputGrad(groups=g):
+            return View(g, b[1], y[0] * y[2] * y[3], b[0] // g * math.prod(b[2:]))
+        case Conv2dWeightGrad(groups=g):
+            return View(g, y[0] // g, math.prod(y[1:]), b[0] * b[2] * b[3])
+        case MatMul():
+            return View(math.prod(y[:-2]), y[-2], y[-1], a[-2] if anchor.op.transpose_a else a[-1])
+
+
+def _partial(computation: Computation, sums: TensorType) -> Computation:
+    """The anchor alone, into the workspace."""
+    anchor = computation.anchor
+    operands = tuple(replace(operand, argument=i) for i, operand in enumerate(anchor.operands))
+    arguments = tuple(replace(computation.arguments[o.argument], access=Access.READ) for o in anchor.operands)
+    home = Memory(sums, Storage.row_major(sums.shape), len(operands))
+    result = Argument(DType.F32, sums.size, Access.WRITE)
+    return Computation((*arguments, result), (Step(anchor.op, operands),), (Store(Computed(0), home),))
+
+
+def _adding(computation: Computation, sums: TensorType) -> Computation:
+    """The same computation, its anchor a sum over the parts."""
+    home = Memory(sums, Storage.row_major(sums.shape), len(computation.arguments))
+    step = Step(ReduceSum((0,)), (home,))
+    arguments = (*computation.arguments, Argument(DType.F32, sums.size, Access.READ))
+    return replace(computation, arguments=arguments, steps=(step, *computation.steps[1:]))

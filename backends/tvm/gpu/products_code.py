@@ -1,0 +1,264 @@
+"""Code of tiled products on devices.
+
+A group walks the depth in steps of `tile.depth`: all items bring both operands' parts to shared memory, then each adds
+the products of its own rows and columns, which lie a whole tile apart so that neighbours read and write neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm.builder import (
+    Index,
+    Pointer,
+    bind,
+    build_device_kernel,
+    constant,
+    local,
+    serial,
+    shared,
+    synchronise,
+)
+from edgec.backends.tvm.computation import Memory
+from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
+from edgec.backends.tvm.generic.kernel_code import emit_element
+from edgec.backends.tvm.generic.loops_code import where
+from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
+from edgec.backends.tvm.gpu.products import ProductSpec, Tile
+from edgec.graph.ops.conv2d import Conv2d
+from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+
+# (batch, row or column, depth) -> the operand's index, and what must hold for there being such an element.
+_Place = Callable[[Index, Index, Index], tuple[list[Index], list[Expr]]]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a product lies in its tensors. `deep_left`, `deep_right`: whether neighbours in depth are neighbours in
+    memory (else those in rows or columns are); `result`: (batch, row, column) -> index.
+    """
+
+    left: Tensor
+    right: Tensor
+    left_at: _Place
+    right_at: _Place
+    result: Callable[[Index, Index, Index], list[Index]]
+    deep_left: bool
+    deep_right: bool
+
+
+def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
+    view, tile = spec.view, spec.tile
+    rows, columns = -(-view.rows // tile.rows), -(-view.columns // tile.columns)
+    steps = -(-view.depth // tile.depth)
+    per_part = -(-steps // spec.parts)
+
+    def body(*parameters: Pointer | Expr) -> None:
+        *pointers, group, item = parameters
+
+        def tensor(memory: Memory) -> Tensor:
+            return Tensor(pointers[memory.argument], memory.type, memory.storage)
+
+        layout = _layout(spec, [tensor(operand) for operand in spec.computation.anchor.operands])
+        part, batch, row_tile, column_tile = (
+            bind(i) if not isinstance(i, int) else i for i in unravel(group, (spec.parts, view.batch, rows, columns))
+        )
+        first_row, first_column = row_tile * tile.rows, column_tile * tile.columns
+        left, right = shared(tile.depth * tile.rows), shared(tile.depth * tile.columns)
+        sums = local(tile.own_rows * tile.own_columns)
+        for i in range(tile.own_rows * tile.own_columns):
+            sums.store(i, constant(0.0))
+        # Neighbouring items have neighbouring columns.
+        across = tile.columns // tile.own_columns
+        down = tile.rows // tile.own_rows
+        x, y = bind(item % across), bind(item // across)
+        start = part * per_part
+        stop = steps if spec.parts == 1 else T.min(start + per_part, steps)
+        with serial(start, stop) as step:
+            depth = bind(step * tile.depth)
+            _bring(
+                left,
+                tile.rows,
+                layout.left,
+                layout.left_at,
+                batch,
+                first_row,
+                view.rows,
+                depth,
+                view.depth,
+                tile,
+                item,
+                layout.deep_left,
+            )
+            _bring(
+                right,
+                tile.columns,
+                layout.right,
+                layout.right_at,
+                batch,
+                first_column,
+                view.columns,
+                depth,
+                view.depth,
+                tile,
+                item,
+                layout.deep_right,
+            )
+            synchronise()
+            with serial(0, tile.depth) as k:
+                own = [bind(left.load(k * tile.rows + y + i * down)) for i in range(tile.own_rows)]
+                others = [bind(right.load(k * tile.columns + x + j * across)) for j in range(tile.own_columns)]
+                for i, a in enumerate(own):
+                    for j, b in enumerate(others):
+                        place = i * tile.own_columns + j
+                        sums.store(place, sums.load(place) + a * b)
+            synchronise()
+        for i in range(tile.own_rows):
+            for j in range(tile.own_columns):
+                row, column = bind(first_row + y + i * down), bind(first_column + x + j * across)
+                inside = [row < view.rows] if view.rows % tile.rows else []
+                inside += [column < view.columns] if view.columns % tile.columns else []
+                with where(inside):
+                    index = layout.result(batch, row, column)
+                    value = sums.load(i * tile.own_columns + j)
+                    if spec.parts > 1:
+                        tensor(spec.computation.stores[0].memory).store([part, *index], value)
+                    else:
+                        emit_element(spec.computation, tensor, index, (value,))
+
+    return build_device_kernel(spec.arguments, max(spec.groups, 1), spec.threads, body)
+
+
+def _bring(
+    cells: Pointer,
+    width: int,
+    tensor: Tensor,
+    at: _Place,
+    batch: Index,
+    first: Index,
+    extent: int,
+    depth: Index,
+    depths: int,
+    tile: Tile,
+    item: Index,
+    deep: bool,
+) -> None:
+    """`tile.depth` x `width` elements of an operand to shared memory, depth outermost; zeros where there are none."""
+    for turn in range(tile.depth * width // tile.threads):
+        position = bind(item + turn * tile.threads)
+        inner = tile.depth if deep else width
+        outer_place, inner_place = bind(position // inner), bind(position % inner)
+        k, i = (inner_place, outer_place) if deep else (outer_place, inner_place)
+        place, deeper = bind(first + i), bind(depth + k)
+        value = local(1)
+        value.store(0, constant(0.0))
+        conditions = [place < extent] if extent % width else []
+        conditions += [deeper < depths] if depths % tile.depth else []
+        with where(conditions):
+            index, tests = at(batch, place, deeper)
+            with where(tests):
+                value.store(0, tensor.load(index))
+        cells.store(k * width + i, value.load(0))
+
+
+def _layout(spec: ProductSpec, operands: list[Tensor]) -> _Layout:
+    op, view = spec.computation.anchor.op, spec.view
+    a, b = operands
+    match op:
+        case Conv2d():
+            return _convolution(op, a, b, view.rows)
+        case Conv2dInputGrad():
+            return _input_gradient(op, a, b, view.rows)
+        case Conv2dWeightGrad():
+            return _weight_gradient(op, a, b, view.rows)
+    shape = spec.computation.stores[0].memory.type.shape[1 if spec.parts > 1 else 0 :]
+    leading = shape[:-2]
+
+    def left(batch: Index, row: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        own = [depth, row] if op.transpose_a else [row, depth]
+        return _broadcast([*unravel(batch, leading), *own], a.shape), []
+
+    def right(batch: Index, column: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        own = [column, depth] if op.transpose_b else [depth, column]
+        return _broadcast([*unravel(batch, leading), *own], b.shape), []
+
+    def result(batch: Index, row: Index, column: Index) -> list[Index]:
+        return [*unravel(batch, leading), row, column]
+
+    return _Layout(a, b, left, right, result, not op.transpose_a, op.transpose_b)
+
+
+def _broadcast(index: list[Index], shape: tuple[int, ...]) -> list[Index]:
+    own = index[len(index) - len(shape) :]
+    return [0 if n == 1 else i for i, n in zip(own, shape, strict=True)]
+
+
+def _convolution(op: Conv2d, x: Tensor, w: Tensor, rows: int) -> _Layout:
+    """Rows are outputs of a group, columns images and positions, depth channels of a group and taps."""
+    window = op.window(x.shape[2:], w.shape[2:])
+    images = (x.shape[0], *window.output)
+
+    def left(batch: Index, row: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        return [batch * rows + row, *unravel(depth, w.shape[1:])], []
+
+    def right(batch: Index, column: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        n, oy, ox = unravel(column, images)
+        c, ky, kx = unravel(depth, w.shape[1:])
+        iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
+        return [n, batch * w.shape[1] + c, iy, ix], inside_input(window, iy, ix)
+
+    def result(batch: Index, row: Index, column: Index) -> list[Index]:
+        n, oy, ox = unravel(column, images)
+        return [n, batch * rows + row, oy, ox]
+
+    return _Layout(w, x, left, right, result, True, False)
+
+
+def _input_gradient(op: Conv2dInputGrad, dy: Tensor, w: Tensor, rows: int) -> _Layout:
+    """Rows are channels of a group, columns images and input positions, depth outputs of a group and taps."""
+    window = op.window(op.input_size, w.shape[2:])
+    images = (dy.shape[0], *op.input_size)
+    outputs = w.shape[0] // op.groups
+    depths = (outputs, *w.shape[2:])
+
+    def left(batch: Index, row: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        o, ky, kx = unravel(depth, depths)
+        return [batch * outputs + o, row, ky, kx], []
+
+    def right(batch: Index, column: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        n, iy, ix = unravel(column, images)
+        o, ky, kx = unravel(depth, depths)
+        oy, ox, conditions = reader(window, iy, ix, ky, kx)
+        return [n, batch * outputs + o, oy, ox], conditions
+
+    def result(batch: Index, row: Index, column: Index) -> list[Index]:
+        n, iy, ix = unravel(column, images)
+        return [n, batch * rows + row, iy, ix]
+
+    return _Layout(w, dy, left, right, result, False, False)
+
+
+def _weight_gradient(op: Conv2dWeightGrad, x: Tensor, dy: Tensor, rows: int) -> _Layout:
+    """Rows are outputs of a group, columns channels of a group and taps, depth images and output positions."""
+    window = op.window(x.shape[2:], op.kernel_size)
+    channels = x.shape[1] // op.groups
+    taps, images = (channels, *op.kernel_size), (x.shape[0], *window.output)
+
+    def left(batch: Index, row: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        n, oy, ox = unravel(depth, images)
+        return [n, batch * rows + row, oy, ox], []
+
+    def right(batch: Index, column: Index, depth: Index) -> tuple[list[Index], list[Expr]]:
+        n, oy, ox = unravel(depth, images)
+        c, ky, kx = unravel(column, taps)
+        iy, ix = read_position(window, 0, oy, ky), read_position(window, 1, ox, kx)
+        return [n, batch * channels + c, iy, ix], inside_input(window, iy, ix)
+
+    def result(batch: Index, row: Index, column: Index) -> list[Index]:
+        return [batch * rows + row, *unravel(column, taps)]
+
+    return _Layout(dy, x, left, right, result, True, True)

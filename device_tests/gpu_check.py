@@ -1,0 +1,133 @@
+"""Artifacts for GPUs, made on one machine and tried on another that has the GPU but no compiler.
+
+    python device_tests/gpu_check.py build FOLDER [TARGET ...]    here: all op cases and some models, and what to feed
+    python device_tests/gpu_check.py run FOLDER                   there: needs numpy, ml_dtypes, the runtime's library
+
+`run` prints a JSON object for each artifact and target: what differs from the ops' references or from the processor's
+losses, whether a second run gives the same bits, milliseconds a step, and the kernels that take longest.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from edgec.runtime import Model, load
+from edgec.runtime.layout import read_artifact, write_artifact
+
+CPU = "x86-64-v3"
+GPUS = ("cuda:sm_90", "mobile-gpu")
+STEPS, TIMED = 10, 30
+
+
+def build(folder: Path, targets: tuple[str, ...]) -> None:
+    """Writes `ops.edge`, and for each model `NAME.edge` and `NAME.npz` with STEPS batches side by side."""
+    # Only this half needs the compiler.
+    from gpu_models import MODELS, ops  # noqa: PLC0415
+
+    from edgec.backends.targets import find_target  # noqa: PLC0415
+    from edgec.backends.tvm.backend import TvmBackend  # noqa: PLC0415
+    from edgec.compiler.compile import lower_module  # noqa: PLC0415
+    from edgec.compiler.passbase import Options  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in MODELS:
+        backends = [TvmBackend(find_target(name)) for name in (CPU, *targets)]
+        result = lower_module(case.subject.lowered(), backends, case.subject.options)
+        write_artifact(folder / f"{case.name}.edge", result.artifact)
+        batches = case.batches(STEPS)
+        np.savez(folder / f"{case.name}.npz", **{name: np.stack([b[name] for b in batches]) for name in batches[0]})
+    result = lower_module(ops(), [TvmBackend(find_target(name)) for name in targets], Options())
+    write_artifact(folder / "ops.edge", result.artifact)
+
+
+def run(folder: Path) -> None:
+    for path in sorted(folder.glob("*.edge")):
+        targets = [variant.target for variant in read_artifact(path).variants]
+        for target in targets:
+            if target == CPU:
+                continue
+            began = time.perf_counter()
+            record = {"artifact": path.stem, "target": target}
+            try:
+                record |= check_ops(path, target) if path.stem == "ops" else check_model(path, target)
+            except Exception as error:  # the next one may tell more
+                record["error"] = f"{type(error).__name__}: {error}"
+            sys.stdout.write(json.dumps(record | {"seconds": round(time.perf_counter() - began, 2)}) + "\n")
+            sys.stdout.flush()
+
+
+def check_ops(path: Path, target: str) -> dict:
+    from cases.all_cases import OP_CASES  # noqa: PLC0415
+    from cases.op_case import assert_agrees  # noqa: PLC0415
+    from op_module import operands, results  # noqa: PLC0415
+
+    wrong = {}
+    with load(path, target=target) as model:
+        for case in OP_CASES:
+            try:
+                got = model.run(operands(case), program=case.name)
+                for name, array in results(case).items():
+                    assert_agrees(case.op, got[name], array)
+            except Exception as error:
+                wrong[case.name] = " ".join(str(error).split())[:300]
+    return {"cases": len(OP_CASES), "wrong": wrong}
+
+
+def check_model(path: Path, target: str) -> dict:
+    stacked = dict(np.load(path.with_suffix(".npz")))
+    batches = [{name: array[i] for name, array in stacked.items()} for i in range(STEPS)]
+    expected, _, outputs = train(load(path, target=CPU), batches)
+    losses, times, got = train(load(path, target=target), batches)
+    again, _, _ = train(load(path, target=target), batches)
+    with load(path, target=target) as model, model.session() as session:
+        slow = slowest(session, batches[0])
+        for _ in range(3):
+            session.run("train", batches[0])
+        began = time.perf_counter()
+        for _ in range(TIMED):
+            session.run("train", batches[0])
+        step = (time.perf_counter() - began) / TIMED * 1e3
+    scale = max(float(np.abs(array).max()) for array in outputs.values())
+    return {
+        "loss_error": float(np.max(np.abs(np.subtract(losses, expected)) / np.abs(expected))),
+        "inference_error": max(float(np.abs(got[name] - outputs[name]).max()) for name in outputs) / scale,
+        "same_bits": losses == again,
+        "first_step_ms": round(times[0] * 1e3, 2),
+        "step_ms": round(step, 3),
+        "median_step_ms": round(statistics.median(times[3:]) * 1e3, 3),
+        "slowest": slow,
+        "losses": [round(loss, 6) for loss in losses],
+    }
+
+
+def train(model: Model, batches: list[dict]) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
+    """Losses, seconds of each step, and the outputs of an inference before them."""
+    with model, model.session() as session:
+        outputs = model.run({"x": batches[0]["x"][:1]})
+        losses, times = [], []
+        for batch in batches:
+            began = time.perf_counter()
+            losses.append(session.run("train", batch)[0])
+            times.append(time.perf_counter() - began)
+    return losses, times, outputs
+
+
+def slowest(session, batch: dict) -> list[str]:
+    with session.profile() as calls:
+        session.run("train", batch)
+    ranked = sorted(calls, key=lambda call: -call.ns)[:12]
+    total = sum(call.ns for call in calls)
+    return [f"{len(calls)} calls, {total / 1e6:.2f} ms"] + [f"{call.ns / 1e3:.0f} us {call.kernel}" for call in ranked]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "build":
+        build(Path(sys.argv[2]), tuple(sys.argv[3:]) or GPUS)
+    else:
+        run(Path(sys.argv[2]))
