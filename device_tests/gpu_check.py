@@ -81,7 +81,7 @@ def check_ops(path: Path, target: str) -> dict:
 
 def check_model(path: Path, target: str) -> dict:
     stacked = dict(np.load(path.with_suffix(".npz")))
-    batches = [{name: array[i] for name, array in stacked.items()} for i in range(STEPS)]
+    batches = [{name: array[i] for name, array in stacked.items()} for i in range(len(stacked["lr"]))]
     expected, _, outputs = train(load(path, target=CPU), batches)
     losses, times, got = train(load(path, target=target), batches)
     again, _, _ = train(load(path, target=target), batches)

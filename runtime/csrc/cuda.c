@@ -111,12 +111,12 @@ static edgec_status choose_device(cuda *cu, uint8_t capability) {
     return EDGEC_NO_DEVICE;
 }
 
+/* The library stays open from now on: drivers leave threads behind, and some do not begin a second time. */
 static edgec_status probe(const format_variant *variant) {
     cuda cu;
     memset(&cu, 0, sizeof cu);
     edgec_status status = open_library(&cu);
     if (status == EDGEC_OK) status = choose_device(&cu, variant->capability);
-    if (cu.library != NULL) dlclose(cu.library);
     return status;
 }
 
@@ -142,7 +142,6 @@ static edgec_status open_device(device *d, const artifact *a) {
 /* Any thread may use a model: each call makes its context that of the thread. */
 static edgec_status enter(cuda *cu) { return failure(cu->CtxSetCurrent(cu->context)); }
 
-/* The library stays open: drivers have threads that outlive their last object. */
 static void close_device(device *d) {
     cuda *cu = (cuda *)d;
     if (!cu->retained) return;

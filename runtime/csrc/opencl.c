@@ -110,13 +110,13 @@ static edgec_status choose_device(opencl *cl) {
     return cl->id != NULL ? EDGEC_OK : EDGEC_NO_DEVICE;
 }
 
+/* The library stays open from now on: drivers leave threads behind, and some do not begin a second time. */
 static edgec_status probe(const format_variant *variant) {
     opencl cl;
     (void)variant;
     memset(&cl, 0, sizeof cl);
     edgec_status status = open_library(&cl);
     if (status == EDGEC_OK) status = choose_device(&cl);
-    if (cl.library != NULL) dlclose(cl.library);
     return status;
 }
 
@@ -149,7 +149,6 @@ static edgec_status open_device(device *d, const artifact *a) {
     return status;
 }
 
-/* The library stays open: drivers have threads that outlive their last object. */
 static void close_device(device *d) {
     opencl *cl = (opencl *)d;
     for (uint32_t i = 0; i < cl->kernel_count; i++) cl->ReleaseKernel(cl->kernels[i]);
