@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases.all_cases import OP_CASES
 from cases.models import SMALL_CNN_MOMENTUM
-from cases.op_case import OpCase, assert_agrees
+from cases.op_case import Normal, OpCase, assert_agrees, case
 from executors import OPENCL, Session
 from op_module import op_module, operands, results
 from subject import Subject
@@ -19,6 +19,9 @@ from subject import Subject
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.compiler.compile import lower_module
+from edgec.graph.ops.add import Add
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.runtime import Model, RuntimeFailure, load
 from edgec.runtime.layout import write_artifact
 
@@ -37,7 +40,12 @@ KINDS = (
     "SoftmaxCrossEntropy",
     "TopK",
 )
-CASES = tuple({type(case.op).__name__: case for case in OP_CASES if type(case.op).__name__ in KINDS}.values())
+EMPTY = (
+    case("nothing", Add(), Normal((0, 5)), Normal((0, 5))),
+    case("of_nothing", ReduceSum((0,)), Normal((0, 4))),
+    case("by_nothing", MatMul(), Normal((9, 0)), Normal((0, 11))),
+)
+CASES = EMPTY + tuple({type(case.op).__name__: case for case in OP_CASES if type(case.op).__name__ in KINDS}.values())
 GPU, CPU = "mobile-gpu", "x86-64-v3"
 CASE = SMALL_CNN_MOMENTUM
 

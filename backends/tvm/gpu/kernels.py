@@ -118,6 +118,6 @@ def _terms(group: Group) -> int:
         case Moments() | NormParamGrad():
             return math.prod(x[axis] for axis in op.axes)
         case BatchNormTrain():
-            return math.prod(x) // x[1]
+            return math.prod(x) // max(x[1], 1)
         case _:
             return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
 from edgec.backends.tvm.builder import Pointer, bind, build_device_kernel
 from edgec.backends.tvm.generic.kernel_code import emit_row
 from edgec.backends.tvm.generic.loops_code import Team, where, working_as
@@ -11,19 +11,30 @@ from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 
 
 def emit_item(spec: ItemSpec, target: Target) -> PrimFunc:
+    if not spec.rows:
+        return _nothing(spec)
+
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, group, item = parameters
         row = bind(group * spec.threads + item)
         with where([row < spec.rows] if spec.rows % spec.threads else []):
             emit_row(spec.computation, spec.row_axes, pointers, row)
 
-    return build_device_kernel(spec.arguments, max(spec.groups, 1), spec.threads, body)
+    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
 
 
 def emit_team(spec: TeamSpec, target: Target) -> PrimFunc:
+    if not spec.rows:
+        return _nothing(spec)
+
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, group, item = parameters
         with working_as(Team(item, spec.threads)):
             emit_row(spec.computation, spec.row_axes, pointers, group)
 
-    return build_device_kernel(spec.arguments, max(spec.groups, 1), spec.threads, body)
+    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+
+
+def _nothing(spec: ItemSpec | TeamSpec) -> PrimFunc:
+    """For a result without elements, whose index cannot even be written down; it is never launched."""
+    return build_device_kernel(spec.arguments, 1, spec.threads, lambda *_: T.evaluate(0))

@@ -130,7 +130,7 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
                     else:
                         emit_element(spec.computation, tensor, index, (value,))
 
-    return build_device_kernel(spec.arguments, max(spec.groups, 1), spec.threads, body)
+    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
 
 
 def _bring(
