@@ -4,7 +4,8 @@
     python device_tests/gpu_check.py run FOLDER                   there: needs numpy, ml_dtypes, the runtime's library
 
 `run` prints a JSON object for each artifact and target: what differs from the ops' references or from the processor's
-losses, whether a second run gives the same bits, milliseconds a step, and the kernels that take longest.
+losses, whether a second run gives the same bits, milliseconds a step, by how much the process grows in LONG steps, and
+the kernels that take longest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from edgec.runtime.layout import read_artifact, write_artifact
 
 CPU = "x86-64-v3"
 GPUS = ("cuda:sm_90", "mobile-gpu")
-STEPS, TIMED = 10, 30
+STEPS, TIMED, LONG = 10, 30, 1000
 
 
 def build(folder: Path, targets: tuple[str, ...]) -> None:
@@ -93,6 +94,10 @@ def check_model(path: Path, target: str) -> dict:
         for _ in range(TIMED):
             session.run("train", batches[0])
         step = (time.perf_counter() - began) / TIMED * 1e3
+        grown = resident()
+        for _ in range(LONG):
+            session.run("train", batches[0])
+        grown = resident() - grown
     scale = max(float(np.abs(array).max()) for array in outputs.values())
     return {
         "loss_error": float(np.max(np.abs(np.subtract(losses, expected)) / np.abs(expected))),
@@ -100,10 +105,16 @@ def check_model(path: Path, target: str) -> dict:
         "same_bits": losses == again,
         "first_step_ms": round(times[0] * 1e3, 2),
         "step_ms": round(step, 3),
+        "grown_kb": grown,
         "median_step_ms": round(statistics.median(times[3:]) * 1e3, 3),
         "slowest": slow,
         "losses": [round(loss, 6) for loss in losses],
     }
+
+
+def resident() -> int:
+    """Of this process, in KB."""
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
 
 
 def train(model: Model, batches: list[dict]) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
