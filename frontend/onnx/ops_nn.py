@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edgec.frontend.convolution3d import conv3d, stacked
+from edgec.frontend.convolution3d import conv3d, conv_transpose3d, stacked
 from edgec.frontend.onnx.arguments import Pair, Windows, read_sliding, read_windows
 from edgec.frontend.onnx.context import Context, Converted
 from edgec.frontend.onnx.model import Node, Unsupported
@@ -81,6 +81,8 @@ def _conv_3d(ctx: Context, node: Node) -> Converted:
 
 def _conv_transpose(ctx: Context, node: Node) -> Converted:
     """The input gradient of the convolution with the same weight, as a forward op."""
+    if ctx.type(node, 0).rank == 5:
+        return _conv_transpose_3d(ctx, node)
     kernel = _kernel(ctx, node)
     x, w = ctx.value(node, 0), ctx.value(node, 1)
     windows = read_windows(node, x.type.shape[2:], kernel)
@@ -98,6 +100,30 @@ def _conv_transpose(ctx: Context, node: Node) -> Converted:
     op = Conv2dInputGrad(windows.strides, pads, windows.dilations, node.get_int("group", 1), input_size=size)
     y = ctx.emit(node, op, widen(ctx, node, x), widen(ctx, node, w))
     return narrow(ctx, node, _with_bias(ctx, node, y), x.type.rank)
+
+
+def _conv_transpose_3d(ctx: Context, node: Node) -> Converted:
+    x, w = ctx.value(node, 0), ctx.value(node, 1)
+    if w.type.rank != 5 or node.get_ints("kernel_shape", w.type.shape[2:]) != w.type.shape[2:]:
+        raise Unsupported(f"a weight of shape {list(w.type.shape)}")
+    if node.get_str("auto_pad", "NOTSET") != "NOTSET" or node.get_ints("output_shape", ()):
+        raise Unsupported("a transposed convolution over three axes whose padding is not given")
+    strides, dilations = node.get_ints("strides", (1,) * 3), node.get_ints("dilations", (1,) * 3)
+    extra, pads = node.get_ints("output_padding", (0,) * 3), node.get_ints("pads", (0,) * 6)
+    counts = len(strides), len(dilations), len(extra), len(pads)
+    if counts != (3, 3, 3, 6) or min(*strides, *dilations) < 1 or min(*extra, *pads) < 0:
+        raise Unsupported(f"strides {strides}, dilations {dilations}, output padding {extra} or pads {pads} do not fit")
+    size = tuple(
+        (extent - 1) * stride + dilation * (taps - 1) + 1 + more - low - high
+        for extent, stride, dilation, taps, more, low, high in zip(
+            x.type.shape[2:], strides, dilations, w.type.shape[2:], extra, pads[:3], pads[3:], strict=True
+        )
+    )
+    if min(size) < 1:
+        raise Unsupported(f"pads {pads} cut all of the result away")
+    writer = ctx.writer(node)
+    images = conv_transpose3d(writer, x, w, strides, pads[:3], size, dilations, node.get_int("group", 1))
+    return stacked(writer, _with_bias(ctx, node, images), x.type.shape[0])
 
 
 def _transposed_size(node: Node, windows: Windows, whole: list[int]) -> tuple[Pair, Pads]:

@@ -107,6 +107,19 @@ W3 = f32(4, 2, 2, 3, 3)
 CONVOLVED = [
     Case("Conv", {"x": f32(2, 2, 5, 6, 7)}, {"w": W3, "b": f32(4)}, {"pads": [1, 0, 1, 0, 2, 1], "strides": [2, 1, 2]}),
     Case("Conv", {"x": f32(1, 4, 5, 6, 7)}, {"w": W3}, {"group": 2, "dilations": [2, 1, 1]}),
+    Case("ConvTranspose", {"x": f32(2, 4, 3, 4, 5)}, {"w": W3, "b": f32(2)}),
+    Case(
+        "ConvTranspose",
+        {"x": f32(1, 4, 3, 4, 2)},
+        {"w": W3},
+        {
+            "group": 2,
+            "strides": [2, 3, 1],
+            "pads": [1, 0, 1, 0, 2, 1],
+            "dilations": [2, 1, 1],
+            "output_padding": [1, 2, 0],
+        },
+    ),
     Case("ConvTranspose", X4, {"w": f32(4, 3, 3, 3)}, {"strides": [2, 3], "auto_pad": "SAME_UPPER"}),
     Case("ConvTranspose", X4, {"w": f32(4, 3, 3, 3)}, {"strides": [2, 2], "output_shape": [14, 12]}),
     Case("ConvTranspose", X3, {"w": f32(4, 3, 4)}, {"strides": [2], "auto_pad": "SAME_LOWER"}),

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from edgec.frontend.convolution3d import conv3d, stacked
+from edgec.frontend.convolution3d import conv3d, conv_transpose3d, stacked
 from edgec.frontend.torch.call import Call, Known, Unsupported
 from edgec.frontend.torch.context import Context, Converted, check_table, to_numpy
 from edgec.frontend.torch.ops_elementwise import per_channel
@@ -91,9 +91,14 @@ def _with_bias(ctx: Context, call: Call, y: Value) -> Value:
 
 def _conv_transpose(axes: int, ctx: Context, call: Call) -> Converted:
     """The input gradient of the convolution with the same weight, as a forward op."""
-    if axes > 2:
-        raise Unsupported("a transposed convolution over three axes")
     weight = ctx.value(call, "weight")
+    if axes == 3:
+        strides, low, dilations = (ctx.pair(call, name, axes) for name in ("stride", "padding", "dilation"))
+        x, writer = ctx.value(call, "input"), ctx.writer(call)
+        x = reshape(ctx, call, x, (1, *x.type.shape)) if x.type.rank == 4 else x
+        size, groups = call.shape[-axes:], ctx.integer(call, "groups")
+        images = conv_transpose3d(writer, x, weight, strides, low, size, dilations, groups)
+        return reshape(ctx, call, stacked(writer, _with_bias(ctx, call, images), x.type.shape[0]), call.shape)
     x = widen(ctx, call, ctx.value(call, "input"), axes)
     top, left = over_width(ctx.pair(call, "padding", axes), 0)
     op = Conv2dInputGrad(

@@ -58,6 +58,10 @@ LAYERS = {
     "conv1d": (nn.Conv1d(3, 5, 3, 2, 1), (t(2, 3, 10),)),
     "conv1d_same": (nn.Conv1d(3, 5, 4, padding="same"), (t(2, 3, 10),)),
     "conv3d": (nn.Conv3d(2, 4, (3, 2, 3), (1, 2, 1), (1, 0, 1), groups=2), (t(2, 2, 4, 5, 6),)),
+    "conv_transpose3d": (
+        nn.ConvTranspose3d(4, 6, (3, 2, 3), (2, 3, 1), (1, 0, 1), (1, 2, 0), groups=2),
+        (t(2, 4, 3, 4, 5),),
+    ),
     "conv3d_same": (nn.Conv3d(2, 4, (2, 3, 3), padding="same"), (t(2, 2, 4, 5, 6),)),
     "conv_transpose2d": (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), (t(*image),)),
     "conv_transpose1d": (nn.ConvTranspose1d(3, 5, 4, 2, 1), (t(2, 3, 10),)),
