@@ -26,7 +26,8 @@ from edgec.graph.ops.top_k import TopK
 
 
 def _embedding(ctx: Context, call: Call) -> Converted:
-    return ctx.emit(call, Gather(0), ctx.value(call, "weight"), ctx.value(call, "indices"))
+    padding = ctx.integer(call, "padding_idx") if ctx.has(call, "padding_idx") else -1
+    return ctx.emit(call, Gather(0, padding), ctx.value(call, "weight"), ctx.value(call, "indices"))
 
 
 def picked(ctx: Context, call: Call, x: Value, axis: int, index: Entry) -> Value:

@@ -9,10 +9,12 @@ import numpy as np
 
 from edgec.graph.ops.base import GradientBuilder, Op, Tolerance
 from edgec.graph.ops.checks import operands, require_axis
+from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.gather_nd_grad import GatherNdGrad
 from edgec.graph.ops.indexing import require_elements, require_indices, wrapped
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.transpose import Transpose
+from edgec.graph.ops.where import Where
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gather(Op):
-    """y[a..., i..., b...] = x[a..., indices[i...], b...], the index standing for `axis` of x."""
+    """y[a..., i..., b...] = x[a..., indices[i...], b...], the index standing for `axis` of x.
+
+    No gradient reaches slice number `padding` of x; -1 is none (torch's `padding_idx` of embeddings).
+    """
 
     name: ClassVar[str] = "gather"
     tolerance: ClassVar[Tolerance] = Tolerance.EXACT
 
     axis: int
+    padding: int = -1
 
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         x, indices = operands(self, inputs, 2)
@@ -55,6 +61,10 @@ class Gather(Op):
         if axis:
             rank = dy.type.rank
             dy = build.emit(Transpose((*range(axis, axis + count), *range(axis), *range(axis + count, rank))), dy)
+        if self.padding >= 0:
+            number = build.constant(np.array(self.padding, indices.type.dtype.numpy))
+            silent = build.emit(Reshape((*indices.type.shape, *(1,) * (len(shape) - 1))), indices)
+            dy = build.emit(Where(), build.emit(Equal(), silent, number), build.constant(np.array(0, np.float32)), dy)
         columns = build.emit(Reshape((*indices.type.shape, 1)), indices)
         dx = build.emit(GatherNdGrad((shape[axis], *shape[:axis], *shape[axis + 1 :])), dy, columns)
         return (build.emit(Transpose((*range(1, axis + 1), 0, *range(axis + 1, len(shape)))), dx) if axis else dx), None

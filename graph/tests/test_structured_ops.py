@@ -41,6 +41,18 @@ def test_gather_is_numpys_take(axis: int):
     check_vjp(Gather(axis), normal((4, 4, 4)), INDICES)
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_no_gradient_reaches_the_slice_of_padding(axis: int):
+    x, indices = normal((4, 4, 4)), np.array([[2, 0, 3], [1, 1, 0]])
+    (y,) = Gather(axis, 1).reference(x, indices)
+    np.testing.assert_array_equal(y, np.take(x, indices, axis))
+    dy = normal(y.shape)
+    whole, part = (vjp_gradients(Gather(axis, padding), (x, indices), (dy,))[0] for padding in (-1, 1))
+    silent = np.arange(4) == 1
+    np.testing.assert_array_equal(np.compress(~silent, part, axis), np.compress(~silent, whole, axis))
+    assert not np.compress(silent, part, axis).any() and np.compress(silent, whole, axis).any()
+
+
 def test_what_lies_outside_is_moved_to_the_nearest_end():
     x = normal((4, 3))
     (y,) = Gather(0).reference(x, np.array([99, -99]))
