@@ -14,13 +14,17 @@ from edgec.graph.ir import Graph, Node, Role, Value
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.batch_norm import BatchNorm
 from edgec.graph.ops.broadcast_to import BroadcastTo
+from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
+from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.reduction import Reduction
 from edgec.graph.ops.reshape import Reshape
+from edgec.graph.ops.slice import Slice
+from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.transpose import Transpose
 
 Axis = tuple[Value, int]
@@ -109,6 +113,13 @@ class AxisClasses:
                     self._join((node.inputs[0], axis), (node.output, place))
             case Reshape():
                 self._reshape(node)
+            case Gather(axis=axis):
+                self._lookup(node, axis)
+            case Softmax():
+                self._same(node.inputs[0], node.output)
+            case Concat() | Slice():
+                for value in node.inputs:
+                    self._cut(value, node.output)
             case op if (op.elementwise or isinstance(op, BroadcastTo)) and len(node.outputs) == 1:
                 for value in node.inputs:
                     self._broadcast(value, node.output)
@@ -125,6 +136,24 @@ class AxisClasses:
         for axis, extent in enumerate(x.type.shape):
             if extent == y.type.shape[axis + lift]:
                 self._join((x, axis), (y, axis + lift))
+
+    def _cut(self, x: Value, y: Value) -> None:
+        """Whole axes go together; of those that are joined or cut, places matter."""
+        for axis, extent in enumerate(x.type.shape):
+            if extent == y.type.shape[axis]:
+                self._join((x, axis), (y, axis))
+            else:
+                self._fix(x, (axis,))
+                self._fix(y, (axis,))
+
+    def _lookup(self, node: Node, axis: int) -> None:
+        (x, indices), y = node.inputs, node.output
+        self._fix(indices)
+        self._fix(x, (axis,))
+        self._fix(y, range(axis, axis + indices.type.rank))
+        for place in range(x.type.rank):
+            if place != axis:
+                self._join((x, place), (y, place if place < axis else place + indices.type.rank - 1))
 
     def _convolution(self, node: Node) -> None:
         (x, w), y, groups = node.inputs, node.output, node.op.groups

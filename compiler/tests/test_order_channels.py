@@ -11,8 +11,10 @@ from edgec.compiler.sparse.scheme import Scheme, WeightRule
 from edgec.compiler.train import Train
 from edgec.graph.interp import run
 from edgec.graph.ir import Module, Role
+from edgec.graph.parse import parse_module
 from edgec.runtime.parts import read_parts
 from edgec.tools.testing.pass_check import check_same_meaning
+from edgec.tools.testing.programs import initialise
 from edgec.tools.testing.tiny_nets import tiny_net
 from edgec.tools.testing.train_cases import CASES
 
@@ -100,6 +102,36 @@ def test_steps_in_another_order_are_the_same_steps(name: str) -> None:
         wanted = np.where(trained, dense.updates[weight], initial.data)
         np.testing.assert_allclose(record.joined(now), wanted, rtol=0, atol=1e-11, err_msg=weight)
     assert {leaf.name for leaf in leaves.values() if leaf.role is Role.PARAM}
+
+
+TOKENS = """
+graph infer {
+  input %ids: i64[1,3]
+  param %table: f32[7,6]
+  param %first: f32[1,1,6]
+  param %gamma: f32[6]
+  param %w: f32[6,8]
+  param %v: f32[8,5]
+  %e: f32[1,3,6] = gather(%table, %ids) {axis=0}
+  %t: f32[1,4,6] = concat(%first, %e) {axis=1}
+  %n: f32[1,4,6], %n.mean: f32[1,4], %n.inv: f32[1,4] = layer_norm(%t, %gamma) {axis=2, epsilon=1e-05}
+  %a: f32[1,4,8] = matmul(%n, %w)
+  %p: f32[1,4,8] = softmax(%a) {axis=2}
+  %c: f32[1,1,8] = slice(%p) {starts=(0,0,0), ends=(1,1,8), steps=(1,1,1)}
+  %r: f32[1,8] = reshape(%c) {shape=(1,8)}
+  %y: f32[1,5] = matmul(%r, %v)
+  output "y" = %y
+}
+"""
+
+
+def test_channels_of_tokens() -> None:
+    """Through a lookup, a join of tokens, a norm, a softmax and a choice among tokens."""
+    module = initialise(parse_module(TOKENS))
+    after, changed = ordered(module, scheme("w", "v", ratio=0.5))
+    moved = {name: [axis for axis, order in enumerate(p.orders) if order] for name, p in after.parts.items()}
+    assert changed and moved == {"table": [1], "first": [2], "gamma": [0], "w": [0, 1], "v": [0]}
+    check_same_meaning(module, after)
 
 
 def test_first_channels_need_no_order() -> None:
