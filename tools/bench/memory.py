@@ -24,6 +24,7 @@ from edgec.compiler.passbase import Options, Trace
 from edgec.compiler.pipeline import transform_module
 from edgec.compiler.report import program_figures
 from edgec.compiler.train import Train
+from edgec.graph.errors import UserError
 from edgec.runtime.layout import write_artifact
 from edgec.tools.api import Request, parse_targets
 from edgec.tools.bench.compare import compare
@@ -75,7 +76,11 @@ def rows(asked: Request, plan_only: bool) -> Iterator[Row]:
         yield _row(asked, f"saved as {form}", _with(options, saved_activations=form), plan_only)
     for part in BUDGETS:
         budget = whole.planned - int((1 - part) * whole.arena)
-        yield _row(asked, f"{part:.0%} of the arena", _with(options, memory_budget=budget), plan_only)
+        try:
+            yield _row(asked, f"{part:.0%} of the arena", _with(options, memory_budget=budget), plan_only)
+        except UserError as error:
+            if error.code != "E0405":  # a small model may have too little to give up
+                raise
 
 
 def _with(options: Options, **changed: object) -> Options:
