@@ -10,7 +10,7 @@ from subject import Subject
 
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
-from edgec.backends.tvm.gpu.kernels import ItemSpec
+from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 from edgec.backends.tvm.gpu.products import LARGE, MAX_PARTS, SMALL, ProductSpec
 from edgec.compiler.budget import schedule_target
 from edgec.compiler.pack import kernel_specs
@@ -79,4 +79,4 @@ def test_a_device_is_filled() -> None:
     assert isinstance(few, ProductSpec) and few.tile == SMALL and 1 < few.parts <= MAX_PARTS
     assert isinstance(adding, ItemSpec) and few.groups == 4 * few.parts
     (narrow,) = lowered(MatMul(), (4, 4096), (4096, 64))
-    assert isinstance(narrow, ItemSpec), "too few rows for tiles"
+    assert isinstance(narrow, TeamSpec), "too few rows for tiles"

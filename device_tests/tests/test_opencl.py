@@ -40,12 +40,13 @@ KINDS = (
     "SoftmaxCrossEntropy",
     "TopK",
 )
-EMPTY = (
+SPECIAL = (
     case("nothing", Add(), Normal((0, 5)), Normal((0, 5))),
     case("of_nothing", ReduceSum((0,)), Normal((0, 4))),
+    case("one_row", MatMul(), Normal((3, 1, 300)), Normal((300, 50))),
     case("by_nothing", MatMul(), Normal((9, 0)), Normal((0, 11))),
 )
-CASES = EMPTY + tuple({type(case.op).__name__: case for case in OP_CASES if type(case.op).__name__ in KINDS}.values())
+CASES = SPECIAL + tuple({type(case.op).__name__: case for case in OP_CASES if type(case.op).__name__ in KINDS}.values())
 GPU, CPU = "mobile-gpu", "x86-64-v3"
 CASE = SMALL_CNN_MOMENTUM
 

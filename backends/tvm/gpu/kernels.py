@@ -19,6 +19,7 @@ from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.layer_norm_grad import LayerNormGrad
+from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.moments import Moments
 from edgec.graph.ops.norm_param_grad import NormParamGrad
 from edgec.graph.ops.reduction import Reduction
@@ -109,6 +110,8 @@ def _terms(group: Group) -> int:
         case Conv2dWeightGrad():
             dy = group.anchor.inputs[1].type.shape
             return dy[0] * math.prod(dy[2:])
+        case MatMul():  # of few rows or columns: the others are tiles
+            return x[-2] if op.transpose_a else x[-1]
         case Softmax():
             return x[op.axis]
         case SoftmaxCrossEntropy():
