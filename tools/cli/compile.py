@@ -90,6 +90,8 @@ def _places(
         return out, out.with_suffix(".static") if linked else None
     if len(targets) != 1:
         raise click.UsageError("--emit static takes one --target")
+    if targets[0].arch.is_device:
+        raise click.UsageError("--emit static is for processors: a GPU's driver takes an artifact from a file")
     folder = emit[1]
     try:
         # Said before minutes of work rather than after.

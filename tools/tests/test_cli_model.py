@@ -93,6 +93,7 @@ def test_compile_can_dump_stop_and_keep(edgec_command, folder):
         (["cnn.onnx", "--batch", "0"], 2, "--batch"),
         (["cnn.onnx", "--train-batch", "8"], 2, "--train-batch says how to train: add --train"),
         (["cnn.onnx", "--stop-after", "lunch"], 2, "lunch"),
+        (["cnn.onnx", "--target", "mobile-gpu", "--emit", "static", "no"], 2, "--emit static is for processors"),
         ([], 2, "MODEL"),
     ],
 )
