@@ -53,6 +53,7 @@ static const char *code_of(edgec_status status) {
         case EDGEC_CANNOT_MAP:
         case EDGEC_DEVICE_MEMORY:
         case EDGEC_NO_THREADS: return "E0609";
+        case EDGEC_DEVICE_FAILED: return "E0608";
         case EDGEC_READ_ONLY: return "E0610";
         default: return "E0608";
     }
