@@ -1,7 +1,8 @@
 """Offsets in one arena: a packing of lifetimes (steps) times sizes (bytes).
 
 Greedy by a fixed order: each request takes the lowest gap that fits among those that are alive with it. Several orders
-are tried, then those at the top of the best packing are moved to the front of its order, a bounded number of times.
+are tried, then those at the top of the best packing are moved to the front of its order, then the best order is changed
+at random, each a bounded number of times.
 Never less than the largest sum of live bytes, which is a lower bound for every plan; most programs reach it.
 
 The greedy orders follow Pisarchyk and Lee, "Efficient memory management for deep neural net inference" (MLSys 2020
@@ -10,6 +11,7 @@ workshop), arXiv:2001.03288.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +19,9 @@ from edgec.compiler.memory.lifetimes import Lifetime, aligned, lifetimes, live_b
 from edgec.compiler.schedule import MemoryPlan, Schedule, Span
 from edgec.graph.ir import Value
 
-ROUNDS = 48  # of improvement; each costs as much as one order
+ROUNDS = 24  # of moving what lies on top to the front; each costs as much as one order
+SHUFFLES = 60_000  # requests packed in random changes of the best order,
+MOST_SHUFFLES = 300  # but so many changes at most
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,36 @@ def assign_offsets(requests: Sequence[Request], lower_bound: int) -> list[int]:
         order = highest + [i for i in order if i not in set(highest)]
         offsets = _pack(requests, conflicts, order)
         if _top(requests, offsets) < _top(requests, best):
-            best = offsets
+            best, best_order = offsets, order
         if _top(requests, best) <= lower_bound:
+            return best
+    return _shuffled(requests, conflicts, best_order, lower_bound) if requests else best
+
+
+def _shuffled(requests: Sequence[Request], conflicts: list[list[int]], order: list[int], lower_bound: int) -> list[int]:
+    """The best packing of random changes to `order`: something that lies above the bound comes earlier, and every other
+    time two requests change places. Changes that do no harm stay. The same for the same requests.
+    """
+    rng = random.Random(0)
+
+    def below(count: int) -> int:
+        return int(rng.random() * count)
+
+    offsets = _pack(requests, conflicts, order)
+    for _ in range(min(SHUFFLES // len(requests), MOST_SHUFFLES)):
+        high = [i for i in order if offsets[i] + aligned(requests[i].bytes) > lower_bound]
+        if not high:
             break
-    return best
+        changed = list(order)
+        place = changed.index(high[below(len(high))])
+        changed.insert(below(place), changed.pop(place))
+        if below(2):
+            a, b = below(len(order)), below(len(order))
+            changed[a], changed[b] = changed[b], changed[a]
+        packed = _pack(requests, conflicts, changed)
+        if _top(requests, packed) <= _top(requests, offsets):
+            order, offsets = changed, packed
+    return offsets
 
 
 def _orders(requests: Sequence[Request]) -> list[list[int]]:

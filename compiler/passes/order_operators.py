@@ -4,6 +4,8 @@ Several orders are made and the one with the lowest peak is kept; ties go to the
 earlier in the list: the given order, and two greedy lists, one built from the start of the program (next is the ready
 group that adds least to what is alive) and one from its end (last is the group whose results cost most to have early).
 
+That one is improved by local search (`memory/reorder.py`).
+
 Requires STORAGE; ensures ORDERED.
 """
 
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from edgec.backends.base import Group
 from edgec.compiler.memory.lifetimes import aligned, lifetimes, live_bytes
+from edgec.compiler.memory.reorder import Reordering
 from edgec.compiler.passbase import Options
 from edgec.compiler.schedule import Schedule, TargetSchedules, group_predecessors
 from edgec.graph.ir import Value
@@ -42,8 +45,8 @@ def best_order(schedule: Schedule) -> list[Group]:
         lambda: _from_start(schedule, parts, before, after),
         lambda: _from_end(schedule, parts, before, after),
     ]
-    orders = [make() for make in makers]
-    return min(orders, key=lambda order: _score(schedule, order))
+    best = min((make() for make in makers), key=lambda order: _score(schedule, order))
+    return Reordering(schedule, parts, before).improve(best)
 
 
 def _score(schedule: Schedule, order: list[Group]) -> tuple[int, int]:
