@@ -31,7 +31,6 @@ GENERIC_ONLY = {
     "gather_elements",
     "gather_nd",
     "non_max_suppression",
-    "reduce_min",
     "reduce_prod",
     "resample",
     "scatter_elements",
