@@ -68,7 +68,7 @@ _BELONGS = {
 class Train:
     """The training specification: frozen, valid once constructed (UserError E0302 otherwise).
 
-    Loss: see compiler/README.md. `labels` is the name of the label input; `targets` says what softmax_cross_entropy
+    Loss: see compiler/training.md. `labels` is the name of the label input; `targets` says what softmax_cross_entropy
     takes there, class `indices` or `probabilities`; `class_axis` where classes stand among the axes of the scores,
     `ignore_index` which index is no label; `label_smoothing` and `class_weights` (one for each class) are torch's.
 

@@ -75,7 +75,7 @@ LAYERS = {"conv.weight", "fc.weight", "fc.bias"}
         ({}, LAYERS | NORM),
         pytest.param({"batch_norm": "train"}, LAYERS | NORM | STATISTICS, marks=pytest.mark.long),
     ],
-    ids=str,
+    ids=("folded", "trained", "of the batch"),
 )
 def test_norms_come_back_as_they_were(rule: dict, names: set[str], tmp_path: Path) -> None:
     onnx.save(normed_classifier_onnx(), tmp_path / "m.onnx")
