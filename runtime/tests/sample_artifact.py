@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import platform
 import subprocess
 import tempfile
 from pathlib import Path
@@ -35,6 +36,7 @@ from edgec.runtime.format import (
 )
 
 HERE = Path(__file__).parent
+HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 ROWS, INNER, COLUMNS = 64, 8, 6
 COMPILERS = {Arch.X86_64: "gcc", Arch.AARCH64: "aarch64-linux-gnu-gcc"}
 READ, WRITE, BOTH = Access.READ, Access.WRITE, Access.READ_WRITE

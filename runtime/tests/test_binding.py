@@ -1,19 +1,16 @@
-"""Models from Python: running, training, errors, threads; the kernels are C compiled into an image."""
+"""Models from Python: running, training, errors; the kernels are C compiled into an image."""
 
 import dataclasses
-import gc
 import math
-import platform
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 from sample_artifact import (
     ARENA,
     COLUMNS,
-    HERE,
+    HOST,
     INNER,
     LABELS,
     ROWS,
@@ -34,7 +31,6 @@ from edgec.runtime.layout import artifact_bytes, write_artifact
 from edgec.runtime.library import Status, library_path
 from edgec.runtime.tables import Section
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 WEIGHTS = {tensor.name: tensor.data for tensor in tensors()}
 
 
@@ -244,70 +240,6 @@ def test_set_parameters_is_all_or_nothing(model, name, value, code):
     np.testing.assert_array_equal(model.parameters()["shift"], WEIGHTS["shift"])
 
 
-@pytest.mark.parametrize("threads", [2, 3, 4])
-def test_threads_do_not_change_a_bit(path, threads):
-    batch = feeds(2)
-    with load(path, threads=1) as one, load(path, threads=threads) as many:
-        for _ in range(50):
-            assert one.step(batch, lr=0.03) == many.step(batch, lr=0.03)
-            np.testing.assert_array_equal(one.run({"x": batch["x"]})["y"], many.run({"x": batch["x"]})["y"])
-        np.testing.assert_array_equal(one.parameters()["w"], many.parameters()["w"])
-
-
-def test_sessions_side_by_side(path):
-    """Inference in three sessions while a fourth thread trains: every result belongs to some whole step."""
-    batch, rounds = feeds(3), 300
-    with load(path, threads=1) as model, load(path, threads=1) as alone:
-        allowed = {alone.run({"x": batch["x"]})["y"].tobytes()}
-        for _ in range(rounds):
-            alone.step(batch, lr=0.02)
-            allowed.add(alone.run({"x": batch["x"]})["y"].tobytes())
-        assert len(allowed) > rounds // 2
-        seen, failures = set(), []
-        ready, trained = threading.Barrier(4), threading.Event()
-
-        def infer(threads):
-            try:
-                with model.session(threads) as session:
-                    ready.wait()
-                    while not trained.is_set():
-                        seen.add(session.run("infer", {"x": batch["x"]})[1]["y"].tobytes())
-                    seen.add(session.run("infer", {"x": batch["x"]})[1]["y"].tobytes())
-            except Exception as error:  # a thread's own would be lost
-                failures.append(error)
-                ready.abort()
-
-        others = [threading.Thread(target=infer, args=(threads,)) for threads in (1, 1, 2)]
-        for other in others:
-            other.start()
-        ready.wait()
-        for _ in range(rounds):
-            model.step(batch, lr=0.02)
-        trained.set()
-        for other in others:
-            other.join()
-        assert not failures and len(seen) > 1 and seen <= allowed
-        np.testing.assert_array_equal(model.parameters()["w"], alone.parameters()["w"])
-
-
-def test_one_session_in_many_threads(model):
-    x = [feeds(seed)["x"] for seed in range(4)]
-    expected = [model.run({"x": each})["y"] for each in x]
-    wrong = []
-
-    def infer(number):
-        for _ in range(50):
-            if (model.run({"x": x[number]})["y"] != expected[number]).any():
-                wrong.append(number)
-
-    threads = [threading.Thread(target=infer, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
-
-
 def test_profile(model):
     batch = feeds()
     with model.profile() as calls:
@@ -320,53 +252,6 @@ def test_profile(model):
     assert calls[0].label == "nodes of sample_dense" and calls[0].macs == ROWS * INNER * COLUMNS
     ends = [call.start_ns + call.ns for call in calls]
     assert all(end <= following.start_ns for end, following in zip(ends, calls[1:], strict=False))
-
-
-def test_closing(path):
-    model = load(path, threads=2)
-    session = model.session(2)
-    model.close()
-    model.close()
-    for use in (lambda: model.run({"x": feeds()["x"]}), model.parameters, lambda: model.session(1)):
-        with pytest.raises(ValueError, match="closed"):
-            use()
-    with pytest.raises(ValueError, match="closed"):
-        session.run("infer", {"x": feeds()["x"]})
-
-
-def test_a_session_keeps_its_model_open(path):
-    model = load(path, threads=2)
-    session, expected = model.session(1), model.run({"x": feeds()["x"]})["y"]
-    del model
-    gc.collect()
-    np.testing.assert_array_equal(session.run("infer", {"x": feeds()["x"]})[1]["y"], expected)
-
-
-def test_a_fork_runs_and_exits(path):
-    """Without the threads, which a fork does not have: neither a run nor the exit waits for them.
-
-    Forked at many moments after a run, because a thread on its way to sleep holds a lock that a fork never gets back.
-    """
-    script = f"""
-import os, sys, time
-sys.path.insert(0, {str(HERE)!r})
-from sample_artifact import feeds
-from edgec.runtime import load
-model = load({str(path)!r}, threads=3)
-x = feeds()["x"]
-expected = model.run({{"x": x}})["y"]
-for attempt in range(300):
-    model.run({{"x": x}})
-    until = time.perf_counter() + attempt * 0.5e-6
-    while time.perf_counter() < until:
-        pass
-    child = os.fork()
-    if child == 0:
-        sys.exit(0 if (model.run({{"x": x}})["y"] == expected).all() else 1)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
-        sys.exit(1)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -409,11 +294,6 @@ def test_the_best_variant_is_chosen(tmp_path):
         assert model.target == "plain"
     with pytest.raises(RuntimeFailure, match="E0504"):
         load(tmp_path / "a.edge", target="other")
-
-
-def test_threads_must_be_positive(path):
-    with pytest.raises(ValueError, match="at least 1"):
-        load(path, threads=0)
 
 
 def test_import_is_light():

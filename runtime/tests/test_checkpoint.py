@@ -1,22 +1,20 @@
 """Checkpoints: what they hold, moving between targets, exact resume, every refusal."""
 
 import dataclasses
-import platform
 import subprocess
 import sys
 import threading
 
 import numpy as np
 import pytest
-from sample_artifact import feeds, placements, sample, variant
+from sample_artifact import HOST, feeds, placements, sample, variant
 
 from edgec.runtime import RuntimeFailure, load
-from edgec.runtime.abi import Arch, Storage
+from edgec.runtime.abi import Storage
 from edgec.runtime.binding import Checkpoint
 from edgec.runtime.layout import write_artifact
 from edgec.runtime.tensorfile import read_tensorfile, write_tensorfile
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 FINGERPRINT = bytes(range(16))
 
 

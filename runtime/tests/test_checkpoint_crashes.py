@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import platform
 import random
 import subprocess
 import time
@@ -10,14 +9,13 @@ import time
 import numpy as np
 import pytest
 from library_sources import SOURCES, STRICT
-from sample_artifact import HERE, sample, variant
+from sample_artifact import HERE, HOST, sample, variant
 
-from edgec.runtime.abi import Arch, Storage
+from edgec.runtime.abi import Storage
 from edgec.runtime.format import Placement, Region, Tensor, TensorKind
 from edgec.runtime.layout import write_artifact
 from edgec.runtime.library import Status
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 CALLS = ("open", "flock", "ftruncate", "write", "fsync", "rename", "close")
 LARGE = (512, 1024)  # 2 MB of f32
 

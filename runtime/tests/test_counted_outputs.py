@@ -1,19 +1,15 @@
 """Outputs whose extent depends on data: room for the most, and an output that says how many slices hold results."""
 
 import dataclasses
-import platform
 
 import numpy as np
 import pytest
-from sample_artifact import ARENA, BUFFERS, LABELS, sample, variant
+from sample_artifact import ARENA, BUFFERS, HOST, LABELS, sample, variant
 
 from edgec.runtime import RuntimeFailure, load
-from edgec.runtime.abi import Arch
 from edgec.runtime.format import Binding, Program, Slot
 from edgec.runtime.layout import read_artifact, write_artifact
 from edgec.runtime.signature import TensorInfo, cut_to_counts
-
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 
 
 def _counted_program(**changes: object) -> Program:

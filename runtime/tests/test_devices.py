@@ -5,7 +5,6 @@ Here and on aarch64 under emulation, by `edgec-run`, which the driver's library 
 
 import dataclasses
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from library_sources import CSRC, SOURCES, STRICT
-from sample_artifact import COLUMNS, DEVICE_BUFFERS, device_variant, feeds, placements, sample, variant
+from sample_artifact import COLUMNS, DEVICE_BUFFERS, HOST, device_variant, feeds, placements, sample, variant
 
 from edgec.runtime import load
-from edgec.runtime.abi import Arch
 from edgec.runtime.check import check_artifact
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Buffer, Region
@@ -25,7 +23,6 @@ from edgec.runtime.layout import write_artifact
 from edgec.runtime.tensorfile import read_tensors, write_tensors
 
 HERE = Path(__file__).parent
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 STEPS = 4
 

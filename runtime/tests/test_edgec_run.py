@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +18,6 @@ from edgec.runtime.layout import write_artifact
 from edgec.runtime.library import _CODES, Status
 from edgec.runtime.tensorfile import read_tensors, write_tensors
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 STEPS = 5
 LR = np.float32(0.05)
 

@@ -4,7 +4,6 @@ And whether that would find anything: checks are taken out of the readers, and t
 """
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import sys
 
 import pytest
 from library_sources import CSRC, REPOSITORY, SOURCES
-from sample_artifact import sample, variant
+from sample_artifact import HOST, sample, variant
 
 from edgec.runtime import load
 from edgec.runtime.abi import Arch
@@ -20,7 +19,6 @@ from edgec.runtime.layout import write_artifact
 from edgec.runtime.library import Status
 from edgec.runtime.tables import Section
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 FUZZ = REPOSITORY / "runtime/fuzz"
 COMPILER = next(filter(shutil.which, ("clang-14", "clang", "gcc")))
 # Without devices: what a driver at hand does with its memory is not ours to judge.

@@ -1,18 +1,14 @@
 """Labels that must be less than a scalar: the live classes of a head that has room for more."""
 
 import dataclasses
-import platform
 
 import numpy as np
 import pytest
-from sample_artifact import ARENA, BUFFERS, LABELS, sample, variant
+from sample_artifact import ARENA, BUFFERS, HOST, LABELS, sample, variant
 
 from edgec.runtime import RuntimeFailure, load
-from edgec.runtime.abi import Arch
 from edgec.runtime.format import Binding, Program, Slot
 from edgec.runtime.layout import read_artifact, write_artifact
-
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 
 
 def _limited_program(**changes: object) -> Program:

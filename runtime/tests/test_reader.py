@@ -1,13 +1,11 @@
 """What the C reader refuses, and with which status: damage, wrong machines, bad images, wrong section tables."""
 
-import platform
-
 import numpy as np
 import pytest
 from c_model import open_bytes, refused_at
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_artifact import sample, variant
+from sample_artifact import HOST, sample, variant
 from tampering import Tampered
 
 from edgec.runtime import tables
@@ -18,7 +16,6 @@ from edgec.runtime.layout import artifact_bytes
 from edgec.runtime.library import Status
 from edgec.runtime.tables import Section
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 FOREIGN = Arch.AARCH64 if HOST == Arch.X86_64 else Arch.X86_64
 GOOD = artifact_bytes(sample(variant(HOST)))
 HUGE = 2**64 - 1

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -11,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from library_sources import SOURCES, STRICT
-from sample_artifact import HERE, feeds, sample, variant
+from sample_artifact import HERE, HOST, feeds, sample, variant
 
 from edgec.runtime import load
 from edgec.runtime.abi import Arch
 from edgec.runtime.layout import write_artifact
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 STEPS = 20
 SIZE_BUDGET = 64 * 1024
 

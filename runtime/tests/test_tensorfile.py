@@ -1,6 +1,5 @@
 """Tensor files: Python's reader and writer against C's, and everything that both refuse."""
 
-import platform
 import zlib
 
 import ml_dtypes
@@ -8,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_artifact import sample, variant
+from sample_artifact import HOST, sample, variant
 
 from edgec.runtime import RuntimeFailure, load
-from edgec.runtime.abi import Arch
 from edgec.runtime.binding import Checkpoint
 from edgec.runtime.layout import write_artifact
 from edgec.runtime.tensorfile import (
@@ -25,7 +23,6 @@ from edgec.runtime.tensorfile import (
     write_tensors,
 )
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 ARRAYS = {
     "x": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
     "labels": np.array([3, -1], np.int64),

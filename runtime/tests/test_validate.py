@@ -1,25 +1,23 @@
 """Lies behind right checksums: what the C validator refuses, and where it says that it did."""
 
 import dataclasses
-import platform
 
 import numpy as np
 import pytest
 from c_model import open_bytes, refused_at
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_artifact import BUFFERS, KERNELS, sample, variant
+from sample_artifact import BUFFERS, HOST, KERNELS, sample, variant
 from tampering import Tampered
 
 from edgec.runtime import tables
-from edgec.runtime.abi import MAX_NAME, Arch, Storage
+from edgec.runtime.abi import MAX_NAME, Storage
 from edgec.runtime.dtypes import DTYPES
 from edgec.runtime.format import Placement, Region, Slot, Tensor, TensorKind
 from edgec.runtime.layout import artifact_bytes
 from edgec.runtime.library import Status
 from edgec.runtime.tables import Section
 
-HOST = {"x86_64": Arch.X86_64, "aarch64": Arch.AARCH64}[platform.machine()]
 GOOD = artifact_bytes(sample(variant(HOST)))
 INDEX = {name: i for i, name in enumerate(BUFFERS)}
 COUNT = {section: len(Tampered(GOOD).records(section)) for section in (Section.STRINGS, *tables.RECORDS)}
