@@ -26,6 +26,7 @@ from edgec.graph.ops.layer_norm import LayerNorm
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.max_pool2d import MaxPool2d
 from edgec.graph.ops.moments import Moments
+from edgec.graph.ops.non_max_suppression import NonMaxSuppression
 from edgec.graph.ops.pad import Pad
 from edgec.graph.ops.reduce_mean import ReduceMean
 from edgec.graph.ops.reduction import Reduction
@@ -279,6 +280,13 @@ def _resample(op: Resample, operands: tuple[Operand, ...], sizes: Batch) -> tupl
     return op, x.axis
 
 
+def _non_max_suppression(op: NonMaxSuppression, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op, int | None]:
+    boxes, scores, *thresholds = operands
+    if boxes.axis != 0 or scores.axis != 0 or any(threshold.axis is not None for threshold in thresholds):
+        raise Mixed("boxes and scores must both be those of images")
+    return op, 0
+
+
 def _rows(op: LayerNorm | RmsNorm, operands: tuple[Operand, ...], sizes: Batch) -> tuple[Op, int | None]:
     x, *parts = operands
     if x.axis is None or x.axis >= op.axis or any(part.axis is not None for part in parts):
@@ -317,6 +325,7 @@ RULES: dict[type[Op], Callable[..., tuple[Op, int | None]]] = {
     GatherNd: _gather_nd,
     ScatterNd: _scatter_nd,
     Resample: _resample,
+    NonMaxSuppression: _non_max_suppression,
     LayerNorm: _rows,
     RmsNorm: _rows,
 }

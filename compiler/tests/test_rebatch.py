@@ -264,7 +264,17 @@ def test_scalar_inputs_and_constants_are_the_same_for_all_images() -> None:
 
 
 # Of losses and updates: no model brings them.
-OURS = ("accumulate", "bce_logits", "bias_correction", "gate_by_bits", "inside_bits", "softmax_cross_entropy")
+OURS = (
+    "accumulate",
+    "bce_logits",
+    "bias_correction",
+    "compress",
+    "decompress",
+    "gate_by_bits",
+    "inside_bits",
+    "max_pool2d_positions",
+    "softmax_cross_entropy",
+)
 
 
 def test_every_forward_op_has_a_rule() -> None:

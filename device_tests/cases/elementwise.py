@@ -28,6 +28,7 @@ from edgec.graph.types import DType
 IMAGE = (2, 5, 3, 7)
 LARGE = (2, 24, 23, 25)
 WEIGHT = (10, 3, 3, 3)
+PRIMES = (3, 5, 7, 11)
 # One element, fewer than a vector, and primes throughout: no extent is a multiple of any number of lanes.
 ODD = {"one": (1, 1, 1, 1), "row": (3,), "matrix": (13, 29), "prime": (1, 13, 11, 17)}
 # Packed along an axis: whole bytes or not, runs of several pieces or shorter than a vector.
@@ -109,8 +110,12 @@ CASES = (
     case("f16_small", Compress("f16"), Normal(WEIGHT, scale=1e-5)),  # subnormal
     case("u8", Compress("u8"), Normal(IMAGE), Uniform((1, IMAGE[1], 1, 1), 40.0, 60.0), Small(DType.F32, ())),
     case("u8_rows", Compress("u8"), Normal(WEIGHT), Uniform(WEIGHT[-1:], 40.0, 60.0), Normal(WEIGHT[-1:], 90.0)),
+    case("f16_odd", Compress("f16"), Normal(PRIMES, scale=4.0)),
+    case("u8_odd", Compress("u8"), Normal(PRIMES), Uniform((1, PRIMES[1], 1, 1), 40.0, 60.0), Small(DType.F32, ())),
     case("f16", Decompress(), Uniform(IMAGE, dtype=DType.F16)),
     case("u8", Decompress(), Small(DType.U8, IMAGE, 256), Positive((1, IMAGE[1], 1, 1)), Small(DType.F32, ())),
+    case("f16_odd", Decompress(), Uniform(PRIMES, dtype=DType.F16)),
+    case("u8_odd", Decompress(), Small(DType.U8, PRIMES, 256), Positive(PRIMES[-1:]), Small(DType.F32, ())),
     case("plain", SgdUpdate(), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
     case("weight_decay", SgdUpdate(weight_decay=0.1), Normal(WEIGHT), Normal(WEIGHT), Positive(())),
     case("momentum", SgdUpdate(momentum=0.9), Normal(WEIGHT), Normal(WEIGHT), Positive(()), Normal(WEIGHT)),

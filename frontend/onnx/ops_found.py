@@ -121,6 +121,8 @@ def _compress(ctx: Context, node: Node) -> Converted:
 def _non_max_suppression(ctx: Context, node: Node) -> Converted:
     """i64[n,3] of image, class and box, by image, by class, by falling score; -1 behind the last."""
     boxes, scores = _boxes(ctx, node), _scores(ctx, node)
+    if scores.type.rank != 3:
+        raise Unsupported(f"scores of shape {list(scores.type.shape)}; [images, classes, boxes] it must be")
     images, classes, count = scores.type.shape
     most = ctx.entry(node, 2) if ctx.has(node, 2) else Known(np.zeros(1, np.int64))
     if isinstance(most, Known) and most.array.size != 1:
@@ -147,6 +149,8 @@ def _boxes(ctx: Context, node: Node) -> Value:
     """Boxes [N,B,4] as two corners."""
     entry = ctx.any_entry(node, 0)
     boxes = entry.value if isinstance(entry, Counted) else ctx.value(node, 0)
+    if boxes.type.rank != 3 or boxes.type.shape[2] != 4:
+        raise Unsupported(f"boxes of shape {list(boxes.type.shape)}; [images, boxes, 4] it must be")
     if not node.get_int("center_point_box", 0):
         return boxes
     centre, size = (ctx.emit(node, Slice.along(2, start, start + 2, boxes.type), boxes) for start in (0, 2))

@@ -55,7 +55,7 @@ def test_mutated_structure(real: onnx.ModelProto):
 
 def test_random_nodes():
     """Every operator over a few small tensors, with arguments of any kind."""
-    codes = [outcome(random_model(random.Random(seed))) for seed in range(1500)]
+    codes = [outcome(random_model(random.Random(seed))) for seed in range(1800)]
     assert codes.count("ok") > 60
     assert codes.count("E0103") > 100
 
@@ -71,6 +71,12 @@ def test_what_a_long_session_of_random_nodes_found():
     for items in nodes:
         graph = helper.make_graph(items, "g", [x], [helper.make_tensor_value_info("y", 1, None)], fixed)
         assert outcome(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])) == "E0103"
+
+
+def test_boxes_and_scores_of_other_ranks_are_refused():
+    x = np.zeros((2, 4), np.float32)
+    assert outcome(single("NonMaxSuppression", {"boxes": x, "scores": x[None]})) == "E0103"
+    assert outcome(single("NonMaxSuppression", {"boxes": x[None], "scores": x})) == "E0103"
 
 
 def test_coordinates_of_one_element_are_evaluated():

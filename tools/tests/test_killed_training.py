@@ -40,14 +40,28 @@ def run(artifact: Path, folder: Path | None, steps: int) -> tuple[int, dict[str,
         return done.first_step, changed | model.states()
 
 
-def killed_run(artifact: Path, folder: Path, seconds: float) -> None:
-    """A process that trains from the last checkpoint, for so long. It ends by the signal and not by itself."""
+def started(artifact: Path, folder: Path, steps: int) -> int:
+    """A process that trains from the last checkpoint to so many steps."""
     child = os.fork()
     if child == 0:
         try:
-            run(artifact, folder, ENOUGH)
+            run(artifact, folder, steps)
+            os._exit(0)
         finally:
             os._exit(1)
+    return child
+
+
+def seconds_of(artifact: Path, folder: Path, steps: int) -> float:
+    """How long such a process takes here: disks differ, how large a forked process is, and what else a machine does."""
+    began = time.monotonic()
+    assert os.waitpid(started(artifact, folder, steps), 0)[1] == 0
+    return time.monotonic() - began
+
+
+def killed_run(artifact: Path, folder: Path, seconds: float) -> None:
+    """A process that trains from the last checkpoint, for so long. It ends by the signal and not by itself."""
+    child = started(artifact, folder, ENOUGH)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
@@ -86,9 +100,7 @@ def test_a_run_that_is_killed_goes_on_to_the_bit(kills: int, tmp_path: Path) -> 
     edgec.compile(tmp_path / "m.onnx", batch=1, train=train, out=tmp_path / "m.edge")
     folder = tmp_path / "saved"
     folder.mkdir()
-    began = time.monotonic()
-    run(tmp_path / "m.edge", folder, 5)
-    pace = time.monotonic() - began  # disks differ, and so does what else the machine does
+    pace = seconds_of(tmp_path / "m.edge", folder, 5)
     moments, reached, amid = random.Random(kills), 5, 0
     for _ in range(kills):
         killed_run(tmp_path / "m.edge", folder, moments.uniform(0.2, 2) * pace)
