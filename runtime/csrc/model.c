@@ -45,23 +45,43 @@ const uint8_t *model_tensor_bytes(const edgec_model *model, uint32_t tensor, con
     }
 }
 
+/* Pieces after which the pages of the file that they came from are let go, so that no moment has all of both. */
+#define COPIED_BYTES ((size_t)1 << 20)
+
+/* `held` counts the bytes whose pages are still there. */
+static void copy_out(const edgec_model *model, uint8_t *target, const uint8_t *source, size_t bytes, size_t *held) {
+    while (bytes > 0) {
+        size_t piece = bytes < COPIED_BYTES - *held ? bytes : COPIED_BYTES - *held;
+        memcpy(target, source, piece);
+        target += piece, source += piece, bytes -= piece, *held += piece;
+        if (*held < COPIED_BYTES) continue;
+        platform_file_forget(&model->file);
+        *held = 0;
+    }
+}
+
 static void fill_regions(edgec_model *model) {
     const artifact *a = &model->artifact;
+    size_t held = 0;
     memset(model->param, 0, (size_t)a->variant->param_bytes);
     memset(model->state, 0, (size_t)a->variant->state_bytes);
     for (uint32_t i = 0; i < a->tensor_count; i++) {
         const format_tensor *t = &a->tensors[i];
-        const format_storage *storage;
+        const format_storage *storage, *stored = &a->storages[t->storage];
         uint8_t *target = (uint8_t *)(uintptr_t)model_tensor_bytes(model, i, &storage);
+        const uint8_t *source = a->weights + t->offset;
         size_t element = dtype_bytes(t->dtype);
-        if (a->placements[i].region != REGION_WEIGHTS)
-            storage_convert(storage, target, &a->storages[t->storage], a->weights + t->offset,
-                            (size_t)t->bytes / element, element);
+        if (a->placements[i].region == REGION_WEIGHTS) continue;
+        if (memcmp(storage, stored, sizeof *storage) == 0)
+            copy_out(model, target, source, (size_t)t->bytes, &held);
+        else
+            storage_convert(storage, target, stored, source, (size_t)t->bytes / element, element);
     }
 }
 
 /* One block: the model, PARAM, STATE, and a byte for every program. */
-static edgec_status create(const artifact *a, const edgec_allocator *allocator, edgec_model **created) {
+static edgec_status create(const artifact *a, const platform_file *file, const edgec_allocator *allocator,
+                           edgec_model **created) {
     size_t total = EDGEC_MODEL_BYTES(a->variant->param_bytes, a->variant->state_bytes, a->program_count);
     size_t param = EDGEC_MODEL_FIELDS;
     size_t state = param + EDGEC_LINES(a->variant->param_bytes);
@@ -72,6 +92,7 @@ static edgec_status create(const artifact *a, const edgec_allocator *allocator, 
     edgec_model *model = (edgec_model *)(void *)block;
     memset(model, 0, sizeof *model);
     model->artifact = *a;
+    model->file = *file;
     model->allocator = *allocator;
     model->allocation = total;
     model->param = block + param;
@@ -100,10 +121,10 @@ static edgec_status open_file(const platform_file *file, const edgec_options *op
     edgec_allocator allocator = options->allocator.allocate != NULL ? options->allocator : platform_allocator();
 
     edgec_status status = artifact_read(&a, file->data, file->bytes, options);
-    if (status == EDGEC_OK) status = create(&a, &allocator, &model);
+    platform_file_forget(file); /* checksums have read all of it */
+    if (status == EDGEC_OK) status = create(&a, file, &allocator, &model);
     if (status != EDGEC_OK) return status;
     model->linked = options->kernels;
-    model->file = *file;
     if (is_device(a.variant->arch))
         status = device_open(model, options->shortage);
     else if (a.code != NULL)
@@ -119,7 +140,7 @@ static edgec_status open_file(const platform_file *file, const edgec_options *op
         destroy(model);
         return status;
     }
-    platform_file_forget(file); /* checksums have read all of it, of which trained weights have another copy now */
+    platform_file_forget(file); /* of trained weights there is another copy now */
     *opened = model;
     return EDGEC_OK;
 }
