@@ -17,6 +17,7 @@ from edgec.backends.tvm.builder import (
     build_kernel,
     cast,
     constant,
+    fill_value,
     local,
     serial,
     split_width,
@@ -56,7 +57,7 @@ def emit_pool(spec: PoolSpec, target: Target) -> PrimFunc:
             pieces = split_width(extent, target.lanes)
             block = _Block((n, i, j), start, pieces, local(extent), source)
             for piece, lanes in pieces:
-                block.sums.store(piece, constant(-math.inf if takes_maximum else 0.0, lanes))
+                block.sums.store(piece, constant(-math.inf, lanes) if takes_maximum else fill_value(lo, lanes))
             if isinstance(spec.op, MaxPool2dGrad | AvgPool2dGrad):
                 _gather_gradient(spec, block, positions)
             elif isinstance(spec.op, MaxPool2dPositions):
