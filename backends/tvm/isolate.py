@@ -7,6 +7,7 @@ after another. The caller's process stays free of the library, and a fork, dear 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import multiprocessing
 import os
 import signal
@@ -92,6 +93,8 @@ def _supervise(
     folder: Path,
     sender: Connection,
 ) -> None:
+    # The caller's garbage stays: a destructor that waits for threads, which a fork does not have, never ends.
+    gc.freeze()
     # `terminate` must run the `finally` below, or workers would outlive us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     tempfile.tempdir = str(folder)  # workers are killed where they stand: what they leave goes with the folder
