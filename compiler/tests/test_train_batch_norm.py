@@ -1,5 +1,7 @@
 """train_batch_norm: statistics of the batch in `train`, running ones that follow, and what `infer` sees of them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,14 @@ from edgec.compiler.pipeline import transform_module
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
-from edgec.graph.ir import Graph, Role
+from edgec.graph.ir import Graph, Module, Role
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
 from edgec.graph.ops.neg import Neg
 from edgec.graph.parse import parse_module
 from edgec.tools.testing.pass_check import check_becomes
 from edgec.tools.testing.programs import initialise
 from edgec.tools.testing.train_cases import separable_net
+from edgec.tools.testing.twins import Twins
 
 torch.set_num_threads(1)
 STATISTICS = (".mean", ".variance")
@@ -92,28 +95,41 @@ def test_without_being_asked_nothing_happens() -> None:
     assert not train_batch_norm(parse_module(program("infer")), Options())
 
 
-def test_five_steps_are_those_of_torch_in_training_mode() -> None:
-    """Losses, parameters and running statistics; then `infer` and `eval` normalise by what the statistics became."""
-    twins = separable_net()
-    module = twins.module.clone()
+def trained_like_torch(
+    twins: Twins, module: Module, batches: Iterable[dict[str, np.ndarray]]
+) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray]]:
+    """Compiles `module` for training and takes steps, as torch does on the rows that count: losses, parameters and
+    running statistics are the same. Returns torch's and ours.
+    """
     transform_module(module, Options(train=Train(batch=4, batch_norm="train", momentum=0.9)))
-    graph = module.programs["train"]
     weights = {name: w.requires_grad_(not name.endswith(STATISTICS)) for name, w in twins.weights().items()}
     optimizer = torch.optim.SGD([w for w in weights.values() if w.requires_grad], lr=0.125, momentum=0.9)
     held: dict[str, np.ndarray] = {}
-    for step in range(5):
-        x, labels = twins.batch(4, seed=step)
-        results = run(graph, {"x": x, "labels": labels, "lr": np.float32(0.125), **held})
+    for feeds in batches:
+        results = run(module.programs["train"], {**feeds, "lr": np.float32(0.125), **held})
         held = results.updates
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(twins.forward_train(weights, torch.tensor(x)), torch.tensor(labels))
+        rows = feeds.get("rows", 4)
+        scores = twins.forward_train(weights, torch.tensor(feeds["x"][:rows]))
+        loss = torch.nn.functional.cross_entropy(scores, torch.tensor(feeds["labels"][:rows]))
         loss.backward()
         optimizer.step()
         assert abs(loss.item() - results.outputs["loss"]) < 1e-9
     for name, weight in weights.items():
         np.testing.assert_allclose(held[name], weight.detach().numpy(), rtol=0, atol=1e-9, err_msg=name)
+    return weights, held
+
+
+def test_five_steps_are_those_of_torch_in_training_mode() -> None:
+    """Losses, parameters and running statistics; then `infer` and `eval` normalise by what the statistics became."""
+    twins = separable_net()
+    module = twins.module.clone()
+    batches = (dict(zip(("x", "labels"), twins.batch(4, seed=step), strict=True)) for step in range(5))
+    weights, held = trained_like_torch(twins, module, batches)
+    for name in weights:
         if name.endswith(STATISTICS):
-            assert np.abs(held[name] - graph.leaves[name].data).max() > 1e-2, f"{name} stayed where it was"
+            began = module.programs["train"].leaves[name].data
+            assert np.abs(held[name] - began).max() > 1e-2, f"{name} stayed where it was"
     x, labels = twins.batch(4, seed=9)
     with torch.no_grad():
         expected = twins.forward(weights, torch.tensor(x)).numpy()
@@ -167,25 +183,12 @@ def test_a_norm_that_is_read_twice_moves_its_statistics_twice() -> None:
 def test_rows_that_do_not_count_are_in_no_statistics() -> None:
     """Steps of short batches, filled up with large numbers, are torch's steps of the short batches."""
     twins = separable_net()
-    module = twins.module.clone()
-    transform_module(module, Options(train=Train(batch=4, batch_norm="train", momentum=0.9)))
-    graph = module.programs["train"]
-    weights = {name: w.requires_grad_(not name.endswith(STATISTICS)) for name, w in twins.weights().items()}
-    optimizer = torch.optim.SGD([w for w in weights.values() if w.requires_grad], lr=0.125, momentum=0.9)
-    held: dict[str, np.ndarray] = {}
+    batches = []
     for step, rows in enumerate((3, 4, 2)):
         x, labels = twins.batch(4, seed=step)
         x[rows:] = 1e3
-        results = run(graph, {"x": x, "labels": labels, "rows": np.int32(rows), "lr": np.float32(0.125), **held})
-        held = results.updates
-        optimizer.zero_grad()
-        scores = twins.forward_train(weights, torch.tensor(x[:rows]))
-        loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels[:rows]))
-        loss.backward()
-        optimizer.step()
-        assert abs(loss.item() - results.outputs["loss"]) < 1e-9
-    for name, weight in weights.items():
-        np.testing.assert_allclose(held[name], weight.detach().numpy(), rtol=0, atol=1e-9, err_msg=name)
+        batches.append({"x": x, "labels": labels, "rows": np.int32(rows)})
+    trained_like_torch(twins, twins.module.clone(), batches)
 
 
 def test_images_that_are_mixed_before_a_norm_count_as_a_whole_batch() -> None:

@@ -88,10 +88,6 @@ void storage_pack(storage_cursor *cursor, void *stored, const void *logical, siz
 
 void storage_convert(const format_storage *to, void *target, const format_storage *from, const void *source,
                      size_t count, size_t element_bytes) {
-    if (memcmp(to, from, sizeof *to) == 0) {
-        if (count > 0) memcpy(target, source, count * element_bytes);
-        return;
-    }
     uint64_t piece[64];
     storage_cursor reader, writer;
     storage_start(&reader, from);

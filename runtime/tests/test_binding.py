@@ -34,19 +34,6 @@ from edgec.runtime.tables import Section
 WEIGHTS = {tensor.name: tensor.data for tensor in tensors()}
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sample") / "sample.edge"
-    write_artifact(path, sample(variant(HOST)))
-    return path
-
-
-@pytest.fixture
-def model(path):
-    with load(path, threads=1) as model:
-        yield model
-
-
 def test_the_library_is_newer_than_its_sources():
     sources = (library_path().parent / "csrc").iterdir()
     newest = max(source.stat().st_mtime for source in sources)

@@ -18,23 +18,10 @@ from edgec.runtime.tensorfile import read_tensorfile, write_tensorfile
 FINGERPRINT = bytes(range(16))
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    path = tmp_path_factory.mktemp("artifact") / "sample.edge"
-    write_artifact(path, sample(variant(HOST)))
-    return path
-
-
 @pytest.fixture
-def model(artifact):
-    with load(artifact, threads=1) as model:
-        yield model
-
-
-@pytest.fixture
-def saved(artifact, tmp_path):
+def saved(path, tmp_path):
     """A checkpoint after three steps."""
-    with load(artifact, threads=1) as model:
+    with load(path, threads=1) as model:
         train(model, 3)
         model.save_checkpoint(tmp_path / "c.edgeckpt", step=3, seed=1 << 63)
     return tmp_path / "c.edgeckpt"
@@ -59,8 +46,8 @@ def test_it_holds_what_training_changes(model, saved):
     assert Checkpoint.of(saved) == Checkpoint(3, 1 << 63, FINGERPRINT)
 
 
-def test_the_same_state_is_the_same_file(artifact, saved, tmp_path):
-    with load(artifact, threads=2) as model:
+def test_the_same_state_is_the_same_file(path, saved, tmp_path):
+    with load(path, threads=2) as model:
         train(model, 3)
         model.save_checkpoint(tmp_path / "again", step=3, seed=1 << 63)
     assert (tmp_path / "again").read_bytes() == saved.read_bytes()
@@ -78,9 +65,9 @@ with load(sys.argv[1], threads=1) as model:
 """
 
 
-def test_resuming_in_another_process_is_exact(artifact, model, saved):
+def test_resuming_in_another_process_is_exact(path, model, saved):
     """Three steps, a new process, four more: the bytes of seven without interruption."""
-    subprocess.run([sys.executable, "-c", _RESUME, artifact, saved, *sys.path], check=True)
+    subprocess.run([sys.executable, "-c", _RESUME, path, saved, *sys.path], check=True)
     train(model, 7)
     unbroken = everything(model)
     model.load_checkpoint(saved)
@@ -121,7 +108,7 @@ def test_sessions_see_what_was_loaded(saved, model):
     np.testing.assert_array_equal(session.run("infer", {"x": x})[1]["y"], after)
 
 
-def test_saving_while_another_thread_trains(artifact, model, tmp_path):
+def test_saving_while_another_thread_trains(path, model, tmp_path):
     """Every file holds the parameters and the counter of one moment between two steps."""
     batch, enough = feeds(), threading.Event()
 
@@ -138,7 +125,7 @@ def test_saving_while_another_thread_trains(artifact, model, tmp_path):
         moments.append(read_tensorfile(tmp_path / "c").arrays)
     enough.set()
     trainer.join()
-    with load(artifact, threads=1) as again:
+    with load(path, threads=1) as again:
         done = first
         for arrays in moments:
             for _ in range(int(arrays["steps"]) - done):
@@ -198,13 +185,13 @@ def test_a_newer_format(saved, model):
     assert caught.value.code == "E0506"
 
 
-def test_files_that_are_none(model, artifact, tmp_path):
-    for path, code in ((tmp_path / "none", "E0507"), (tmp_path, "E0507"), (artifact, "E0506")):
+def test_files_that_are_none(model, path, tmp_path):
+    for file, code in ((tmp_path / "none", "E0507"), (tmp_path, "E0507"), (path, "E0506")):
         with pytest.raises(RuntimeFailure) as caught:
-            model.load_checkpoint(path)
+            model.load_checkpoint(file)
         assert caught.value.code == code
         with pytest.raises(RuntimeFailure):
-            Checkpoint.of(path)
+            Checkpoint.of(file)
 
 
 def test_places_that_cannot_be_written(model, tmp_path):
@@ -217,7 +204,7 @@ def test_places_that_cannot_be_written(model, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "link.tmp"]
 
 
-def test_the_old_file_stays_when_the_disk_is_full(artifact, saved):
+def test_the_old_file_stays_when_the_disk_is_full(path, saved):
     """A limit on file sizes stands in for it: the write fails in the middle."""
     before = saved.read_bytes()
     code = """
@@ -231,6 +218,6 @@ with load(sys.argv[1], threads=1) as model:
     except Exception as failure:
         print(failure.code)
 """
-    done = subprocess.run([sys.executable, "-c", code, artifact, saved], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, path, saved], capture_output=True, text=True, check=True)
     assert done.stdout == "E0505\n"
     assert saved.read_bytes() == before and [entry.name for entry in saved.parent.iterdir()] == [saved.name]

@@ -7,23 +7,9 @@ import threading
 
 import numpy as np
 import pytest
-from sample_artifact import HERE, HOST, feeds, sample, variant
+from sample_artifact import HERE, feeds
 
 from edgec.runtime import load
-from edgec.runtime.layout import write_artifact
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sample") / "sample.edge"
-    write_artifact(path, sample(variant(HOST)))
-    return path
-
-
-@pytest.fixture
-def model(path):
-    with load(path, threads=1) as model:
-        yield model
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])

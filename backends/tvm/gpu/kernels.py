@@ -35,8 +35,8 @@ MIN_TEAM = 32  # below, a sum is done by one item sooner
 
 
 @dataclass(frozen=True)
-class ItemSpec:
-    """`rows` results, one for each work item. `row_axes` as in `GenericSpec`: all axes, or an anchor's own rows."""
+class _ResultsSpec:
+    """`rows` results, by groups of `threads` items. `row_axes` as in `GenericSpec`: all, or an anchor's own rows."""
 
     computation: Computation
     rows: int
@@ -44,12 +44,17 @@ class ItemSpec:
     threads: int
 
     @property
-    def stem(self) -> str:
-        return f"{self.computation.stem}_item"
-
-    @property
     def arguments(self) -> tuple[Argument, ...]:
         return self.computation.arguments
+
+
+@dataclass(frozen=True)
+class ItemSpec(_ResultsSpec):
+    """One result for each work item."""
+
+    @property
+    def stem(self) -> str:
+        return f"{self.computation.stem}_item"
 
     @property
     def groups(self) -> int:
@@ -57,21 +62,12 @@ class ItemSpec:
 
 
 @dataclass(frozen=True)
-class TeamSpec:
-    """`rows` results, each of them a sum (or a row) that the `threads` items of one work group share out."""
-
-    computation: Computation
-    rows: int
-    row_axes: int
-    threads: int
+class TeamSpec(_ResultsSpec):
+    """Each result is a sum (or a row) that the items of one work group share out."""
 
     @property
     def stem(self) -> str:
         return f"{self.computation.stem}_team"
-
-    @property
-    def arguments(self) -> tuple[Argument, ...]:
-        return self.computation.arguments
 
     @property
     def groups(self) -> int:
