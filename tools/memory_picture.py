@@ -10,9 +10,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 from edgec.tools.cli.console import format_bytes
+from edgec.tools.svg import GRID, INK, MUTED, document, text
 
 # Tableau's ten, of which neighbours differ in lightness too: legible without red and green.
 COLOURS = {
@@ -26,7 +27,6 @@ COLOURS = {
     "scalar": "#76b7b2",
 }
 _OTHER = "#9c755f"
-_INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 560, 300
 _LEFT, _RIGHT, _ABOVE, _BELOW = 72, 28, 58, 82  # around a plot
@@ -74,15 +74,7 @@ def draw(panels: Sequence[Panel]) -> str:
         x = _MARGIN + columns.index((panel.artifact, panel.target)) * cell_width + _LEFT
         y = _MARGIN + _HEADER + programs.index(panel.program) * cell_height + _ABOVE
         body += [f'<g transform="translate({x},{y})">', *_draw_panel(panel, max(tallest[panel.program], 1)), "</g>"]
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-            'font-family="Inter, Segoe UI, Helvetica, Arial, DejaVu Sans, sans-serif" font-size="11">',
-            f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-            *body,
-            "</svg>\n",
-        ]
-    )
+    return document(width, height, body)
 
 
 def _program_order(name: str) -> tuple[int, str]:
@@ -93,20 +85,20 @@ def _program_order(name: str) -> tuple[int, str]:
 def _header(panels: Iterable[Panel]) -> Iterator[str]:
     present = {row["role"] for panel in panels for row in panel.rows}
     roles = [role for role in COLOURS if role in present] + sorted(present - COLOURS.keys())
-    yield _text(_MARGIN, _MARGIN + 20, "Memory of the arena over time", size=18, weight="600")
-    yield _text(_MARGIN, _MARGIN + 38, "across: steps of the plan; upward: addresses; dashed: the peak", colour=_MUTED)
+    yield text(_MARGIN, _MARGIN + 20, "Memory of the arena over time", size=18, weight="600")
+    yield text(_MARGIN, _MARGIN + 38, "across: steps of the plan; upward: addresses; dashed: the peak", colour=MUTED)
     x = float(_MARGIN)
     for role in roles:
         yield f'<rect x="{x:.1f}" y="{_MARGIN + 50}" width="12" height="12" rx="2" fill="{_colour(role)}"/>'
-        yield _text(x + 17, _MARGIN + 60, role)
+        yield text(x + 17, _MARGIN + 60, role)
         x += 17 + len(role) * 6.4 + 20
 
 
 def _draw_panel(panel: Panel, tallest: int) -> Iterator[str]:
     arena = panel.plan["arena_bytes"]
     step, peak = panel.peak()
-    yield _text(0, -34, f"{panel.artifact}: {panel.program}", size=14, weight="600")
-    yield _text(0, -17, f"{panel.target}; arena {format_bytes(arena)}, {len(panel.steps)} steps", colour=_MUTED)
+    yield text(0, -34, f"{panel.artifact}: {panel.program}", size=14, weight="600")
+    yield text(0, -17, f"{panel.target}; arena {format_bytes(arena)}, {len(panel.steps)} steps", colour=MUTED)
     yield f'<rect width="{_PLOT_WIDTH}" height="{_PLOT_HEIGHT}" fill="#fafafa"/>'
     yield from _address_axis(tallest)
     if not panel.steps:
@@ -118,7 +110,7 @@ def _draw_panel(panel: Panel, tallest: int) -> Iterator[str]:
     yield from _guard(panel, across)
     # The top of the arena: what lies above belongs to neighbours that need more.
     y = _PLOT_HEIGHT - arena * up
-    yield f'<line x1="0" x2="{_PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_INK}" stroke-width="1"/>'
+    yield f'<line x1="0" x2="{_PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{INK}" stroke-width="1"/>'
     yield from _mark_peak(panel, step, peak, across)
     for row in panel.rows:
         yield from _label(row, across, up)
@@ -148,8 +140,8 @@ def _label(row: Mapping[str, Any], across: float, up: float) -> Iterator[str]:
     x, y, width, height = _place(row, across, up)
     characters = int((width - 8) / _CHARACTER)
     if height >= 13 and characters >= 5:
-        ink = "#ffffff" if row["role"] not in ("workspace", "saved activation") else _INK
-        yield _text(x + 4, y + height / 2 + 4, _shortened(row["name"], characters), colour=ink, passive=True)
+        ink = "#ffffff" if row["role"] not in ("workspace", "saved activation") else INK
+        yield text(x + 4, y + height / 2 + 4, _shortened(row["name"], characters), colour=ink, passive=True)
 
 
 def _guard(panel: Panel, across: float) -> Iterator[str]:
@@ -157,37 +149,37 @@ def _guard(panel: Panel, across: float) -> Iterator[str]:
     if guard is None:
         return
     x = guard * across
-    yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_PLOT_HEIGHT}" stroke="{_MUTED}" stroke-width="1"/>'
+    yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_PLOT_HEIGHT}" stroke="{MUTED}" stroke-width="1"/>'
     before = x > _PLOT_WIDTH - 60
-    yield _text(x - 4 if before else x + 4, -4, "guard", colour=_MUTED, anchor="end" if before else "start")
+    yield text(x - 4 if before else x + 4, -4, "guard", colour=MUTED, anchor="end" if before else "start")
 
 
 def _mark_peak(panel: Panel, step: int, peak: int, across: float) -> Iterator[str]:
     x = (step + 0.5) * across
     yield (
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_PLOT_HEIGHT + 4}" stroke="{_INK}" stroke-width="1.4" '
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{_PLOT_HEIGHT + 4}" stroke="{INK}" stroke-width="1.4" '
         'stroke-dasharray="5 3"/>'
     )
     wide = int((_PLOT_WIDTH + _RIGHT) / _CHARACTER)
     named = f"peak {format_bytes(peak)} at step {step}: {panel.steps[step]}"
-    yield _text(0, _PLOT_HEIGHT + 40, _shortened(named, wide), weight="600")
+    yield text(0, _PLOT_HEIGHT + 40, _shortened(named, wide), weight="600")
     largest = sorted(panel.alive(step), key=lambda row: -row["bytes"])[:_NAMED_AT_PEAK]
     parts = [f"{row['name']} ({row['role']}, {format_bytes(row['bytes'])})" for row in largest]
-    yield _text(0, _PLOT_HEIGHT + 56, _shortened("largest there: " + ", ".join(parts), wide), colour=_MUTED)
+    yield text(0, _PLOT_HEIGHT + 56, _shortened("largest there: " + ", ".join(parts), wide), colour=MUTED)
 
 
 def _address_axis(tallest: int) -> Iterator[str]:
     for tick in _ticks(tallest):
         y = _PLOT_HEIGHT - tick / tallest * _PLOT_HEIGHT
-        yield f'<line x1="0" x2="{_PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_GRID}"/>'
-        yield _text(-8, y + 4, format_bytes(tick) if tick else "0", colour=_MUTED, anchor="end")
+        yield f'<line x1="0" x2="{_PLOT_WIDTH}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>'
+        yield text(-8, y + 4, format_bytes(tick) if tick else "0", colour=MUTED, anchor="end")
 
 
 def _step_axis(steps: int) -> Iterator[str]:
     unit = max(1, _round_unit(steps / 8))
     for step in range(0, steps, unit):
         x = (step + 0.5) / steps * _PLOT_WIDTH
-        yield _text(x, _PLOT_HEIGHT + 16, str(step), colour=_MUTED, anchor="middle")
+        yield text(x, _PLOT_HEIGHT + 16, str(step), colour=MUTED, anchor="middle")
 
 
 def _ticks(most: int) -> list[int]:
@@ -205,24 +197,5 @@ def _colour(role: str) -> str:
     return COLOURS.get(role, _OTHER)
 
 
-def _shortened(text: str, characters: int) -> str:
-    return text if len(text) <= characters else text[: max(characters - 1, 0)] + "\u2026"
-
-
-def _text(
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: int = 11,
-    weight: str = "400",
-    colour: str = _INK,
-    anchor: str = "start",
-    passive: bool = False,
-) -> str:
-    """`passive` lets the pointer through, to the tooltip of the rectangle behind."""
-    more = ' pointer-events="none"' if passive else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{colour}" '
-        f"text-anchor={quoteattr(anchor)}{more}>{escape(text)}</text>"
-    )
+def _shortened(words: str, characters: int) -> str:
+    return words if len(words) <= characters else words[: max(characters - 1, 0)] + "\u2026"

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 # A round is about this long for each contender, and has at most so many repetitions.
 _ROUND_SECONDS, _ROUND_STEPS = 0.3, 200
+_BLAS_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds: the median, and the distance of the quartiles as `spread`; or why there is no measurement."""
+    """Milliseconds: the median, the distance of the quartiles as `spread`, the least, the median of the processor's
+    time (of one thread: what a step takes while nobody interrupts it); or why nothing was measured.
+    """
 
     median_ms: float = float("nan")
     spread_ms: float = float("nan")
     steps: int = 0
     error: str = ""
+    least_ms: float = float("nan")
+    cpu_ms: float = float("nan")
 
 
 class _Worker:
     def __init__(self, spec: Mapping, cpus: Sequence[int]):
         threads = str(spec["threads"])
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment = os.environ | dict.fromkeys(_BLAS_THREADS, threads)
         command = [sys.executable, "-m", "edgec.tools.bench.worker", json.dumps(spec)]
         self.process = subprocess.Popen(
             command,
@@ -38,7 +44,7 @@ class _Worker:
             env=environment,
             preexec_fn=lambda: os.sched_setaffinity(0, cpus),
         )
-        self.seconds: list[float] = []
+        self.seconds: list[tuple[float, float]] = []  # of the clock, of the processor
         self.error = self._answer().get("error", "")
         self.repetitions = 3
 
@@ -53,7 +59,7 @@ class _Worker:
         if isinstance(answer, Mapping):
             self.error = answer["error"]
             return
-        best = min(answer)
+        best = min(answer)[0]
         self.repetitions = max(3, min(_ROUND_STEPS, int(_ROUND_SECONDS / max(best, 1e-6))))
         if count:
             self.seconds += answer
@@ -66,8 +72,9 @@ class _Worker:
     def timing(self) -> Timing:
         if self.error or len(self.seconds) < 2:
             return Timing(error=self.error or "no measurement")
-        low, _, high = statistics.quantiles(self.seconds, n=4)
-        return Timing(statistics.median(self.seconds) * 1e3, (high - low) * 1e3, len(self.seconds))
+        wall, cpu = (np.array(self.seconds) * 1e3).T
+        low, median, high = np.quantile(wall, (0.25, 0.5, 0.75)).tolist()
+        return Timing(median, high - low, len(wall), "", float(wall.min()), float(np.median(cpu)))
 
 
 def compare(contenders: Mapping[str, Mapping], *, rounds: int = 10) -> dict[str, Timing]:

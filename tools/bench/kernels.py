@@ -1,9 +1,10 @@
 """Speed of generated kernels, layer by layer, as a share of what a large matrix product reaches in the same minute.
 
-    python -m edgec.tools.bench.kernels --target x86 --network orientation --batch 4
+    python -m edgec.tools.bench.kernels --target x86 --network mobilenet_v2 --batch 8 --size 96 --pointwise
 
 One thread, operands in cache as far as they fit: an upper bound for what a program reaches, and a way to see which
-kernel falls behind. The peak is measured beside every layer, since clocks and neighbours change.
+kernel falls behind. The peak is measured beside every layer, since clocks and neighbours change; the share of all
+layers is weighted by their operations.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import ctypes
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -127,14 +128,18 @@ def calls_of(group: Group, graph: Graph, lowering: Lowering, alias: dict[Value, 
     return [made, memory]
 
 
+def run_calls(calls: list) -> None:
+    functions, _ = calls
+    for function, arguments in functions:
+        function(*arguments)
+
+
 def best_time(calls: list, budget: float) -> float:
     """Seconds of one pass over all calls: the least of many."""
-    functions, _ = calls
 
     def once() -> float:
         start = time.perf_counter()
-        for function, arguments in functions:
-            function(*arguments)
+        run_calls(calls)
         return time.perf_counter() - start
 
     once()
@@ -158,27 +163,35 @@ def main() -> None:
     parser.add_argument("--target", default="x86")
     parser.add_argument("--network", choices=NETWORKS, default="orientation")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--size", type=int, default=224, help="of the network's image")
+    parser.add_argument("--pointwise", action="store_true", help="pointwise convolutions alone")
     parser.add_argument("--seconds", type=float, default=0.05, help="for each kernel")
     arguments = parser.parse_args()
     target = find_target(arguments.target)
     peak = peak_calls(target)
-    totals: dict[str, float] = {}
+    totals: dict[str, list[float]] = {}  # seconds, and seconds at the peak
     print(f"{'layer':34} {'kernels':12} {'us':>9} {'GF/s':>7} {'% peak':>7} {'GB/s':>6}")  # noqa: T201
-    for layer in NETWORKS[arguments.network]:
+    for drawn in NETWORKS[arguments.network]:
+        layer = replace(drawn, size=max(1, drawn.size * arguments.size // 224))
+        if arguments.pointwise and not (layer.kernel == 1 and layer.outputs):
+            continue
         for what, graph, alias, outputs in cases(layer, arguments.batch):
             group = group_of(graph, outputs)
             lowering = lower_group(group, storages(graph, target), alias, target)
             seconds = best_time(calls_of(group, graph, lowering, alias, target), arguments.seconds)
             flops = 2 * sum(call.macs for call in lowering.calls)
             moved = sum(value.type.bytes for value in (*group.inputs, *group.outputs))
-            share = flops / seconds / (PEAK_FLOPS / best_time(peak, 0.01))
-            totals[what] = totals.get(what, 0.0) + seconds * layer.count
+            least = flops / PEAK_FLOPS * best_time(peak, 0.01)
+            total = totals.setdefault(what, [0.0, 0.0])
+            total[0] += seconds * layer.count
+            total[1] += least * layer.count
             print(  # noqa: T201
-                f"{layer!s:34} {what:12} {seconds * 1e6:9.1f} {flops / seconds / 1e9:7.1f} {share * 100:7.0f} "
-                f"{moved / seconds / 1e9:6.0f}"
+                f"{layer!s:34} {what:12} {seconds * 1e6:9.1f} {flops / seconds / 1e9:7.1f} "
+                f"{least / seconds * 100:7.0f} {moved / seconds / 1e9:6.0f}"
             )
-    for what, seconds in totals.items():
-        print(f"{'all layers':34} {what:12} {seconds * 1e6:9.1f}")  # noqa: T201
+    totals["together"] = [sum(column) for column in zip(*totals.values(), strict=True)]
+    for what, (seconds, least) in totals.items():
+        print(f"{'all layers':34} {what:12} {seconds * 1e6:9.1f} {'':7} {least / seconds * 100:7.0f}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -121,7 +121,9 @@ def _task(artifact: Path, signature: Signature) -> dict[str, Any]:
     shapes = {info.name: _model_shape(info.shape, info.name in images) for info in inputs}
     task: dict[str, Any] = {"shapes": shapes, "classes": labels[0].bounds[1] + 1 if labels else 1}
     train = manifest.get("train") or {}
-    return task | {key: train[key] for key in ("momentum", "weight_decay", "nesterov") if key in train}
+    return task | {
+        key: train[key] for key in ("optimizer", "momentum", "weight_decay", "nesterov", "betas") if key in train
+    }
 
 
 def _model_shape(shape: tuple[int, ...], image: bool) -> tuple[int, ...]:

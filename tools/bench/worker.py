@@ -2,8 +2,8 @@
 
     python -m edgec.tools.bench.worker '{"kind": "edgec", ...}'
 
-Reads a number of repetitions a line from stdin and answers with a JSON line: seconds of each. The first line it writes
-says that it is ready, or why it cannot be. See `contenders.py` for the kinds.
+Reads a number of repetitions a line from stdin and answers with a JSON line: seconds of each, and the processor's time
+that it took. The first line it writes says that it is ready, or why it cannot be. See `contenders.py` for the kinds.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def main(description: str) -> None:
         answers.flush()
 
 
-def measure(step: Callable[[], object], repetitions: int) -> list[float]:
+def measure(step: Callable[[], object], repetitions: int) -> list[tuple[float, float]]:
     seconds = []
     for _ in range(repetitions):
-        start = time.perf_counter()
+        cpu, start = time.process_time(), time.perf_counter()
         step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start, time.process_time() - cpu))
     return seconds
 
 
