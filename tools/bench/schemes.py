@@ -1,10 +1,11 @@
-"""Update schemes of a small classifier beside its full update, each factor by itself: sparsity, order, fusion, tiling.
+"""An update scheme of a small classifier beside its full update, each factor by itself: sparsity, and every pass.
 
-    python -m edgec.tools.bench.schemes [--net mbv2|mcunet|proxyless] [--arena 350KB] [--plan-only] [--json] SCHEME...
+    python -m edgec.tools.bench.schemes [--net mbv2|mcunet|proxyless] [--plan-only] [--json] SCHEME
 
-A SCHEME is a preset's name or a SCHEME.toml. Arenas are planned with all passes and with some switched off; `--arena`
-lets chains of the schemes run in strips until their arenas are no larger, and nothing is computed twice besides. A step
-takes the median of some that take turns, on one thread.
+SCHEME is a preset's name or a SCHEME.toml; images of 128x128, batch 1, f32. Each row is a policy, the same for both:
+the passes that keep memory small come one after the other. Tiling and computing again trade multiply-adds for memory,
+so their rows say how many may be done twice: budgets fall by twentieths of the arena while a plan stays below that.
+A step takes the median of some that take turns, on one thread, beside the distance of the quartiles.
 """
 
 from __future__ import annotations
@@ -12,132 +13,157 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from edgec.compiler.budget import counted_bytes, schedule_target
-from edgec.compiler.byte_sizes import parse_bytes
-from edgec.compiler.compile import lower_module
-from edgec.compiler.passbase import Options, Trace
-from edgec.compiler.pipeline import transform_module
-from edgec.compiler.report import ProgramFigures, program_figures
+from edgec.compiler.passbase import Options
 from edgec.compiler.train import Train
-from edgec.graph.ir import Module
-from edgec.runtime.layout import write_artifact
-from edgec.tools.api import Request, parse_targets
-from edgec.tools.bench.compare import compare
+from edgec.graph.errors import UserError
+from edgec.tools.bench.compare import Timing, compare
+from edgec.tools.bench.plans import Plan, contender, plan
+from edgec.tools.bench.table import Table
 from edgec.tools.testing.tiny_nets import STRUCTURES, tiny_net
 
-# Nothing is computed twice but the edges of strips: a budget would else trade time for memory.
-_ALWAYS = frozenset({"recompute_activations"})
-# What the published "reordering" bundles, apart, and what keeps activations small.
-SWITCHES = {
-    "without tiling, order and in-place": frozenset({"order_operators", "pair_in_place", "place_parts"}),
-    "without tiling and fusion": frozenset({"fuse_epilogue"}),
-    "without tiling and small saved forms": frozenset({"shrink_saved"}),
-}
+_ORDER = frozenset({"order_operators", "place_parts"})
+_FORMS = frozenset({"shrink_saved", "keep_positions"})
+_TRADES = frozenset({"tile_chains", "recompute_activations"})
+_PARTS = 20  # of an arena, by which budgets fall
 _ROUNDS = 5
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class Policy:
+    """What is left out, and which share of the multiply-adds may be done twice to save memory."""
+
+    name: str
+    skip: frozenset[str]
+    twice: float = 0.0
+
+
+POLICIES = (
+    Policy("no pass for memory", _TRADES | _FORMS | _ORDER | {"fuse_epilogue", "pair_in_place"}),
+    Policy("+ in place", _TRADES | _FORMS | _ORDER | {"fuse_epilogue"}),
+    Policy("+ order, parts in place", _TRADES | _FORMS | {"fuse_epilogue"}),
+    Policy("+ fusion", _TRADES | _FORMS),
+    Policy("+ small saved forms", _TRADES),
+    Policy("+ tiling, 1 % twice", frozenset({"recompute_activations"}), 0.01),
+    Policy("+ tiling, 10 % twice", frozenset({"recompute_activations"}), 0.1),
+    Policy("+ recomputation, 10 % twice", frozenset(), 0.1),
+)
+
+
+@dataclass(frozen=True)
 class Row:
-    """One scheme. Bytes, multiply-adds of a step, milliseconds of one; `arenas` by what was switched."""
+    """One policy. Bytes of arena, shares of multiply-adds that are done twice, timings of a step; each full, scheme."""
 
-    scheme: str
-    macs: int
-    saved_activation_bytes: int
-    planned_bytes: int
-    arenas: Mapping[str, int]
-    median_ms: float | None = None
+    policy: str
+    arenas: tuple[int, int]
+    twice: tuple[float, float]
+    times: tuple[Timing, Timing] | None = None
 
 
-def row(net: str, scheme: str, room: int | None) -> Row:
-    """`room`: bytes of arena that chains are tiled for; None to tile nothing. UserError E0405 where that cannot be."""
-    options = Options(train=Train(update=scheme), skip=_ALWAYS)
-    figures, planned = _plan(net, options)
-    budget = None if room is None else planned - figures.arena_bytes + room
-    arenas = {"without tiling": figures.arena_bytes}
-    if budget is not None:
-        options = dataclasses.replace(options, train=Train(update=scheme, memory_budget=budget))
-        arenas = {"all passes": _plan(net, options)[0].arena_bytes} | arenas
-    for name, skip in SWITCHES.items():
-        switched = Options(train=Train(update=scheme), skip=_ALWAYS | skip)
-        arenas[name] = _plan(net, switched)[0].arena_bytes
-    return Row(_label(scheme), figures.macs, figures.saved_activation_bytes, planned, arenas)
+class Side:
+    """The full update, or the scheme."""
+
+    def __init__(self, net: str, update: str):
+        self._net, self._update = net, update
+
+    def plan(self, policy: Policy, out: Path | None = None) -> Plan:
+        """The smallest arena of those that the policy allows; its artifact where a path is given."""
+        free = self._made(policy, None, None)
+        found, budget = free, None
+        if policy.twice:
+            for part in range(_PARTS - 1, 0, -1):
+                wanted = free.budget(part / _PARTS)
+                if wanted >= found.counted:
+                    continue
+                try:
+                    smaller = self._made(policy, wanted, None)
+                except UserError:
+                    break
+                if smaller.again > policy.twice:
+                    break
+                found, budget = smaller, wanted
+        return found if out is None else self._made(policy, budget, out)
+
+    def _made(self, policy: Policy, budget: int | None, out: Path | None) -> Plan:
+        train = Train(update=self._update, memory_budget=budget)
+        return plan(tiny_net(self._net), Options(train=train, skip=policy.skip), out)
 
 
-def _plan(net: str, options: Options) -> tuple[ProgramFigures, int]:
-    module = _transformed(net, options)
-    (backend,) = Request("", parse_targets("x86")).backends()
-    schedules = schedule_target(module, backend, options, Trace())
-    return program_figures(module, "train", [schedules.programs["train"]]), counted_bytes(schedules)
+def rows(net: str, scheme: str, folder: Path | None) -> Iterator[tuple[Row, tuple[Plan, Plan]]]:
+    """A row for each policy; artifacts lie in `folder`, where there is one, under the number of policy and side."""
+    sides = [Side(net, "full"), Side(net, scheme)]
+    for number, policy in enumerate(POLICIES):
+        outs = [None if folder is None else _artifact(folder, number, i) for i in range(2)]
+        full, sparse = (side.plan(policy, out) for side, out in zip(sides, outs, strict=True))
+        yield Row(policy.name, (full.arena, sparse.arena), (full.again, sparse.again)), (full, sparse)
 
 
-def _transformed(net: str, options: Options) -> Module:
-    module = tiny_net(net)
-    transform_module(module, options)
-    return module
+def _artifact(folder: Path, policy: int, side: int) -> Path:
+    return folder / f"{policy}-{side}.edge"
 
 
-def measure(net: str, schemes: list[str]) -> dict[str, float]:
-    """Median milliseconds of a training step by scheme; they take turns."""
-    (backend,) = Request("", parse_targets("x86")).backends()
-    with tempfile.TemporaryDirectory() as folder:
-        specs = {}
-        for number, scheme in enumerate(schemes):
-            options = Options(train=Train(update=scheme))
-            path = Path(folder) / f"{number}.edge"
-            write_artifact(path, lower_module(_transformed(net, options), [backend], options).artifact)
-            spec = {"kind": "edgec", "artifact": str(path), "threads": 1, "program": "train", "lr": 1e-6}
-            specs[_label(scheme)] = spec
-        return {name: timing.median_ms for name, timing in compare(specs, rounds=_ROUNDS).items()}
+def timed(table: list[Row], folder: Path) -> list[Row]:
+    """All steps of the table take turns."""
+    specs = {str((i, side)): contender(_artifact(folder, i, side)) for i in range(len(table)) for side in (0, 1)}
+    times = compare(specs, rounds=_ROUNDS)
+    return [dataclasses.replace(row, times=(times[str((i, 0))], times[str((i, 1))])) for i, row in enumerate(table)]
 
 
-def _label(scheme: str) -> str:
-    return Path(scheme).stem if scheme.endswith(".toml") else scheme
+COLUMNS = Table(
+    ("", "28"),
+    ("full KB", ",.0f"),
+    ("twice", ".1%"),
+    ("scheme KB", ",.0f"),
+    ("twice", ".1%"),
+    ("times less", ".2f"),
+    ("full ms", "13"),
+    ("scheme ms", "13"),
+    ("times faster", ".2f"),
+)
+
+
+def rendered(row: Row) -> str:
+    full, sparse = (size / 1e3 for size in row.arenas)
+    times = (None, None, None)
+    if row.times is not None:
+        slow, fast = row.times
+        times = (*(f"{t.median_ms:.2f} ({t.spread_ms:.2f})" for t in row.times), slow.median_ms / fast.median_ms)
+    return COLUMNS.row(row.policy, full, row.twice[0], sparse, row.twice[1], full / sparse, *times)
 
 
 @click.command()
-@click.argument("schemes", nargs=-1)
+@click.argument("scheme")
 @click.option("--net", type=click.Choice(list(STRUCTURES)), default="mbv2", show_default=True)
-@click.option("--arena", help="Tile chains of the schemes for so much arena; the full update has none to tile.")
 @click.option("--plan-only", is_flag=True, help="No kernels: planned bytes alone.")
 @click.option("--json", "as_json", is_flag=True)
-def main(schemes: tuple[str, ...], net: str, arena: str | None, plan_only: bool, as_json: bool) -> None:
-    """Compare SCHEMES with the full update of a small classifier at 128x128, batch 1."""
-    every = ["full", *schemes]
-    times = {} if plan_only else measure(net, every)
-    room = None if arena is None else parse_bytes(arena)
-    rows = [row(net, scheme, None if scheme == "full" else room) for scheme in every]
-    found = [dataclasses.replace(one, median_ms=times.get(one.scheme)) for one in rows]
+def main(scheme: str, net: str, plan_only: bool, as_json: bool) -> None:
+    """Compare SCHEME with the full update of a small classifier."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = None if plan_only else Path(name)
+        table = []
+        for row, (full, sparse) in rows(net, scheme, folder):
+            if not table:
+                click.echo(f"{net}: {_sparsity(full, sparse)}\n", err=as_json)
+                click.echo(COLUMNS.head(), err=as_json)
+            table.append(row)
+            if plan_only:
+                click.echo(rendered(row), err=as_json)
+        if not plan_only:
+            table = timed(table, folder)
+            for row in table:
+                click.echo(rendered(row), err=as_json)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in found]))
-        return
-    for one in found:
-        arenas = ", ".join(f"{name} {size / 1e3:,.0f}" for name, size in one.arenas.items())
-        time = "" if one.median_ms is None else f"; {one.median_ms:.2f} ms a step"
-        saved = one.saved_activation_bytes / 1e3
-        click.echo(
-            f"{one.scheme}: arena in KB: {arenas}; saved activations {saved:,.0f}; {one.macs / 1e6:.1f} M MACs{time}"
-        )
-        click.echo(
-            f"    times less: {', '.join(f'{name} {less:.2f}' for name, less in factors(found[0], one).items())}"
-        )
+        click.echo(json.dumps([dataclasses.asdict(row) for row in table]))
 
 
-def factors(full: Row, one: Row) -> dict[str, float]:
-    """How many times less than the full update, and how many times less thanks to each pass."""
-    plain = one.arenas["without tiling"]
-    found = {"arena by sparsity": full.arenas["without tiling"] / plain}
-    if tiled := one.arenas.get("all passes"):
-        found |= {"by tiling": plain / tiled, "by both": full.arenas["without tiling"] / tiled}
-    found["multiply-adds"] = full.macs / one.macs
-    if one.median_ms is not None and full.median_ms is not None:
-        found["time"] = full.median_ms / one.median_ms
-    switched = {name.removeprefix("without tiling"): size for name, size in one.arenas.items() if name in SWITCHES}
-    return found | {f"by{name.lstrip(',').removeprefix(' and')}": size / plain for name, size in switched.items()}
+def _sparsity(full: Plan, sparse: Plan) -> str:
+    macs = [side.figures.macs / 1e6 for side in (full, sparse)]
+    return f"{macs[0]:.1f} M multiply-adds a step, the scheme {macs[1]:.1f} M: {macs[0] / macs[1]:.2f} times less"
 
 
 if __name__ == "__main__":

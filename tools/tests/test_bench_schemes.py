@@ -1,27 +1,39 @@
-"""The comparison of update schemes: its figures are those of the plans, its factors what they say."""
+"""The comparison of update schemes: both sides of a row follow one policy, and its figures are those of the plans."""
 
 import json
 
 import pytest
 from click.testing import CliRunner
 
-from edgec.tools.bench.schemes import SWITCHES, Row, factors, main
+from edgec.tools.bench.compare import Timing
+from edgec.tools.bench.schemes import COLUMNS, POLICIES, Row, main, rendered
+from edgec.tools.bench.table import Table
 
 
-def test_factors_are_quotients_of_the_full_update() -> None:
-    full = Row("full", 40, 8, 500, {"without tiling": 400} | dict.fromkeys(SWITCHES, 400), 6.0)
-    one = Row("one", 20, 2, 300, {"all passes": 100, "without tiling": 200} | dict.fromkeys(SWITCHES, 300), 2.0)
-    found = factors(full, one)
-    assert found.pop("arena by sparsity") == 2 and found.pop("by tiling") == 2 and found.pop("by both") == 4
-    assert found.pop("multiply-adds") == 2 and found.pop("time") == 3
-    assert found == {"by order and in-place": 1.5, "by fusion": 1.5, "by small saved forms": 1.5}
+def test_cells_stand_under_their_titles() -> None:
+    table = Table(("", "5"), ("KB", ",.0f"), ("kept for later", ".1%"))
+    assert table.head() == "|       |       KB | kept for later |\n|---|---|---|"
+    assert table.row("a", 1234.4, None) == "| a     |    1,234 |                |"
+
+
+def test_a_row_says_how_many_times_less_and_faster() -> None:
+    row = Row("all", (400_000, 100_000), (0.0, 0.05), (Timing(6.0, 0.1), Timing(2.0, 0.2)))
+    cells = [cell.strip() for cell in rendered(row).split("|")[1:-1]]
+    assert cells == ["all", "400", "0.0%", "100", "5.0%", "4.00", "6.00 (0.10)", "2.00 (0.20)", "3.00"]
+    assert rendered(row).count("|") == COLUMNS.head().split("\n")[0].count("|")
+
+
+def test_policies_come_one_on_top_of_the_other() -> None:
+    assert all(after.skip <= before.skip for before, after in zip(POLICIES, POLICIES[1:], strict=False))
+    assert POLICIES[-1].skip == frozenset()
 
 
 @pytest.mark.long
 def test_a_comparison_by_plans() -> None:
     done = CliRunner().invoke(main, ["--plan-only", "--json", "head"])
     assert done.exit_code == 0, done.output
-    full, head = json.loads(done.stdout)
-    assert (full["scheme"], head["scheme"]) == ("full", "head")
-    assert 3.5 < full["arenas"]["without tiling"] / head["arenas"]["without tiling"]
-    assert full["macs"] > 2.8 * head["macs"] and head["saved_activation_bytes"] < 1000
+    table = json.loads(done.stdout)
+    ratios = {row["policy"]: row["arenas"][0] / row["arenas"][1] for row in table}
+    assert ratios["+ small saved forms"] > 3.5
+    assert all(max(row["twice"]) <= policy.twice for row, policy in zip(table, POLICIES, strict=True))
+    assert all(ratio > 6.5 for policy, ratio in ratios.items() if "twice" in policy)
