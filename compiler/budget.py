@@ -69,6 +69,13 @@ def counted_bytes(schedules: TargetSchedules) -> int:
     return arena + sum(count for _, count in _outside_arena(schedules))
 
 
+def bytes_within(module: Module, backend: Backend, options: Options, budget: int) -> int | None:
+    """What the plan counts that `fit_budget` finds for `budget`; None where none of its searches but the last, which is
+    for the smallest plan of all, finds one.
+    """
+    return _Fit(module, backend, options, budget).first()
+
+
 def _counted(programs: Mapping) -> str:
     return "train" if "train" in programs else "infer"
 
@@ -101,6 +108,11 @@ class _Fit:
             if name != self.program and self.tiles:
                 savings = self._tile_other(savings, name)
         return savings
+
+    def first(self) -> int | None:
+        """Bytes of the first plan within the budget."""
+        savings = self._fitting(Savings()) or self._recomputing()
+        return None if savings is None else counted_bytes(self._planned(savings))
 
     def _planned(self, savings: Savings) -> TargetSchedules:
         schedules = TargetSchedules.of(self.module, self.backend, savings.again, savings.tilings)
@@ -140,7 +152,7 @@ class _Fit:
             last = tilings
 
     def _recomputing(self) -> Savings | None:
-        if self.program != "train":
+        if self.program != "train" or "recompute_activations" in self.options.skip:
             return None
         order = RecomputeCandidates(self.module.programs["train"])
         for limit in LIMITS:

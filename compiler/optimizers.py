@@ -8,6 +8,7 @@ import numpy as np
 
 from edgec.compiler.parameter_groups import ParameterGroup
 from edgec.compiler.rewrite import reserve
+from edgec.compiler.sparse.scheme import source_name
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Role, Value
@@ -29,6 +30,7 @@ from edgec.graph.types import DType, tensor
 LEARNING_RATE = "lr"
 STEPS = "optimizer/steps"
 GRADIENT_NORM = "gradient_norm"
+RATE = "/rate"  # behind a parameter's name: the scalar that multiplies its learning rate
 
 _TINY = 1e-6  # torch's clip_grad_norm_ adds it to the norm
 
@@ -41,21 +43,24 @@ class UpdateBuilder:
         reserve(graph, LEARNING_RATE, "the learning rate")
         rate = graph.add_leaf(Role.SCALAR, LEARNING_RATE, tensor(DType.F32))
         self._rates = {1.0: rate}
+        self._own_rates: dict[Value, Value] = {}
         self._corrections: list[Value] = []
 
     def update(self, gradients: Mapping[Value, Value], weight: Value | None = None) -> None:
         """One step of every parameter (a leaf) with its gradient, which is `weight` times what it should be."""
         scale = None if weight is None else self._emit(Div(), self._number(1.0, weight), weight)
+        if self._train.rates == "runtime":
+            self._own_rates = {param: self._own_rate(param) for param in gradients}
         if self._train.clip_norm is not None or self._train.guard == "grads":
-            scale = self._watch_norm(list(gradients.values()), scale)
+            scale = self._watch_norm(gradients, scale)
         for param, gradient in gradients.items():
             self._step(param, self._prepared(gradient, scale))
 
     # -- gradients --------------------------------------------------------------------------------------------------
 
-    def _watch_norm(self, gradients: list[Value], scale: Value | None) -> Value | None:
+    def _watch_norm(self, gradients: Mapping[Value, Value], scale: Value | None) -> Value | None:
         """The norm of all gradients becomes an output, watched where asked; returns the scale that bounds it."""
-        squares = [self._square_sum(gradient) for gradient in gradients]
+        squares = [self._square_sum(gradient, self._own_rates.get(param)) for param, gradient in gradients.items()]
         total = squares[0]
         for square in squares[1:]:
             total = self._emit(Add(), total, square)
@@ -74,11 +79,16 @@ class UpdateBuilder:
         factor = self._emit(Minimum(), factor, self._number(1.0, norm))
         return factor if scale is None else self._emit(Mul(), factor, scale)
 
-    def _square_sum(self, gradient: Value) -> Value:
+    def _square_sum(self, gradient: Value, rate: Value | None) -> Value:
         if gradient.type.dtype in (DType.F16, DType.BF16):
             gradient = self._emit(Cast(DType.F32.value), gradient)
-        square = self._emit(Mul(), gradient, gradient)
-        return self._emit(ReduceSum(tuple(range(gradient.type.rank))), square)
+        total = self._emit(ReduceSum(tuple(range(gradient.type.rank))), self._emit(Mul(), gradient, gradient))
+        if rate is None:
+            return total
+        weight = self._emit(Mul(), rate, rate)
+        if weight.type.dtype is not total.type.dtype:
+            weight = self._emit(Cast(total.type.dtype.value), weight)
+        return self._emit(Mul(), total, weight)
 
     def _prepared(self, gradient: Value, scale: Value | None) -> Value:
         if scale is not None:
@@ -95,6 +105,8 @@ class UpdateBuilder:
         train = self._train
         group = next((group for group in train.groups if group.holds(param.name)), ParameterGroup("*"))
         rate, decay = self._rate(float(group.rate)), self._decay(param, group)
+        if param in self._own_rates:
+            rate = self._emit(Mul(), rate, self._own_rates[param])
         beta1, beta2 = (float(beta) for beta in train.averages)
         match train.optimizer:
             case "sgd":
@@ -114,6 +126,11 @@ class UpdateBuilder:
             return float(group.weight_decay)
         spared = self._train.decay == "weights" and param.name not in self._weights
         return 0.0 if spared else self._train.decay_rate
+
+    def _own_rate(self, param: Value) -> Value:
+        name = source_name(param.name) + RATE
+        reserve(self._graph, name, "the rate of a parameter")
+        return self._graph.add_leaf(Role.SCALAR, name, tensor(DType.F32))
 
     def _rate(self, factor: float) -> Value:
         """The learning rate times the factor of a group; computed once."""

@@ -23,6 +23,8 @@ DECAYS = ("all", "weights")
 BATCH_NORMS = ("frozen", "train")
 DROPOUTS = ("on", "off")
 SAVED_FORMS = ("exact", "f16", "int8")
+RATES = ("fixed", "runtime")
+AUTO = "auto"
 
 # Names with a part of the user's own.
 _PATTERNS = {"loss": r"output:.+|sum_mse:[^,]+(,[^,]+)*"}
@@ -80,12 +82,15 @@ class Train:
     many of them to one update. `clip_norm` bounds the norm of all gradients together, `clip_value` every element.
     `guard`: what refuses a step, a loss or also gradients that are not finite. `update` names which parameters are
     trained: a `Scheme`, a preset's name or the path of a SCHEME.toml, which is read at once: `scheme` is what it says.
+    With `auto`, `edgec.compile` searches for one within `memory_budget`.
     `saved_activations` is the form in which large activations wait for the backward part: `exact`, or rounded to `f16`,
     or to `int8` with a scale for each channel; what decides (masks, positions) stays exact.
     `memory_budget` bounds arena, states and RAM copies of trained parameters of `train`: bytes, or `256KB`, `1.5MB`.
     `batch_norm` is `frozen` (the model's running statistics, as torch's `norm.eval()`) or `train` (those of each batch,
     which also move the running ones, as `norm.train()`). `dropout` is `on` (where the model has some) or `off`; `seed`,
     a number of 31 bits, begins its random numbers.
+    `rates` are `fixed`, or `runtime`: each trained parameter p has a scalar `p/rate`, by which the learning rate is
+    multiplied for it in this step. 0 leaves it as it is, and its gradient out of the norm that `clip_norm` bounds.
     """
 
     loss: str = "softmax_cross_entropy"
@@ -114,6 +119,7 @@ class Train:
     batch_norm: str = "frozen"
     dropout: str = "on"
     saved_activations: str = "exact"
+    rates: str = "fixed"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -145,6 +151,7 @@ class Train:
         _check_name("batch_norm", self.batch_norm, BATCH_NORMS)
         _check_name("dropout", self.dropout, DROPOUTS)
         _check_name("saved_activations", self.saved_activations, SAVED_FORMS)
+        _check_name("rates", self.rates, RATES)
         if not 0 <= self.seed < 2**31:
             raise _wrong("seed", self.seed, "the seed lies in [0, 2^31)")
         if not self.labels:
@@ -157,19 +164,23 @@ class Train:
         if self.update.endswith(".toml"):
             object.__setattr__(self, "update", Scheme.from_toml(self.update))
             return
+        if self.update == AUTO:
+            if self.memory_budget is None:
+                raise _wrong("update", AUTO, "a search needs a memory budget", "add memory_budget, as in 512KB")
+            return
         if self.update in PRESETS:
             raise _wrong("update", self.update, "write a number for K, as in `last:3`")
-        if self.update == "auto":
-            message = "update 'auto' is not supported yet"
-            raise UserError("E0302", message, where="update", hint=f"this version has {', '.join(PRESETS)}")
         hint = suggest(self.update, PRESETS, "there is")
         raise UserError("E0302", f"unknown update {self.update!r}", where="update", hint=hint)
 
     @property
     def scheme(self) -> Scheme:
-        """What `update` says is trained."""
+        """What `update` says is trained. UserError E0302 where a search is to say it."""
         if isinstance(self.update, Scheme):
             return self.update
+        if self.update == AUTO:
+            hint = "`edgec search` writes a SCHEME.toml"
+            raise _wrong("update", AUTO, "it takes a search, with data, to know what is trained", hint)
         scheme = Scheme.named(self.update)
         assert scheme is not None  # `__post_init__` has looked
         return scheme

@@ -3,104 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgec import __version__
 from edgec.backends.base import Target
-from edgec.backends.targets import find_target
 from edgec.backends.toolchain import apt_command, toolchain
-from edgec.backends.tvm.backend import TvmBackend
 from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.budget import schedule_target
-from edgec.compiler.byte_sizes import wanted_bytes
 from edgec.compiler.compile import CompileResult, Observer, compile_module, refuse_unsupported
-from edgec.compiler.passbase import Options, Trace
+from edgec.compiler.passbase import Trace
 from edgec.compiler.passes.derive_gradients import gradient_ends
 from edgec.compiler.pipeline import transform_module
 from edgec.compiler.report import ProgramFigures, Report, program_figures
-from edgec.compiler.train import Train
-from edgec.frontend.onnx import read_onnx
-from edgec.frontend.onnx.reader import Source
-from edgec.frontend.torch import is_torch, lost_randomness, read_torch
+from edgec.compiler.train import AUTO, Train
+from edgec.frontend.torch import lost_randomness
 from edgec.graph.errors import InternalError, UserError
-from edgec.graph.ir import Module, Role
+from edgec.graph.ir import Role
 from edgec.runtime.check import check_artifact
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import TensorKind
 from edgec.runtime.layout import write_artifact
+from edgec.tools.request import (
+    ExampleInputs,
+    Request,
+    Shapes,
+    inference_budget,
+    parse_targets,
+    refuse_unknown,
+)
+from edgec.tools.search.api import Data, with_found_scheme
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from edgec.frontend.torch import TorchSource
+    from edgec.tools.request import Model
 
-    Model = Source | TorchSource
-
-Shapes = Mapping[str, tuple[int, ...]]
 _PIECE = 1 << 20  # elements
-ExampleInputs = Sequence[object] | Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to compile, and for what. `model` is an ONNX model (a path, its bytes or a `ModelProto`) or one of torch: a
-    module, an `ExportedProgram` or a `.pt2` path.
-
-    shapes: of inputs by name, where the model leaves them open.
-    batch: the leading extent that inputs of the `infer` program get where the model leaves it open.
-    values: of inputs of an ONNX model that never change, by name: the artifact does not have them.
-    example_inputs: the arguments of a torch module's forward.
-    new_head, images: what is changed in the model, see `compiler/adapt.py`.
-    memory_budget: bytes of arena that `infer` may take where nothing is trained; `train` has a budget of its own.
-    originals: "drop" leaves out what `Model.parameters()` gives and no program reads.
-    """
-
-    model: Model
-    targets: tuple[Target, ...]
-    shapes: Shapes = field(default_factory=dict)
-    batch: int | None = None
-    train: Train | None = None
-    example_inputs: ExampleInputs | None = None
-    new_head: NewHead | None = None
-    images: Mapping[str, ImageInput] = field(default_factory=dict)
-    values: Mapping[str, ArrayLike] = field(default_factory=dict)
-    memory_budget: int | None = None
-    originals: Literal["keep", "drop"] = "keep"
-
-    @property
-    def options(self) -> Options:
-        return Options(self.train, self.new_head, self.images, self.memory_budget, self.originals)
-
-    def backends(self) -> list[TvmBackend]:
-        return [TvmBackend(target) for target in self.targets]
-
-    def read(self) -> Module:
-        """The imported module. UserError E01.."""
-        if not is_torch(self.model):
-            return read_onnx(self.model, shapes=self.shapes, batch=self.batch, values=self.values)
-        if self.values:
-            hint = "fix the argument in a module around this one"
-            raise UserError("E0105", "values can be given for inputs of ONNX models only", hint=hint)
-        return read_torch(self.model, self.example_inputs, shapes=self.shapes, batch=self.batch)
-
-    def provenance(self) -> dict:
-        """For the manifest: where the artifact comes from. No path, no date: equal input gives equal bytes."""
-        fixed = {"values": {name: np.asarray(value).tolist() for name, value in self.values.items()}}
-        made = {"edgec": __version__, **(fixed if self.values else {})}
-        if not isinstance(self.model, str | Path):
-            return made
-        with open(self.model, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = os.fsencode(Path(self.model).name).decode(errors="backslashreplace")  # manifests are UTF-8
-        return {**made, "model": name, "model_sha256": digest}
 
 
 def compile(
@@ -117,6 +60,7 @@ def compile(
     values: Mapping[str, ArrayLike] | None = None,
     memory_budget: int | str | None = None,
     originals: Literal["keep", "drop"] = "keep",
+    data: Data | None = None,
 ) -> Report:
     """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
 
@@ -127,11 +71,12 @@ def compile(
     values: inputs of an ONNX model that never change, such as a sampling rate; the artifact does not have them.
     memory_budget: bytes of arena, or `256KB`, of a model that is not trained (E0405); of training, `Train` says it.
     originals: "drop" makes a smaller artifact, whose `parameters()` lack what no program reads, such as folded weights.
+    data: what `Train(update="auto", memory_budget=...)` measures with, as `edgec.search` takes it.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
         edgec.compile(torch_module, example_inputs=(x,), target="rpi4", out="m.edge")
     """
-    _refuse_unknown(model, example_inputs)
+    refuse_unknown(model, example_inputs)
     head = NewHead(new_head) if isinstance(new_head, int) else new_head
     targets = parse_targets(target)
     request = Request(
@@ -147,39 +92,13 @@ def compile(
         inference_budget(memory_budget, train),
         originals,
     )
+    if train is not None and train.update == AUTO:
+        request = with_found_scheme(request, data)
     result = build(request, Path(out))
     assert result is not None  # nothing asked to stop early
     for warning in weight_warnings(result) + _dropout_warnings(request):
         warnings.warn(warning, stacklevel=2)
     return result.report
-
-
-def inference_budget(budget: int | str | None, train: Train | None) -> int | None:
-    """The budget of a model that is not trained, in bytes. UserError E0302."""
-    if budget is not None and train is not None:
-        hint = "Train(memory_budget=...) bounds what training takes"
-        raise UserError("E0302", "a training step has its own budget", where="memory_budget", hint=hint)
-    return wanted_bytes("memory_budget", budget)
-
-
-def _refuse_unknown(model: object, example_inputs: ExampleInputs | None) -> None:
-    """UserError E0101 for what is no model, E0109 for example inputs of one that has its shapes."""
-    torch_module = is_torch(model) and hasattr(model, "named_parameters") and not hasattr(model, "graph_signature")
-    if example_inputs is not None and not torch_module:
-        hint = "shapes={name: (1, 3, 224, 224)} sets the shapes of other models"
-        raise UserError("E0109", "example inputs are for torch modules", hint=hint)
-    # A `ModelProto` is known by what it has: onnx need not be imported to say that something is none.
-    if is_torch(model) or isinstance(model, str | Path | bytes) or hasattr(model, "opset_import"):
-        return
-    kind = f"{type(model).__module__}.{type(model).__qualname__}"
-    hint = "an ONNX model (.onnx), a torch.nn.Module, an ExportedProgram or a .pt2 file"
-    raise UserError("E0101", f"a `{kind}` is not a model that edgec reads", hint=hint)
-
-
-def parse_targets(names: str | Sequence[str]) -> tuple[Target, ...]:
-    """`x86,rpi4` or a sequence of names, each once. UserError E0401."""
-    words = names.split(",") if isinstance(names, str) else names
-    return tuple(find_target(name) for name in dict.fromkeys(word.strip() for word in words))
 
 
 def build(request: Request, out: Path, observer: Observer | None = None) -> CompileResult | None:

@@ -32,7 +32,7 @@ from typing import Any
 from edgec.graph.errors import UserError
 
 BASES = ("none", "head", "bias", "full", "last:K", "blocks:K")
-PRESETS = ("full", "head", "bias", "last:K", "blocks:K", "lora:r=K", "SCHEME.toml")
+PRESETS = ("full", "head", "bias", "last:K", "blocks:K", "lora:r=K", "auto", "SCHEME.toml")
 CHANNELS = ("first", "largest")
 ALL = "all"
 

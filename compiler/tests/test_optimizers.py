@@ -11,10 +11,11 @@ from edgec.compiler.memory.report import memory_reports
 from edgec.compiler.parameter_groups import ParameterGroup, weights_of
 from edgec.compiler.passbase import Options
 from edgec.compiler.pipeline import transform_module
+from edgec.compiler.sparse.scheme import Scheme, WeightRule
 from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.graph.interp import run
-from edgec.graph.ir import Module
+from edgec.graph.ir import Module, Role
 from edgec.tools.testing.programs import initialise
 from edgec.tools.testing.reference_backend import ReferenceBackend
 from edgec.tools.testing.train_cases import CASES, Twins
@@ -45,12 +46,13 @@ class Machine:
         return results.outputs
 
     def step(self, x: np.ndarray, labels: np.ndarray, rate: float, **scalars: object) -> float:
-        feeds, lr = {"x": x, "labels": labels, **scalars}, {"lr": np.float32(rate)}
+        feeds, lr = {"x": x, "labels": labels}, {"lr": np.float32(rate), **scalars}
         if "apply" not in self.programs:
             return float(self.run("train", feeds | lr)["loss"])
-        outputs = self.run("train", feeds)
+        late = {name: scalar for name, scalar in lr.items() if name in self.programs["apply"].leaves}
+        outputs = self.run("train", feeds | {name: scalar for name, scalar in lr.items() if name not in late})
         if outputs["due"]:
-            self.run("apply", lr)
+            self.run("apply", late)
         return float(outputs["loss"])
 
 
@@ -233,3 +235,33 @@ def test_states_of_a_step_are_those_of_both_programs() -> None:
     assert result.report.programs["train"].state_bytes == 2 * weights + 4 + 4
     held = {report.held_bytes for report in memory_reports(result.artifact.manifest)}
     assert held == {weights}
+
+
+@pytest.mark.parametrize(("optimizer", "accumulate"), [("sgd", 1), ("adamw", 1), ("lion", 2)])
+def test_rates_of_one_change_nothing_and_rates_of_none_train_nothing(optimizer: str, accumulate: int) -> None:
+    """To the bit, and what has the rate 0 does not count in the norm that is bounded."""
+    twins = CASES["small_cnn"]()
+    train = {"optimizer": optimizer, "accumulate": accumulate, "clip_norm": 0.1, "weight_decay": 0.1}
+    plain, given = (Machine(compiled(twins, 3, **train, **rates)) for rates in ({}, {"rates": "runtime"}))
+    update = Scheme("none", weights=(WeightRule("conv2.weight"),))
+    alone = Machine(compiled(twins, 3, **train, update=update))
+    names = [leaf.name for leaf in given.programs["train"].by_role(Role.PARAM)]
+    names = [name for name in names if name.endswith((".weight", ".bias"))]
+    before = {name: twins.module.programs["infer"].leaves[name].data for name in names}
+    for step in range(4):
+        batch = twins.batch(3, seed=step)
+        ones = {f"{name}/rate": np.float32(1) for name in names}
+        assert plain.step(*batch, 0.05) == given.step(*batch, 0.05, **ones)
+    for name in names:
+        np.testing.assert_array_equal(given.held[name], plain.held[name])
+        assert not np.array_equal(given.held[name], before[name])
+    given.held.clear()
+    for step in range(4):
+        batch = twins.batch(3, seed=step)
+        rates = {f"{name}/rate": np.float32(name == "conv2.weight") for name in names}
+        assert alone.step(*batch, 0.05) == pytest.approx(given.step(*batch, 0.05, **rates), rel=1e-9)
+    for name in names:
+        if name == "conv2.weight":
+            np.testing.assert_allclose(given.held[name], alone.held[name], rtol=1e-9)
+        else:
+            np.testing.assert_array_equal(given.held[name], before[name])

@@ -13,6 +13,7 @@ import click
 from edgec.graph.errors import UserError
 from edgec.tools.cli.console import echo, format_bytes, format_count, show_json, show_table
 from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
+from edgec.tools.cli.progress import search_display
 
 if TYPE_CHECKING:
     from edgec.backends.base import Target
@@ -41,6 +42,7 @@ _PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "p
     show_default=True,
     help="Drop what only reads the model's weights back, as `export` to .safetensors does: a few per cent of the file.",
 )
+@click.option("--data", type=click.Path(path_type=Path), help="What --update auto measures with (.npz).")
 @click.option("--dump-ir", type=click.Path(file_okay=False, path_type=Path), help="Write the program after every pass.")
 @click.option("--stop-after", type=click.Choice(_PHASES), help="Stop, with nothing written but dumps.")
 @click.option("--keep-kernels", type=click.Path(file_okay=False, path_type=Path), help="Keep the code images here.")
@@ -49,6 +51,7 @@ def command(
     model: Path,
     output: Path | None,
     emit: tuple[str, Path] | None,
+    data: Path | None,
     dump_ir: Path | None,
     stop_after: str | None,
     keep_kernels: Path | None,
@@ -61,8 +64,11 @@ def command(
     """
     request = make_request(model, **options)
     out, sources = _places(model, output, emit, request.targets)
-    from edgec.tools.api import build, weight_warnings  # noqa: PLC0415  after the options were checked
+    from edgec.tools.api import build, weight_warnings, with_found_scheme  # noqa: PLC0415  after the options were checked
 
+    if request.train is not None and request.train.update == "auto":
+        with search_display() as say:
+            request = with_found_scheme(request, data, say)
     with _observer(dump_ir, stop_after) as observer:
         result = build(request, out, observer)
     if result is None:

@@ -120,7 +120,7 @@ def compilation(command: Callable) -> Callable:
             click.option(
                 "--update",
                 metavar="SCHEME",
-                help="What is trained: full, head, bias, last:K, blocks:K, lora:r=K or a SCHEME.toml.",
+                help="What is trained: full, head, bias, last:K, blocks:K, lora:r=K, auto or a SCHEME.toml.",
             ),
             click.option(
                 "--memory-budget",

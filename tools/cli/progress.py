@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import rich.progress
 
     from edgec.runtime.fit import Progress
+    from edgec.tools.search.report import SearchProgress
 
 _SHOWN_EVERY = 0.01  # of all steps: how often what is shown changes
 
@@ -43,6 +44,34 @@ def training_display() -> Iterator[Display]:
     columns = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), "{task.fields[figures]}")
     with bars.Progress(*columns, console=Console(stderr=True), transient=True) as live:
         yield _Bar(live)
+
+
+@contextlib.contextmanager
+def search_display() -> Iterator[Callable[[SearchProgress], None]]:
+    """What a search is told to say: a bar on a terminal, else a line for every stage."""
+    if sys.stderr.isatty():
+        import rich.progress as bars  # noqa: PLC0415  of the extra `compile`
+        from rich.console import Console  # noqa: PLC0415
+
+        columns = ("{task.description}", bars.BarColumn(), bars.MofNCompleteColumn(), "{task.fields[left]}")
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True) as live:
+            task = live.add_task("", total=None, left="")
+            yield lambda told: live.update(
+                task,
+                description=told.stage,
+                completed=told.done,
+                total=told.total,
+                left=f"{format_seconds(told.seconds_left)} left at most",
+            )
+        return
+    said: list[str] = []
+
+    def say(told: SearchProgress) -> None:
+        if told.stage not in said:
+            said.append(told.stage)
+            echo(f"{told.stage}; {format_seconds(told.seconds_left)} left at most", err=True)
+
+    yield say
 
 
 def describe(progress: Progress) -> str:

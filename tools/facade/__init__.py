@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "compile": "edgec.tools.api",
+    "search": "edgec.tools.search.api",
     "load": "edgec.runtime",
     "Train": "edgec.compiler.train",
     "ParameterGroup": "edgec.compiler.parameter_groups",

@@ -1,0 +1,1 @@
+"""The search for an update scheme: measuring on the runtime, planning with the compiler."""

@@ -1,0 +1,164 @@
+"""Contributions by measurement: one artifact that can train everything, whose rates say what it trains.
+
+A run starts from the model's own parameters, takes the same batches in the same order, and is judged on samples that
+none of them has. Its gain is how much lower the loss there becomes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edgec.backends.base import Arch, Target
+from edgec.backends.targets import find_target, host_arch
+from edgec.compiler.compile import compile_module
+from edgec.compiler.optimizers import RATE
+from edgec.compiler.passes.append_updates import HELD
+from edgec.compiler.sparse.scheme import Scheme
+from edgec.compiler.train import Train
+from edgec.graph.errors import UserError
+from edgec.graph.ir import Module
+from edgec.runtime.binding import Model, load
+from edgec.runtime.dataset import Arrays, Sizes, batches, check_data
+from edgec.runtime.errors import RuntimeFailure
+from edgec.runtime.evaluate import evaluate
+from edgec.runtime.layout import write_artifact
+from edgec.runtime.schedule import Cosine
+from edgec.tools.request import Request
+
+HELD_OUT = 4  # every so manieth sample
+MAX_HELD_OUT = 512
+_DIVERGED = ("E0605", "E0613")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Of a run, on what was held out: loss (infinite where the run diverged) and accuracy, None without classes."""
+
+    loss: float
+    accuracy: float | None
+
+    def to_json(self) -> list:
+        return [self.loss if math.isfinite(self.loss) else None, self.accuracy]
+
+    @staticmethod
+    def of_json(record: list) -> Outcome:
+        return Outcome(math.inf if record[0] is None else record[0], record[1])
+
+
+def host_target() -> Target:
+    """The target whose code this machine runs."""
+    return find_target("x86" if host_arch() is Arch.X86_64 else "rpi4")
+
+
+def at_given_rates(train: Train, update: Scheme) -> Train:
+    """`train` with all of `update` trained at rates that every step is given, and gradients that can be read."""
+    accumulate = max(2, train.accumulate)
+    return dataclasses.replace(train, update=update, rates="runtime", accumulate=accumulate, memory_budget=None)
+
+
+class Laboratory:
+    """The open artifact and its data. UserError as of compiling; RuntimeFailure E0607, E0604 for the data.
+
+    `update`: all that a run may train.
+    """
+
+    def __init__(
+        self, request: Request, module: Module, update: Scheme, data: Arrays, *, seed: int, threads: int | None
+    ):
+        assert request.train is not None
+        self._every = request.train.accumulate
+        self._seed = seed
+        self._folder = tempfile.TemporaryDirectory(prefix="edgec-search-")
+        self._model = self._compile(request, module, update, threads)
+        self._model.save_checkpoint(self._start)
+        self._rates = [info.name for info in self._model.signature("apply").scalars if info.name.endswith(RATE)]
+        self._sizes = check_data(self._model.signature("train"), data)
+        self._train, self._judge = split(data, self._sizes)
+        self._sizes = dataclasses.replace(self._sizes, samples=len(next(iter(self._train.values()))))
+
+    @property
+    def _start(self) -> Path:
+        return Path(self._folder.name) / "start.edgeckpt"
+
+    def _compile(self, request: Request, module: Module, update: Scheme, threads: int | None) -> Model:
+        path = Path(self._folder.name) / "all.edge"
+        options = dataclasses.replace(request.options, train=at_given_rates(request.train, update))
+        backends = dataclasses.replace(request, targets=(host_target(),)).backends()
+        result = compile_module(module.clone(), backends, options)
+        assert result is not None
+        write_artifact(path, result.artifact)
+        return load(path, threads)
+
+    def close(self) -> None:
+        self._model.close()
+        self._folder.cleanup()
+
+    def run(self, trained: Collection[str], *, lr: float, steps: int) -> Outcome:
+        """Train only the named parameters for so many updates, from the start, at a rate that falls as a cosine."""
+        self._model.load_checkpoint(self._start)
+        rates = self._only(trained)
+        schedule = Cosine(lr)
+        try:
+            for step, feeds in enumerate(self._feeds(steps * self._every)):
+                rate = schedule.rate(step // self._every, steps)
+                self._model.step(feeds, lr=rate, **rates)
+                if (step + 1) % self._every == 0 and self._model.held_steps:
+                    self._model.apply(rate, **rates)
+            found = evaluate(self._model, self._judge)
+        except RuntimeFailure as failure:
+            if failure.code not in _DIVERGED:
+                raise
+            return Outcome(math.inf, None)
+        return Outcome(found.loss if math.isfinite(found.loss) else math.inf, found.accuracy)
+
+    def untrained(self) -> Outcome:
+        self._model.load_checkpoint(self._start)
+        found = evaluate(self._model, self._judge)
+        return Outcome(found.loss, found.accuracy)
+
+    def gradients(self, count: int) -> dict[str, np.ndarray]:
+        """Of the loss where the last run ended: the mean over so many batches, f64, by parameter."""
+        still = self._only(())
+        sums: dict[str, np.ndarray] = {}
+        taken = 0
+        for feeds in self._feeds(count):
+            self._model.step(feeds, lr=0.0, **still)
+            states = self._model.states()
+            weight = float(states["held/weight"])
+            for name, held in states.items():
+                if name.endswith(HELD):
+                    gradient = held.astype(np.float64) / weight
+                    param = name.removesuffix(HELD)
+                    sums[param] = sums[param] + gradient if param in sums else gradient
+            self._model.apply(0.0, **still)
+            taken += 1
+        return {name: total / taken for name, total in sums.items()}
+
+    def _only(self, trained: Collection[str]) -> dict[str, float]:
+        return {name: float(name.removesuffix(RATE) in trained) for name in self._rates}
+
+    def _feeds(self, count: int) -> Iterator[dict[str, np.ndarray]]:
+        """The first `count` batches, of as many epochs as that takes."""
+        epochs = -(-count // self._sizes.batches)
+        stream = batches(self._sizes.samples, self._sizes.batch, epochs=epochs, seed=self._seed)
+        for _, (_, rows) in zip(range(count), stream, strict=False):
+            taken = rows if self._sizes.masked else np.resize(rows, self._sizes.batch)
+            yield {name: array[taken] for name, array in self._train.items()}
+
+
+def split(data: Arrays, sizes: Sizes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(to train on, held out): some of every part of the data, whatever it is sorted by. UserError E0607."""
+    judged = np.zeros(sizes.samples, bool)
+    judged[:: max(HELD_OUT, sizes.samples // MAX_HELD_OUT)] = True
+    least = 1 if sizes.masked else sizes.batch
+    if min(judged.sum(), (~judged).sum()) < least:
+        need = HELD_OUT * least
+        message = f"{sizes.samples} samples are too few to hold some out: at least {need} are needed"
+        raise UserError("E0607", message, where="--data")
+    return {n: a[~judged] for n, a in data.items()}, {n: a[judged] for n, a in data.items()}
