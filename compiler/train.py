@@ -159,14 +159,10 @@ class Train:
 
     def _read_scheme(self) -> None:
         """A path becomes the scheme that stands there; names of presets stay, as what the user wrote."""
-        if isinstance(self.update, Scheme) or Scheme.named(self.update) is not None:
+        if isinstance(self.update, Scheme) or self.update == AUTO or Scheme.named(self.update) is not None:
             return
         if self.update.endswith(".toml"):
             object.__setattr__(self, "update", Scheme.from_toml(self.update))
-            return
-        if self.update == AUTO:
-            if self.memory_budget is None:
-                raise _wrong("update", AUTO, "a search needs a memory budget", "add memory_budget, as in 512KB")
             return
         if self.update in PRESETS:
             raise _wrong("update", self.update, "write a number for K, as in `last:3`")

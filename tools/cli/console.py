@@ -79,6 +79,7 @@ _ADVICE = {
     "E0507": "look at the path",
     "E0603": "`edgec inspect` shows the shapes; --shape and --train-batch of `edgec compile` choose them",
     "E0605": "lower the learning rate, and look in the data for values that are not finite",
+    "E0607": "shape the arrays as the model's inputs, with a first axis of samples",
     "E0611": "look in the inputs for values that are not finite or very large",
     "E0612": "`edgec inspect` shows which model an artifact was compiled from",
 }

@@ -100,7 +100,8 @@ def with_found_scheme(
 
 def wanted_budget(budget: int | None) -> int:
     if budget is None:
-        raise UserError("E0302", "a search needs a memory budget", where="memory_budget", hint="as in 512KB")
+        hint = "give one, as in --memory-budget 512KB"
+        raise UserError("E0302", "a search needs a memory budget", where="memory_budget", hint=hint)
     return budget
 
 

@@ -160,5 +160,6 @@ def split(data: Arrays, sizes: Sizes) -> tuple[dict[str, np.ndarray], dict[str, 
     if min(judged.sum(), (~judged).sum()) < least:
         need = HELD_OUT * least
         message = f"{sizes.samples} samples are too few to hold some out: at least {need} are needed"
-        raise UserError("E0607", message, where="--data")
+        hint = "take more, or a smaller train batch" if least > 1 else "take more"
+        raise UserError("E0607", message, hint=hint)
     return {n: a[~judged] for n, a in data.items()}, {n: a[judged] for n, a in data.items()}

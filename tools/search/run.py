@@ -23,12 +23,15 @@ from edgec.compiler.sparse.fit_plans import fit_plans
 from edgec.compiler.sparse.scheme import CHANNELS, Scheme
 from edgec.compiler.sparse.search import Bound, Levels, Problem
 from edgec.compiler.train import Train
-from edgec.graph.ir import Graph
+from edgec.graph.ir import Graph, Role
 from edgec.graph.text import print_module
-from edgec.runtime.dataset import Arrays
+from edgec.runtime.dataset import Arrays, check_data
+from edgec.runtime.format import Slot
+from edgec.runtime.signature import Signature, TensorInfo
+from edgec.tools.cli.console import located
 from edgec.tools.request import Request
 from edgec.tools.search.journal import Journal
-from edgec.tools.search.measure import Laboratory, Outcome
+from edgec.tools.search.measure import Laboratory, Outcome, split
 from edgec.tools.search.planner import Planner, refuse_small
 from edgec.tools.search.report import Contribution, Say, SearchProgress, SearchReport, Wish
 
@@ -64,7 +67,10 @@ class _Search:
         self._everything = self._candidates.scheme(
             len(self._candidates.depths) - 1, {weight.name: 1.0 for weight in self._candidates.weights}
         )
-        self._account = Account(self._full_step(), self._candidates, _copies(self._train))
+        full = self._full_step()
+        with located("--data"):
+            split(data, check_data(_signature(full), data))  # said before a compilation rather than after
+        self._account = Account(full, self._candidates, _copies(self._train))
         self._weights = [weight for weight in self._candidates.weights if weight.name in self._account.trainable]
         self._planner = Planner(self._request, self._module)
         self._journal = Journal(cache_folder() / "search" / f"{self._key()}.jsonl")
@@ -313,6 +319,22 @@ class _Search:
     def _tell(self, stage: str, done: int, total: int) -> None:
         left = max(0.0, self._wish.seconds - (time.monotonic() - self._began))
         self._say(SearchProgress(stage, done, total, left))
+
+
+def _signature(train: Graph) -> Signature:
+    """What data for the program `train` has to fit, before it is compiled."""
+    slots = []
+    for leaf in (*train.by_role(Role.INPUT), *train.by_role(Role.SCALAR)):
+        bounds = leaf.bounds
+        info = TensorInfo(
+            leaf.name,
+            leaf.type.shape,
+            leaf.type.dtype.numpy,
+            bounds=None if bounds is None else (bounds.low, bounds.high),
+            ignored=None if bounds is None else bounds.ignored,
+        )
+        slots.append((Slot.INPUT if leaf.role is Role.INPUT else Slot.SCALAR, info))
+    return Signature("train", 0, tuple(slots), 0, 0, True)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ def folder(tmp_path_factory) -> Path:
         "data-label": data(labels=np.full(4 * BATCH, CLASSES)),
         "data-name": {"images": data()["x"], "labels": data()["labels"]},
         "data-none": {name: array[:0] for name, array in data().items()},
+        "other": data(x=np.zeros((4 * BATCH, FEATURES + 1), np.float32)),
+        "one": {name: array[:1] for name, array in data().items()},
         "data-huge": data(x=data()["x"] * np.float32(1e30)),
     }.items():
         np.savez(folder / f"{name}.npz", **arrays)
@@ -117,6 +119,8 @@ def _newer(artifact: bytes) -> bytes:
 
 
 _TRAIN = "edgec train tiny.edge --epochs 1 --lr 0.1 --threads 1 --data "
+
+_SEARCH = "edgec search tiny.onnx --batch 1 --train-batch 4 -o found.toml "
 
 # What is wrong: the command that shows it.
 CASES = {
@@ -201,6 +205,14 @@ CASES = {
     "another model than the artifact's": "edgec verify wide.onnx infer.edge",
     "comparing speed with a model that is gone": "edgec bench arm.edge --compare torch --model gone.onnx",
     "exporting into another model": "edgec export tiny.edge --model wide.onnx --checkpoint wide.edgeckpt -o new.onnx",
+    "a search without labels": _SEARCH + "--memory-budget 1MB --data good.npz",
+    "a search with data of another shape": _SEARCH + "--memory-budget 1MB --data other.npz",
+    "a search with a label out of range": _SEARCH + "--memory-budget 1MB --data data-label.npz",
+    "a search with too few samples": _SEARCH + "--memory-budget 1MB --data one.npz",
+    "a search within too few bytes": _SEARCH + "--memory-budget 100B --data data.npz",
+    "auto without data": "edgec compile tiny.onnx --batch 1 --train --update auto --memory-budget 1MB",
+    "auto without a budget": "edgec compile tiny.onnx --batch 1 --train --update auto --data data.npz",
+    "auto where nothing is measured": "edgec check tiny.onnx --batch 1 --train --update auto --memory-budget 1MB",
 }
 
 

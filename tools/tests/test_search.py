@@ -202,6 +202,6 @@ def test_auto_is_a_search_and_a_compilation(cnn, monkeypatch):
     with pytest.raises(UserError, match="E0302.*measures what training gains"):
         edgec.compile("cnn.onnx", batch=1, out="cnn.edge", train=train)
     with pytest.raises(UserError, match="E0302.*needs a memory budget"):
-        edgec.Train(update="auto")
+        edgec.compile("cnn.onnx", batch=1, out="cnn.edge", train=edgec.Train(update="auto"), data="train.npz")
     with pytest.raises(UserError, match="E0302.*takes a search"):
         api.check(Request("cnn.onnx", (find_target("x86"),), batch=1, train=train))
