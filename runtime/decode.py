@@ -63,10 +63,12 @@ def _tensors(sections: Sections, names: _Names, storages: list[Storage]) -> tupl
     weights = sections[Section.WEIGHTS, tables.NONE]
     tensors = []
     for row in _rows(sections, Section.TENSORS):
-        storage = storages[row["storage"]]
+        storage, shape, dtype = storages[row["storage"]], _extents(row["shape"], row["rank"]), DTYPES[row["dtype"]]
         start, stop = int(row["offset"]), int(row["offset"]) + int(row["bytes"])
-        stored = np.frombuffer(weights[start:stop], numpy_dtype(DTYPES[row["dtype"]]))
-        data = storage.unpack(stored, _extents(row["shape"], row["rank"]))
+        if start == tables.ZEROS:
+            data = np.zeros(shape, numpy_dtype(dtype))
+        else:
+            data = storage.unpack(np.frombuffer(weights[start:stop], numpy_dtype(dtype)), shape)
         tensors.append(Tensor(names[row["name"]], TensorKind(row["kind"]), data, storage))
     return tuple(tensors)
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgec.runtime import tables
 from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, MAX_NAME, MAX_RANK, Arch, Storage
 from edgec.runtime.dtypes import DTYPES, dtype_name
-from edgec.runtime.format import Artifact, Opcode, Placement, Program, Region, Tensor, Variant
+from edgec.runtime.format import Artifact, Opcode, Placement, Program, Region, Tensor, TensorKind, Variant
 from edgec.runtime.tables import Section
 
 IMAGE_ARCHS = (Arch.X86_64, Arch.AARCH64, Arch.CUDA, Arch.OPENCL)  # where the runtime loads code by itself
@@ -84,17 +84,23 @@ def stored_tensor(tensor: Tensor) -> np.ndarray:
     return tensor.storage.pack(data.astype(data.dtype.newbyteorder("<"), copy=False))
 
 
-def encode_tensors(artifact: Artifact, names: Names, storages: Storages) -> tuple[bytes, list[int]]:
-    """The TENSORS table, and the offset of each tensor in WEIGHTS with the section's size at the end."""
-    rows, offsets, end = [], [], 0
+def begins_as_zeros(tensor: Tensor) -> bool:
+    """Whether the file says so instead of holding the bytes: of states, which no variant reads from the file."""
+    return tensor.kind == TensorKind.STATE and tensor.data.size > 0 and not np.ravel(tensor.data).view(np.uint8).any()
+
+
+def encode_tensors(artifact: Artifact, names: Names, storages: Storages) -> tuple[bytes, list[Tensor]]:
+    """The TENSORS table, and the tensors that lie in WEIGHTS, each at the next multiple of 64."""
+    rows, stored, end = [], [], 0
     for tensor in artifact.tensors:
         if tensor.storage.size != tensor.data.size:
             raise ValueError(
                 f"tensor `{tensor.name}` has {tensor.data.size} elements, its storage {tensor.storage.size}"
             )
+        zeros = begins_as_zeros(tensor)
         rows.append(
             {
-                "offset": end,
+                "offset": tables.ZEROS if zeros else end,
                 "bytes": tensor.data.nbytes,
                 "name": names.offset(tensor.name),
                 "storage": storages.index(tensor.storage),
@@ -104,10 +110,11 @@ def encode_tensors(artifact: Artifact, names: Names, storages: Storages) -> tupl
                 "shape": _padded(tensor.data.shape, f"tensor `{tensor.name}`"),
             }
         )
-        offsets.append(end)
-        end = align(end + tensor.data.nbytes)
+        if not zeros:
+            stored.append(tensor)
+            end = align(end + tensor.data.nbytes)
     _refuse_duplicates([tensor.name for tensor in artifact.tensors], "tensor")
-    return _table(tables.TENSOR, rows), [*offsets, end]
+    return _table(tables.TENSOR, rows), stored
 
 
 def _refuse_duplicates(names: list[str], what: str) -> None:

@@ -25,7 +25,7 @@ from edgec.runtime.encode import (
     stored_tensor,
 )
 from edgec.runtime.errors import RuntimeFailure
-from edgec.runtime.format import Artifact
+from edgec.runtime.format import Artifact, Tensor
 from edgec.runtime.original import encode_originals
 from edgec.runtime.tables import Section
 
@@ -75,19 +75,19 @@ class _Writer:
         self._stream.write(header.tobytes() + rows)
 
 
-def _weights(artifact: Artifact, offsets: list[int]) -> Iterator[memoryview | bytes]:
+def _weights(tensors: Iterable[Tensor]) -> Iterator[memoryview | bytes]:
     """One tensor at a time, so that a large model is in memory once."""
-    for tensor, offset, following in zip(artifact.tensors, offsets, offsets[1:], strict=False):
+    for tensor in tensors:
         stored = stored_tensor(tensor)
         yield memoryview(stored.view(np.uint8)) if stored.size else b""
-        yield bytes(following - offset - stored.nbytes)
+        yield bytes(align(stored.nbytes) - stored.nbytes)
 
 
 def _write(stream: BinaryIO, artifact: Artifact) -> None:
     if len(artifact.fingerprint) != 16:
         raise ValueError(f"the fingerprint has {len(artifact.fingerprint)} bytes, not 16")
     names, storages = Names(), Storages()
-    tensor_table, offsets = encode_tensors(artifact, names, storages)
+    tensor_table, stored = encode_tensors(artifact, names, storages)
     variant_table = encode_variants(artifact, names)
     variants = [encode_variant(artifact, variant, names, storages) for variant in artifact.variants]
     shared = {
@@ -108,7 +108,7 @@ def _write(stream: BinaryIO, artifact: Artifact) -> None:
     for index, sections in enumerate(variants):
         for section, data in sections.items():
             writer.append(section, index, [data])
-    writer.append(Section.WEIGHTS, tables.NONE, _weights(artifact, offsets))
+    writer.append(Section.WEIGHTS, tables.NONE, _weights(stored))
     writer.finish(artifact.fingerprint)
 
 

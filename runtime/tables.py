@@ -7,8 +7,9 @@ import enum
 import numpy as np
 
 MAGIC = b"\x89EDGE\r\n\x1a"
-VERSION = 1
+VERSION = 2
 NONE = 0xFFFFFFFF  # an index that points to nothing
+ZEROS = 0xFFFFFFFFFFFFFFFF  # the offset of a tensor that begins as zeros and has no bytes in the file
 IMAGE_PAGE_BYTES = 16384
 PLAIN_PAGE_BYTES = 64
 

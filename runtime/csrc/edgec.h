@@ -34,7 +34,7 @@ extern "C" {
 #endif
 #pragma GCC visibility push(default)
 
-#define EDGEC_FORMAT_VERSION 1u /* of artifacts: this runtime reads this version and older ones */
+#define EDGEC_FORMAT_VERSION 2u /* of artifacts: this runtime reads this version and older ones */
 #define EDGEC_MAX_RANK 8
 #define EDGEC_MAX_NAME 4095   /* bytes of a name, without the terminator */
 #define EDGEC_MAX_ARGUMENTS 24 /* pointers of a kernel */

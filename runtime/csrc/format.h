@@ -11,6 +11,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "artifacts are read in
 
 #define FORMAT_MAGIC "\x89" "EDGE\r\n\x1a" /* as PNG's: shows a text-mode transfer at once */
 #define FORMAT_NONE 0xFFFFFFFFu /* an index that points to nothing */
+#define FORMAT_ZEROS UINT64_MAX /* the offset of a tensor that begins as zeros and has no bytes in the file */
 #define FORMAT_MAX_SECTIONS 4096u
 
 /* Records alias the bytes of the file. */
@@ -74,7 +75,7 @@ typedef FORMAT_RECORD format_storage {
 _Static_assert(sizeof(format_storage) == 48, "storage");
 
 typedef FORMAT_RECORD format_tensor {
-    uint64_t offset; /* in WEIGHTS, a multiple of 64 */
+    uint64_t offset; /* in WEIGHTS, a multiple of 64; or FORMAT_ZEROS */
     uint64_t bytes;
     uint32_t name;
     uint32_t storage; /* of the bytes in WEIGHTS */

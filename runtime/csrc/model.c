@@ -69,9 +69,9 @@ static void fill_regions(edgec_model *model) {
         const format_tensor *t = &a->tensors[i];
         const format_storage *storage, *stored = &a->storages[t->storage];
         uint8_t *target = (uint8_t *)(uintptr_t)model_tensor_bytes(model, i, &storage);
-        const uint8_t *source = a->weights + t->offset;
         size_t element = dtype_bytes(t->dtype);
-        if (a->placements[i].region == REGION_WEIGHTS) continue;
+        if (a->placements[i].region == REGION_WEIGHTS || t->offset == FORMAT_ZEROS) continue;
+        const uint8_t *source = a->weights + t->offset;
         if (memcmp(storage, stored, sizeof *storage) == 0)
             copy_out(model, target, source, (size_t)t->bytes, &held);
         else

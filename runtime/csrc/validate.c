@@ -56,6 +56,7 @@ static int valid_tensor(const artifact *a, const format_tensor *t, uint64_t *end
         !shape_bytes(t->shape, t->rank, dtype_bytes(t->dtype), &bytes) || bytes != t->bytes ||
         !storage_fits(a, t->storage, bytes, t->dtype))
         return 0;
+    if (t->offset == FORMAT_ZEROS) return 1;
     if (t->offset < *end || t->offset % EDGEC_ALIGNMENT != 0 ||
         !within(t->offset, t->bytes, (uint64_t)a->weight_lines * EDGEC_ALIGNMENT))
         return 0;
@@ -83,7 +84,8 @@ static int valid_placement(const artifact *a, uint32_t index, uint64_t size[2]) 
     const format_tensor *t = &a->tensors[index];
     /* A device has no view of the file. */
     if (p->region == REGION_WEIGHTS)
-        return p->storage == t->storage && p->offset == 0 && p->trained == 0 && !is_device(a->variant->arch);
+        return p->storage == t->storage && p->offset == 0 && p->trained == 0 && !is_device(a->variant->arch) &&
+               t->offset != FORMAT_ZEROS;
     if (p->region != (t->kind == EDGEC_STATE ? REGION_STATE : REGION_PARAM)) return 0;
     if (p->trained > (t->kind == EDGEC_CONSTANT ? 0 : 1)) return 0;
     uint64_t *next = &size[p->region == REGION_STATE];

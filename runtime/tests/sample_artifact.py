@@ -230,6 +230,12 @@ def sample(*variants: Variant) -> Artifact:
     return Artifact(bytes(range(16)), tensors(), variants or (variant(Arch.X86_64),), manifest, originals())
 
 
+def unstarted(artifact: Artifact) -> Artifact:
+    """The same with a count of steps that begins as zero, which the file says without bytes."""
+    steps = dataclasses.replace(artifact.tensors[3], data=np.zeros((), np.int32))
+    return dataclasses.replace(artifact, tensors=(*artifact.tensors[:3], steps, *artifact.tensors[4:]))
+
+
 def feeds(seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     x = random.standard_normal((ROWS, INNER)).astype(np.float32)

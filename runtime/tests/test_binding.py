@@ -19,11 +19,12 @@ from sample_artifact import (
     reference,
     sample,
     tensors,
+    unstarted,
     variant,
 )
 from tampering import Tampered
 
-from edgec.runtime import RuntimeFailure, load
+from edgec.runtime import RuntimeFailure, load, tables
 from edgec.runtime.abi import Arch
 from edgec.runtime.dtypes import numpy_dtype
 from edgec.runtime.format import Program
@@ -101,6 +102,21 @@ def test_training(model):
     loss, outputs = model.eval_step(batch)
     assert loss < losses[-1]
     np.testing.assert_array_equal(outputs["y"], model.run({"x": batch["x"]})["y"])
+
+
+def test_states_that_begin_as_zeros(tmp_path):
+    """Their regions hold whatever the allocator gave; what the file holds lies where it lay."""
+    path = tmp_path / "a.edge"
+    tampered = Tampered(artifact_bytes(unstarted(sample(variant(HOST)))))
+    tampered.records(Section.TENSORS)[0]["offset"] = tables.ZEROS
+    path.write_bytes(tampered.bytes())
+    with load(path) as model:
+        assert model.states()["steps"] == 0
+        parameters = model.parameters()
+        assert not parameters["w"].any()
+        np.testing.assert_array_equal(parameters["shift"], WEIGHTS["shift"])
+        model.step(feeds(), lr=0.01)
+        assert model.states()["steps"] == 1 and model.parameters()["w"].any()
 
 
 def test_damage_to_originals_is_refused_when_they_are_asked_for(tmp_path):

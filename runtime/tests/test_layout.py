@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from sample_artifact import HERE, sample, variant
+from sample_artifact import HERE, sample, unstarted, variant
 
 from edgec.runtime import tables
 from edgec.runtime.abi import MAX_NAME, Arch, Feature, Storage
@@ -46,6 +46,19 @@ def test_round_trip(tmp_path):
     assert_equal(read_artifact(path), artifact)
     assert_equal(read_artifact(path.read_bytes()), artifact)
     assert os.listdir(tmp_path) == ["a.edge"]
+
+
+def test_states_that_begin_as_zeros_have_no_bytes():
+    artifact = sample(variant(Arch.X86_64))
+    data, fresh = artifact_bytes(artifact), artifact_bytes(unstarted(artifact))
+    assert len(data) - len(fresh) == 64
+    assert_equal(read_artifact(fresh), unstarted(artifact))
+
+
+def test_a_negative_zero_is_stored():
+    data = np.full(3, -0.0, np.float32)
+    artifact = Artifact(bytes(16), (Tensor("t", TensorKind.STATE, data, Storage.row_major((3,))),), ())
+    assert np.signbit(read_artifact(artifact_bytes(artifact)).tensors[0].data).all()
 
 
 def test_equal_artifacts_are_equal_bytes():
@@ -166,7 +179,7 @@ def with_header(data: bytes, **fields: int) -> bytes:
         (lambda d: d[:40], "E0502"),
         (lambda d: d[:-1], "E0502"),
         (lambda d: d + b"\0", "E0502"),
-        (lambda d: with_header(d, version=2), "E0503"),
+        (lambda d: with_header(d, version=3), "E0503"),
         (lambda d: d[:20] + b"\1" + d[21:], "E0502"),
         (lambda d: d[:65] + b"\xff" + d[66:], "E0502"),
         (lambda d: d[:-8] + b"\xff" + d[-7:], "E0502"),

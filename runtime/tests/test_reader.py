@@ -61,6 +61,12 @@ def test_every_bit_of_header_and_section_table(position, bit):
     assert open_bytes(bytes(data))[0] in (Status.NOT_AN_ARTIFACT, Status.NEWER_FORMAT, Status.DAMAGED)
 
 
+def test_older_format():
+    tampered = Tampered(GOOD)
+    tampered.header["version"] = 1
+    assert open_bytes(tampered.bytes())[0] == Status.OK
+
+
 def test_newer_format():
     """Refused before its checksum is looked at, since a newer header may be longer."""
     tampered = Tampered(GOOD)

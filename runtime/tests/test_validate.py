@@ -136,6 +136,11 @@ def change(section: Section, record: int, **fields: object) -> Tampered:
     return tampered
 
 
+def test_what_begins_as_zeros_is_not_read_from_the_file():
+    assert refused_at(change(Section.TENSORS, 1, offset=tables.ZEROS).bytes()) == Section.PLACEMENTS
+    assert open_bytes(change(Section.TENSORS, 0, offset=tables.ZEROS).bytes())[0] == Status.OK
+
+
 def test_operand_smaller_than_argument():
     assert refused_at(change(Section.BUFFERS, INDEX["y"], bytes=64 * 6 * 4 - 4).bytes()) == Section.CALLS
 

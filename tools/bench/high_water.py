@@ -3,7 +3,8 @@
     python -m edgec.tools.bench.high_water '{"kind": "edgec", "artifact": "m.edge", "steps": 3}'
 
 Kinds: `edgec` (artifact; loads the runtime alone) and `torch` (model: a name in `testing.torch_models.FULL_MODELS`;
-batch; optimizer: sgd, momentum or adam, with torch's defaults and gradients dropped before each step). One thread.
+batch; optimizer: sgd, momentum or adam, with torch's defaults and gradients dropped before each step), or for a .pt2
+file as `contenders.py` has it. One thread.
 Prints one JSON object: `{"bytes": ...}`, the rise of VmHWM of /proc/self/status.
 """
 
@@ -53,6 +54,11 @@ def _edgec(spec: Mapping) -> Callable[[], Step]:
 def _torch(spec: Mapping) -> Callable[[], Step]:
     import torch  # noqa: PLC0415  a peer
 
+    if spec["model"].endswith(".pt2"):
+        import edgec.frontend.torch.archive  # noqa: F401, PLC0415  loads torch
+        from edgec.tools.bench.contenders import build_step  # noqa: PLC0415  loads kernels
+
+        return lambda: build_step(spec)
     from edgec.tools.testing.torch_models import FULL_MODELS  # noqa: PLC0415  loads torch
 
     torch.set_num_threads(1)
