@@ -34,7 +34,8 @@ def run(
 
     `feeds` holds every input and scalar by name, and any param or state that shall not start from its own data.
     `dtype=np.float64` computes all floats in double precision. `observe(name, array)` sees every leaf and computed
-    value as it appears: `values = {}; run(..., observe=values.__setitem__)` keeps them all.
+    value as it appears, and may change it for its readers: `run(..., observe=values.__setitem__)` keeps them all in the
+    dictionary `values`.
 
     UserError: E0601 for a feed that is missing or names no leaf, E0602 and E0603 for its dtype and shape.
     """

@@ -26,6 +26,10 @@ from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot
 from edgec.backends.tvm.reductions import BLOCK_VECTORS, Fold, ReduceSpec, Term
 
+# Vectors that are added up in one chain, which then joins a total: rounding grows with the length of a chain, and the
+# mean of thousands of positions, as in squeeze-and-excite, stands at the head of all that follows.
+_CHAIN = 32
+
 
 def emit_reduction(spec: ReduceSpec, target: Target) -> PrimFunc:
     def body(*parameters: Pointer | Expr) -> None:
@@ -34,6 +38,59 @@ def emit_reduction(spec: ReduceSpec, target: Target) -> PrimFunc:
             _Emitter(spec, pointers, target).emit(task)
 
     return build_kernel(spec.arguments, body)
+
+
+class _Accumulators:
+    """Running results in registers, vectors of the given widths. Long sums are made of chains and their totals."""
+
+    def __init__(self, widths: Sequence[int], initial: float, combine: Callable[[Expr, Expr], Expr], *, long: bool):
+        self._widths, self._initial, self._combine = widths, initial, combine
+        self._cells = self._cleared()
+        self._totals = self._cleared() if long else None
+
+    def add(self, cell: int, value: Expr) -> None:
+        self._fold(self._cells[cell], value)
+
+    def loop(self, n: int, body: Callable[[Index], None]) -> None:
+        """`body(i)` for i in 0..n-1: a loop in the code, or one of chains."""
+        if self._totals is None:
+            with serial(0, n) as i:
+                body(i)
+            return
+        chains, rest = divmod(n, _CHAIN)
+        if chains:
+            with serial(0, chains) as chain:
+                with serial(0, _CHAIN) as i:
+                    body(chain * _CHAIN + i)
+                self._join()
+        if rest:
+            with serial(0, rest) as i:
+                body(chains * _CHAIN + i)
+            self._join()
+
+    def results(self) -> list[Pointer]:
+        """One for each width; nothing is added after that."""
+        if self._totals is None:
+            return self._cells
+        self._join()
+        return self._totals
+
+    def _cleared(self) -> list[Pointer]:
+        cells = [local(lanes) for lanes in self._widths]
+        self._clear(cells)
+        return cells
+
+    def _clear(self, cells: Sequence[Pointer]) -> None:
+        for cell, lanes in zip(cells, self._widths, strict=True):
+            cell.store(0, constant(self._initial, lanes))
+
+    def _fold(self, cell: Pointer, value: Expr) -> None:
+        cell.store(0, self._combine(cell.load(0, value.ty.dtype.lanes), value))
+
+    def _join(self) -> None:
+        for total, cell, lanes in zip(self._totals, self._cells, self._widths, strict=True):
+            self._fold(total, cell.load(0, lanes))
+        self._clear(self._cells)
 
 
 class _Emitter:
@@ -85,30 +142,30 @@ class _Emitter:
         pieces = split_width(width, self.lanes)
         *outer, last = self.spec.reduced
         rows = min(max(1, BLOCK_VECTORS // len(pieces)), self.extents[last])
-        sums = local(rows * width)
-        for row in range(rows):
-            for piece, lanes in pieces:
-                sums.store(row * width + piece, self._initial(lanes))
+        groups, rest = divmod(self.extents[last], rows)
+        sums = self._accumulators([lanes for _, lanes in pieces] * rows, groups)
 
         def add(row: int, position: dict[int, Index]) -> None:
             offsets = self._offsets(position)
-            for piece, lanes in pieces:
-                at = row * width + piece
-                sums.store(at, self._combine(sums.load(at, lanes), self._term(offsets, start + piece, lanes)))
+            for cell, (piece, lanes) in enumerate(pieces, row * len(pieces)):
+                sums.add(cell, self._term(offsets, start + piece, lanes))
 
         def rows_of(position: dict[int, Index]) -> None:
-            groups, rest = divmod(self.extents[last], rows)
-            with serial(0, groups) as group:
+            def add_group(group: Index) -> None:
                 for row in range(rows):
                     add(row, position | {last: group * rows + row})
+
+            sums.loop(groups, add_group)
             for row in range(rest):
                 add(row, position | {last: groups * rows + row})
 
         self._loops(outer, index, rows_of)
-        for piece, lanes in pieces:
-            for row in range(1, rows):
-                sums.store(piece, self._combine(sums.load(piece, lanes), sums.load(row * width + piece, lanes)))
-            self._finish(sums.load(piece, lanes), index, start + piece)
+        results = sums.results()
+        for first, (piece, lanes) in enumerate(pieces):
+            total, *others = results[first :: len(pieces)]
+            for other in others:
+                total.store(0, self._combine(total.load(0, lanes), other.load(0, lanes)))
+            self._finish(total.load(0, lanes), index, start + piece)
 
     # -- reduced elements side by side
 
@@ -123,25 +180,23 @@ class _Emitter:
         pieces = ([(i * self.lanes, self.lanes) for i in range(count)] if full else []) + [
             (0, lanes) for _, lanes in tail
         ]
-        cells = [local(lanes) for _, lanes in pieces]
-        for cell, (_, lanes) in zip(cells, pieces, strict=True):
-            cell.store(0, self._initial(lanes))
-
-        def add(cell: Pointer, offsets: list[Index], column: Index, lanes: int) -> None:
-            cell.store(0, self._combine(cell.load(0, lanes), self._term(offsets, column, lanes)))
+        sums = self._accumulators([lanes for _, lanes in pieces], full)
 
         def row(position: dict[int, Index]) -> None:
             offsets = self._offsets(position)
+
+            def add_step(i: Index) -> None:
+                for cell, (start, lanes) in enumerate(pieces[:count]):
+                    sums.add(cell, self._term(offsets, i * step + start, lanes))
+
             if full:
-                with serial(0, full) as i:
-                    for cell, (start, lanes) in zip(cells[:count], pieces, strict=False):
-                        add(cell, offsets, i * step + start, lanes)
-            for cell, (start, lanes) in zip(cells[count if full else 0 :], tail, strict=True):
-                add(cell, offsets, full * step + start, lanes)
+                sums.loop(full, add_step)
+            for cell, (start, lanes) in enumerate(tail, count if full else 0):
+                sums.add(cell, self._term(offsets, full * step + start, lanes))
 
         self._loops(outer, index, row)
         by_width: dict[int, Pointer] = {}
-        for cell, (_, lanes) in zip(cells, pieces, strict=True):
+        for cell, (_, lanes) in zip(sums.results(), pieces, strict=True):
             if lanes in by_width:
                 by_width[lanes].store(0, self._combine(by_width[lanes].load(0, lanes), cell.load(0, lanes)))
             else:
@@ -179,8 +234,10 @@ class _Emitter:
             case Term.NORMAL_PRODUCT:
                 return load(0) * ((load(1) - load(2)) * load(3))
 
-    def _initial(self, lanes: int) -> Expr:
-        return constant({Fold.SUM: 0.0, Fold.MAX: -math.inf, Fold.MIN: math.inf}[self.spec.fold], lanes)
+    def _accumulators(self, widths: Sequence[int], steps: int) -> _Accumulators:
+        """For a loop of `steps`."""
+        initial = {Fold.SUM: 0.0, Fold.MAX: -math.inf, Fold.MIN: math.inf}[self.spec.fold]
+        return _Accumulators(widths, initial, self._combine, long=self.spec.fold is Fold.SUM and steps > _CHAIN)
 
     def _combine(self, total: Expr, x: Expr) -> Expr:
         match self.spec.fold:

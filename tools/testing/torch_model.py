@@ -20,14 +20,9 @@ class OnnxTwin(torch.nn.Module):
 
     Weights are initializers or Constant nodes. A float tensor with one element is a constant, as a broadcast factor is
     in our own frontend. With `logits`, a final Softmax is left out.
-
-    `regions` maps names of activation nodes to the values that another implementation fed them: the piece of a
-    piecewise activation is then chosen by those, so that a value within rounding of a kink takes the same side in both.
     """
 
-    def __init__(
-        self, model: onnx.ModelProto, *, logits: bool = False, regions: Mapping[str, np.ndarray] | None = None
-    ):
+    def __init__(self, model: onnx.ModelProto, *, logits: bool = False):
         super().__init__()
         graph = model.graph
         self._slots: dict[str, str] = {}  # ONNX name to attribute name: torch refuses dots
@@ -52,7 +47,7 @@ class OnnxTwin(torch.nn.Module):
         else:
             self._output = graph.output[0].name
         self._input = next(i.name for i in graph.input if i.name not in tensors)
-        self._steps = self._read(nodes, tensors, regions or {})
+        self._steps = self._read(nodes, tensors)
         self.eval()
 
     def named_onnx_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -72,26 +67,21 @@ class OnnxTwin(torch.nn.Module):
     def _names(self) -> dict[str, str]:
         return {slot: name for name, slot in self._slots.items()}
 
-    def forward(self, x: torch.Tensor, *, observe: Callable[[str, torch.Tensor], None] | None = None) -> torch.Tensor:
-        """`observe(node name, first operand)` sees what each node is fed, as it runs."""
-        return self.values(x, observe=observe)[self._output]
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.values(x)[self._output]
 
-    def values(
-        self, x: torch.Tensor, *, observe: Callable[[str, torch.Tensor], None] | None = None
-    ) -> dict[str, torch.Tensor]:
+    def values(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """All that the nodes compute, by ONNX name."""
         values = {name: getattr(self, slot) for name, slot in self._slots.items() if hasattr(self, slot)}
         values[self._input] = x
-        for function, inputs, output, node_name in self._steps:
-            if observe:
-                observe(node_name, values[inputs[0]].detach())
+        for function, inputs, output in self._steps:
             values[output] = function(*[values[name] for name in inputs])
         return values
 
     def _read(
-        self, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray], regions: Mapping[str, np.ndarray]
-    ) -> list[tuple[Callable, list[str], str, str]]:
-        """Of every node that computes: its function, its operands, its output and its name."""
+        self, nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray]
+    ) -> list[tuple[Callable, list[str], str]]:
+        """Of every node that computes: its function, its operands and its output."""
         steps = []
         shapes = {name for name, array in tensors.items() if array.dtype != np.float32}
         for node in nodes:
@@ -104,11 +94,9 @@ class OnnxTwin(torch.nn.Module):
                 function = _reshape(tensors[node.input[1]].tolist())
             elif node.op_type == "BatchNormalization":
                 function = self._norm(attrs)
-            elif node.name in regions:
-                function = _forced(node.op_type, attrs, torch.from_numpy(regions[node.name]))
             else:
                 function = _function(node.op_type, attrs)
-            steps.append((function, inputs, node.output[0], node.name))
+            steps.append((function, inputs, node.output[0]))
         return steps
 
     def _norm(self, a: dict) -> Callable:
@@ -117,18 +105,6 @@ class OnnxTwin(torch.nn.Module):
         return lambda x, gamma, beta, mean, variance: F.batch_norm(
             x, mean, variance, gamma, beta, self.training, new, a.get("epsilon", 1e-5)
         )
-
-
-def _forced(op: str, a: dict, fed: torch.Tensor) -> Callable:
-    """A piecewise activation whose pieces are chosen by `fed` instead of its own operand."""
-    if op == "Relu":
-        return lambda x: torch.where(fed > 0, x, 0.0)
-    if op == "HardSwish":
-        return lambda x: torch.where(fed <= -3, 0.0 * x, torch.where(fed >= 3, x, x * (x + 3) / 6))
-    if op == "HardSigmoid":
-        inside = (fed * a["alpha"] + a["beta"] > 0) & (fed * a["alpha"] + a["beta"] < 1)
-        return lambda x: torch.where(inside, x * a["alpha"] + a["beta"], (fed > 0).to(x.dtype))
-    raise NotImplementedError(op)
 
 
 def _reshape(shape: list[int]) -> Callable:
