@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,25 @@ def _of_program(source: Path) -> TorchModel:
     last = str(nodes[-1].target)
     ends_in = next((kind for kind in ("log_softmax", "softmax", "sigmoid") if kind in last), "")
     return TorchModel(run, names[0], dict(module.named_parameters()), dict(module.named_buffers()), ends_in)
+
+
+def with_head(model: TorchModel, heads: Arrays, suffix: str) -> TorchModel:
+    """The model with other values, of any shape, for some parameters, whose names then end in `suffix`."""
+    parameters = dict(model.parameters)
+    for name, array in heads.items():
+        parameters[name].data = _double(array)
+        parameters[name + suffix] = parameters.pop(name)
+    return replace(model, parameters=parameters)
+
+
+def adapter_of(gradient: np.ndarray, left: np.ndarray, right: np.ndarray, scale: float) -> list[torch.nn.Parameter]:
+    """The two factors of what comes on top of a weight, with gradients that follow from the weight's."""
+    first, second = (_double(array.reshape(array.shape[:2])) for array in (left, right))
+    product = scale * _double(gradient).reshape(len(first), second.shape[1])
+    pair = [torch.nn.Parameter(_double(array)) for array in (left, right)]
+    for parameter, found in zip(pair, (product @ second.T, first.T @ product), strict=True):
+        parameter.grad = found.reshape(parameter.shape)
+    return pair
 
 
 def loss_of(rule: Rule, model: TorchModel, inputs: Arrays, labels: Arrays) -> Tensor:

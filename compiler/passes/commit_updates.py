@@ -29,48 +29,60 @@ from edgec.graph.ir import Node, Value
 def commit_updates(subject: TargetSchedules, options: Options) -> bool:
     changed = False
     for schedule in subject.programs.values():
+        commits = _Commits(schedule)
         for target in list(schedule.graph.updates):
-            changed |= _commit(schedule, target)
+            commits.commit(target)
+            changed = True
         schedule.regroup([node] for node in late_order(schedule))
     return changed
 
 
-def _commit(schedule: Schedule, target: Value) -> bool:
-    graph = schedule.graph
-    value = graph.updates[target]
-    # One copy may itself have to wait for another commit (two parameters that swap); nothing waits for the second.
-    while not _may_overwrite(schedule, value, target):
-        value = graph.updates[target] = copy_of(graph, value, f"{target.name}.commit")
-    schedule.alias[value] = target
-    return True
+class _Commits:
+    """The updates of one program, committed one by one: `waiting` says which nodes must come behind each."""
 
+    def __init__(self, schedule: Schedule):
+        self._schedule = schedule
+        self._forward = schedule.forward()  # copies are made behind it
+        self._read_order()
 
-def _may_overwrite(schedule: Schedule, value: Value, target: Value) -> bool:
-    graph = schedule.graph
-    node = value.producer
-    if node is None or may_be_view(node) or node in schedule.forward():
-        return False
-    if any(v is value for v in graph.outputs.values()) or sum(v is value for v in graph.updates.values()) > 1:
-        return False
-    if (old_readers(target) - {node}) & _must_follow(schedule, node):
-        return False
-    return not reads_what_it_overwrites(schedule, make_group(graph, [node]), value, target)
+    def _read_order(self) -> None:
+        self._waiting: dict[Node, list[Node]] = {}
+        for later, earlier in node_predecessors(self._schedule).items():
+            for other in earlier:
+                self._waiting.setdefault(other, []).append(later)
 
+    def commit(self, target: Value) -> None:
+        schedule, graph = self._schedule, self._schedule.graph
+        value = graph.updates[target]
+        # One copy may itself have to wait for another commit (two parameters that swap); nothing waits for the second.
+        while not self._may_overwrite(value, target):
+            value = graph.updates[target] = copy_of(graph, value, f"{target.name}.commit")
+            self._read_order()
+        schedule.alias[value] = target
+        for reader in old_readers(target) - {value.producer}:
+            self._waiting.setdefault(reader, []).append(value.producer)
 
-def _must_follow(schedule: Schedule, node: Node) -> set[Node]:
-    """All nodes that must run after `node`, by data or because they overwrite what it reads."""
-    after: dict[Node, list[Node]] = {}
-    for later, earlier in node_predecessors(schedule).items():
-        for other in earlier:
-            after.setdefault(other, []).append(later)
-    seen: set[Node] = set()
-    stack = [node]
-    while stack:
-        for later in after.get(stack.pop(), ()):
-            if later not in seen:
-                seen.add(later)
-                stack.append(later)
-    return seen
+    def _may_overwrite(self, value: Value, target: Value) -> bool:
+        graph = self._schedule.graph
+        node = value.producer
+        if node is None or may_be_view(node) or node in self._forward:
+            return False
+        if any(v is value for v in graph.outputs.values()) or sum(v is value for v in graph.updates.values()) > 1:
+            return False
+        if (old_readers(target) - {node}) & self._must_follow(node):
+            return False
+        return not reads_what_it_overwrites(self._schedule, make_group(graph, [node]), value, target)
+
+    def _must_follow(self, node: Node) -> set[Node]:
+        """All nodes that must run after `node`, by data or because they overwrite what it reads."""
+        seen: set[Node] = set()
+        stack = [node]
+        while stack:
+            for later in self._waiting.get(stack.pop(), ()):
+                if later not in seen:
+                    seen.add(later)
+                    stack.append(later)
+        return seen
 
 
 def reads_what_it_overwrites(schedule: Schedule, group: Group, value: Value, target: Value) -> bool:

@@ -76,7 +76,8 @@ def command(
     against = against or ("torch" if is_torch(model) else "onnxruntime")
     contents = read_artifact(artifact)
     manifest = contents.manifest
-    refuse_other_head(manifest, artifact)
+    if not train:
+        refuse_other_head(manifest, artifact)
     tolerance = usual_tolerance(contents) if tolerance is None else tolerance
     if train and device != "local":
         raise click.UsageError("--train is for --device local: devices send back no parameters")

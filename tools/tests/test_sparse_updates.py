@@ -253,5 +253,4 @@ def test_adapters_are_merged_on_the_way_back_or_stay_apart(
     assert read_safetensors(Path("l.safetensors")).keys() == adapters.keys()
     capsys.readouterr()
     assert command("export", "lora.edge", "--checkpoint", "l", "-o", "l.onnx", "--adapters") == 2
-    assert command("verify", "cnn.onnx", "lora.edge", "--train") == 1
-    assert "low-rank adapters is not compared" in capsys.readouterr().err
+    assert command("verify", "cnn.onnx", "lora.edge", "--train") == 0

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from edgec.compiler.parameter_groups import ParameterGroup
+from edgec.compiler.sparse.scheme import Lora, Scheme, WeightRule
 from edgec.compiler.train import Train
 from edgec.runtime import Model
 from edgec.tools import api
@@ -74,6 +75,61 @@ def test_a_step_is_torchs(name: str, tmp_path: Path, capsys, monkeypatch) -> Non
     step = Model.step
     monkeypatch.setattr(Model, "step", lambda model, feeds, lr: step(model, feeds, lr=0.9 * lr))
     assert verified(tmp_path / "m.onnx", tmp_path / "m.edge", capsys)[0] == 1
+
+
+PIECES = {"conv.weight": 0.5, "fc.weight": 0.5}
+SPARSE = {
+    "sgd on slices": {"momentum": 0.9, "weight_decay": 0.1},
+    "adamw on slices": {"optimizer": "adamw", "weight_decay": 0.1},
+    "adam on slices": {"optimizer": "adam", "weight_decay": 0.1, "clip_norm": 0.1},
+    "lion on slices": {"optimizer": "lion", "weight_decay": 0.1},
+}
+
+
+def same_step(source: Path, capsys, monkeypatch) -> dict:
+    """The rows of a step that is torch's, and would not be at another rate."""
+    artifact = source.with_suffix(".edge")
+    status, rows = verified(source, artifact, capsys)
+    assert status == 0 and all(row["relative"] < 1e-4 for row in rows.values()), rows
+    step = Model.step
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "step", lambda model, feeds, lr: step(model, feeds, lr=0.9 * lr))
+        assert verified(source, artifact, capsys)[0] == 1
+    return rows
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=name) for name, rule in SPARSE.items()])
+def test_a_step_on_slices_is_torchs(rule: dict, tmp_path: Path, capsys, monkeypatch) -> None:
+    """The largest channels, which lie in front: in the order of the source model they are anywhere."""
+    rules = tuple(WeightRule(name, ratio) for name, ratio in PIECES.items())
+    scheme = Scheme(base="none", channels="largest", weights=rules)
+    onnx.save(normed_classifier_onnx("Identity"), tmp_path / "m.onnx")
+    train = Train(batch=BATCH, update=scheme, **rule)
+    api.compile(tmp_path / "m.onnx", batch=1, train=train, out=tmp_path / "m.edge")
+    rows = same_step(tmp_path / "m.onnx", capsys, monkeypatch)
+    assert {f"{name} change" for name in PIECES} <= rows.keys()
+    assert all(row["largest_magnitude"] > 1e-5 for row in rows.values()), rows
+
+
+@pytest.mark.parametrize("rule", [{"clip_norm": 0.1}, {"optimizer": "adamw", "decay": "weights"}], ids=["sgd", "adamw"])
+def test_a_step_of_adapters_is_torchs(rule: dict, tmp_path: Path, capsys, monkeypatch) -> None:
+    lora = Lora(rank=2, alpha=3.0, layers=("fc.weight",))
+    onnx.save(normed_classifier_onnx("Identity"), tmp_path / "m.onnx")
+    train = Train(batch=BATCH, update=Scheme(base="none", biases="all", lora=lora), **rule)
+    api.compile(tmp_path / "m.onnx", batch=1, train=train, out=tmp_path / "m.edge")
+    rows = same_step(tmp_path / "m.onnx", capsys, monkeypatch)
+    assert rows["fc.weight/lora_B change"]["largest_magnitude"] > 1e-5
+    assert "fc.weight/lora_A change" in rows and "fc.weight change" not in rows
+
+
+@pytest.mark.parametrize("update", ["full", "head"])
+def test_a_step_of_a_new_head_is_torchs(update: str, tmp_path: Path, capsys, monkeypatch) -> None:
+    onnx.save(normed_classifier_onnx("Softmax"), tmp_path / "m.onnx")
+    train = Train(batch=BATCH, update=update, optimizer="adamw", decay="weights")
+    api.compile(tmp_path / "m.onnx", batch=1, train=train, new_head=7, out=tmp_path / "m.edge")
+    rows = same_step(tmp_path / "m.onnx", capsys, monkeypatch)
+    assert {"fc.weight.head change", "fc.bias.head change"} <= rows.keys()
+    assert ("conv.weight change" in rows) == (update == "full")
 
 
 @pytest.mark.long
