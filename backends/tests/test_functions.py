@@ -125,3 +125,13 @@ def test_circular_functions_in_absolute_error(name: str, tmp_path: Path):
     actual = run(name, TARGETS["scalar_without_fma"], x, tmp_path)
     np.testing.assert_allclose(actual, getattr(np, name)(x.astype(np.float64)), rtol=2e-7, atol=1e-7)
     assert np.isnan(run(name, TARGETS["avx512"], np.array([np.inf, -np.inf, np.nan], np.float32), tmp_path)).all()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_exp_of_differences(target: str, tmp_path: Path):
+    x = np.linspace(-87.32, 0.0, 100_003).astype(np.float32)
+    expected = np.exp(x.astype(np.float64))
+    actual = run("exp_of_difference", TARGETS[target], x, tmp_path)
+    assert np.abs((actual - expected) / np.spacing(expected.astype(np.float32))).max() <= 1.1
+    ends = np.array([-87.34, -1e30, -np.inf, np.nan], np.float32)
+    np.testing.assert_array_equal(run("exp_of_difference", TARGETS[target], ends, tmp_path), [0, 0, 0, np.nan])

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 from edgec.backends.base import Argument, Group
 from edgec.graph.ir import Value
 from edgec.graph.ops.base import Op
+from edgec.graph.ops.bce_logits import BceLogits
+from edgec.graph.ops.cos import Cos
+from edgec.graph.ops.erf import Erf
+from edgec.graph.ops.exp import Exp
+from edgec.graph.ops.log import Log
+from edgec.graph.ops.pow import Pow
+from edgec.graph.ops.sigmoid import Sigmoid
+from edgec.graph.ops.sin import Sin
+from edgec.graph.ops.sqrt import Sqrt
+from edgec.graph.ops.tanh import Tanh
 from edgec.runtime.abi import Access, Storage
+
+_LONG = (BceLogits, Cos, Erf, Exp, Log, Pow, Sigmoid, Sin, Sqrt, Tanh)
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,11 @@ class Epilogue:
     def store_only(argument: Argument) -> Epilogue:
         """Write the anchor's result and nothing else."""
         return Epilogue((argument,), (), (Store(Accumulator(), 0),))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether some step is a polynomial of dozens of instructions, which is not to be unrolled for every vector."""
+        return any(isinstance(step.op, _LONG) for step in self.steps)
 
     @property
     def label(self) -> str:

@@ -52,20 +52,40 @@ def exp(x: Expr) -> Expr:
     x = detach(x)
     x = bind(select(x < lowest, lowest, x))
     x = bind(select(x > highest, highest, x))
+    n, r = _whole_and_rest(x)
+    return _scaled_exp(r, n)
+
+
+def exp_of_difference(x: Expr) -> Expr:
+    """e^x for x <= 0, at most 1 ulp off; 0 below -87.33, where results would be subnormal and slow."""
+    lowest = _constant(-87.33, x)
+    x = detach(x)
+    bounded = bind(select(x < lowest, lowest, x))
+    n, r = _whole_and_rest(bounded)
+    return detach(select(x < lowest, _constant(0.0, x), _exp_of_rest(r) * _power_of_two(n)))
+
+
+def _whole_and_rest(x: Expr) -> tuple[Expr, Expr]:
+    """(n, r) with e^x = 2^n e^r, |r| <= ln(2) / 2."""
     shifted = bind(x * _constant(math.log2(math.e), x) + _constant(_ROUND, x))
     n = bind(shifted - _constant(_ROUND, x))
     r = bind(x - n * _constant(0.693359375, x) - n * _constant(-2.12194440e-4, x))
-    return _scaled_exp(r, _bits(shifted) - _integer(_ROUND_BITS, x))
+    return _bits(shifted) - _integer(_ROUND_BITS, x), r
 
 
 def _scaled_exp(r: Expr, n: Expr) -> Expr:
     """e^r * 2^n for |r| <= ln(2) / 2."""
-    p = horner(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-    p = bind(p * (r * r) + r + _constant(1.0, r))
+    p = _exp_of_rest(r)
     # 2^n in two factors: n reaches 128 and -150, where one factor is infinite or subnormal.
     n = bind(n)
     half = bind(n >> _integer(1, n))
     return detach(p * _power_of_two(half) * _power_of_two(n - half))
+
+
+def _exp_of_rest(r: Expr) -> Expr:
+    """e^r for |r| <= ln(2) / 2."""
+    p = horner(r, 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+    return bind(p * (r * r) + r + _constant(1.0, r))
 
 
 def _power_of_two(n: Expr) -> Expr:
@@ -144,7 +164,7 @@ def erf(x: Expr) -> Expr:
     far = bind(far * a + _constant(-1.06777877e-1, x))
     far = bind(far * a + _constant(-6.34846687e-1, x))
     far = bind(far * a + _constant(-1.28717512e-1, x))
-    far = _constant(1.0, x) - exp(far * a - a)
+    far = _constant(1.0, x) - exp_of_difference(far * a - a)
     near = horner(square, -5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
     near = near * x + x
     # The far polynomial has its range, beyond which erf is 1.

@@ -86,16 +86,34 @@ class _Gemm:
             for column, lanes in vectors:
                 sums.store(at + column, constant(0.0, lanes))
         self.multiply(sums, parts, start, self.panel_start(batch, panel, width), height, width)
+
         out = spec.output
+        line = out.start + batch * out.batch_rows + image * out.strides[0] + y * out.strides[1] + x * out.strides[2]
+        column = batch * out.batch_columns + panel * spec.right.width
+
+        def total(row: int, at: int, lanes: int) -> Expr:
+            result = sums.load(row * width + at, lanes)
+            for part in range(1, parts):
+                result = result + sums.load((part * height + row) * width + at, lanes)
+            return result
+
+        def store(row: Index, at: int, result: Expr) -> None:
+            own = line + row * out.strides[2]
+            finish(spec.epilogue, self.rest, result, Place(own * out.columns + column + at, own, column + at))
+
+        if not spec.epilogue.is_long:
+            for row in range(height):
+                for at, lanes in vectors:
+                    store(row, at, total(row, at, lanes))
+            return
+        # The sums stay in registers only as long as all their indices are constants: the loop reads a copy.
+        waiting = local(height * width)
         for row in range(height):
-            line = out.start + batch * out.batch_rows + image * out.strides[0] + y * out.strides[1]
-            line = line + (x + row) * out.strides[2]
-            for column, lanes in vectors:
-                result = sums.load(row * width + column, lanes)
-                for part in range(1, parts):
-                    result = result + sums.load((part * height + row) * width + column, lanes)
-                at = batch * out.batch_columns + panel * spec.right.width + column
-                finish(spec.epilogue, self.rest, result, Place(line * out.columns + at, line, at))
+            for at, lanes in vectors:
+                waiting.store(row * width + at, total(row, at, lanes))
+        with serial(0, height) as row:
+            for at, lanes in vectors:
+                store(row, at, waiting.load(row * width + at, lanes))
 
     def multiply(
         self, sums: Pointer, parts: int, start: Index, panel: tuple[Index, int], height: int, width: int

@@ -17,7 +17,7 @@ from edgec.backends.tvm.builder import (
     select,
     serial,
 )
-from edgec.backends.tvm.functions import exp, log
+from edgec.backends.tvm.functions import exp_of_difference, log
 from edgec.backends.tvm.lanes_code import LaneFold, walk
 from edgec.backends.tvm.softmax import CrossEntropySpec, SoftmaxSpec
 
@@ -30,11 +30,12 @@ def emit_softmax(spec: SoftmaxSpec, target: Target) -> PrimFunc:
         with serial(lo * share, T.min(hi * share, spec.rows)) as row:
             start = row * spec.classes
             _, partition = _exponentials(x, y, start, spec.classes, target)
+            scale = bind(constant(1.0) / partition)
 
-            def divide(i: Index, lanes: int) -> None:
-                y.store(start + i, y.load(start + i, lanes) / broadcast(partition, lanes))
+            def normalise(i: Index, lanes: int) -> None:
+                y.store(start + i, y.load(start + i, lanes) * broadcast(scale, lanes))
 
-            walk(spec.classes, target.lanes, divide)
+            walk(spec.classes, target.lanes, normalise)
 
     return build_kernel(spec.arguments, body)
 
@@ -64,11 +65,10 @@ def emit_cross_entropy(spec: CrossEntropySpec, target: Target) -> PrimFunc:
             losses.store(row, total.result())
             if y is None:
                 return
-            weight = bind(weights.result())
+            scale = bind(weights.result() / partition)
 
             def slope(i: Index, lanes: int) -> None:
-                p = y.load(start + i, lanes) / broadcast(partition, lanes)
-                y.store(start + i, p * broadcast(weight, lanes) - targets.load(start + i, lanes))
+                y.store(start + i, y.load(start + i, lanes) * broadcast(scale, lanes) - targets.load(start + i, lanes))
 
             walk(spec.classes, target.lanes, slope)
 
@@ -86,7 +86,7 @@ def _exponentials(x: Pointer, y: Pointer | None, start: Index, classes: int, tar
     total = LaneFold(classes, target.lanes, 0.0, lambda a, b: a + b)
 
     def power(i: Index, lanes: int) -> None:
-        value = exp(x.load(start + i, lanes) - broadcast(top, lanes))
+        value = exp_of_difference(x.load(start + i, lanes) - broadcast(top, lanes))
         total.add(value, lanes)
         if y is not None:
             y.store(start + i, value)

@@ -27,7 +27,7 @@ from edgec.graph.ops.clip import Clip
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.div import Div
 from edgec.graph.ops.dropout import Dropout
-from edgec.graph.ops.elementwise import Binary
+from edgec.graph.ops.elementwise import Binary, Unary, UnaryGrad
 from edgec.graph.ops.equal import Equal
 from edgec.graph.ops.fmod import Fmod
 from edgec.graph.ops.less import Less
@@ -193,6 +193,39 @@ def _flatten_matmul(graph: Graph, node: Node) -> Value | None:
     return graph.emit1(Reshape(node.output.type.shape), product, source=node.source, before=node)
 
 
+def _sink_reshape(graph: Graph, node: Node) -> Value | None:
+    """What is done element by element to a flattened product is done before its reshape, and so can join its kernel."""
+    if not isinstance(node.op, Unary | UnaryGrad | Binary):
+        return None
+    shape = node.output.type.shape
+    flat = next((inner.type.shape for value in node.inputs if (inner := _flattened(value, shape)) is not None), None)
+    if flat is None:
+        return None
+    operands = []
+    for value in node.inputs:
+        if value.type.shape == shape:
+            operands.append(reshape(graph, value, flat, before=node))
+        elif math.prod(value.type.shape[:-1]) == 1:  # one for all rows
+            operands.append(reshape(graph, value, value.type.shape[-1:], before=node))
+        else:
+            return None
+    done = graph.emit1(node.op, *operands, source=node.source, before=node)
+    return graph.emit1(Reshape(shape), done, source=node.source, before=node)
+
+
+def _flattened(value: Value, shape: tuple[int, ...]) -> Value | None:
+    """The matrix behind a value of `shape` that is a product, or was made of one element by element, under another
+    shape with the same columns.
+    """
+    if value.type.shape != shape or value.producer is None or not isinstance(value.producer.op, Reshape):
+        return None
+    inner = value.producer.inputs[0]
+    if inner.producer is None or not isinstance(inner.producer.op, MatMul | Unary | UnaryGrad | Binary):
+        return None
+    is_matrix = inner.type.rank == 2 and len(shape) > 2 and inner.type.shape[-1] == shape[-1]
+    return inner if is_matrix else None
+
+
 def _absorb_transpose(graph: Graph, node: Node) -> Value | None:
     """A transposition of the last two axes of a matmul's operand becomes the matmul's attribute; not one of a computed
     matrix that many products read, each of which would transpose it again.
@@ -230,4 +263,5 @@ _FINAL_BATCH_RULES: tuple[Rule, ...] = (
     _reshape_unit_transpose,
     _reshape_unit_reduction,
     _flatten_matmul,
+    _sink_reshape,
 )

@@ -193,3 +193,25 @@ def test_products_are_flattened_once_training_programs_are_made() -> None:
     module = parse_module(text + text.replace("infer", "train"))
     assert canonicalise(module, Options(train=Train()))
     assert all(len(graph.nodes) == 3 for graph in module.programs.values())
+
+
+def test_what_follows_a_flattened_product_can_join_it() -> None:
+    leaves = "param %w: f32[6,3]\nparam %b: f32[3]\ninput %r: f32[2,4,3]\ninput %v: f32[2,4,6]"
+    text = program(
+        "%p: f32[2,4,3] = matmul(%v, %w)\n%s: f32[2,4,3] = add(%b, %p)\n%y: f32[2,4,3] = mul(%s, %r)", leaves=leaves
+    )
+    after = program(
+        "%f: f32[8,6] = reshape(%v) {shape=(8,6)}\n%q: f32[8,3] = matmul(%f, %w)\n%t: f32[8,3] = add(%b, %q)\n"
+        "%g: f32[8,3] = reshape(%r) {shape=(8,3)}\n%z: f32[8,3] = mul(%t, %g)\n"
+        "%y: f32[2,4,3] = reshape(%z) {shape=(2,4,3)}",
+        leaves=leaves,
+    )
+    check_pass(canonicalise, text, after, Options())
+
+
+@pytest.mark.parametrize("operand", ["f32[2,1,3]", "f32[4,1]"])
+def test_what_differs_by_row_stays_behind_the_reshape(operand: str) -> None:
+    leaves = f"param %w: f32[6,3]\nparam %b: {operand}\ninput %v: f32[2,4,6]"
+    flat = "%f: f32[8,6] = reshape(%v) {shape=(8,6)}\n%q: f32[8,3] = matmul(%f, %w)\n"
+    text = program(f"{flat}%p: f32[2,4,3] = reshape(%q) {{shape=(2,4,3)}}\n%y: f32[2,4,3] = add(%p, %b)", leaves=leaves)
+    check_pass(canonicalise, text, text, Options())
