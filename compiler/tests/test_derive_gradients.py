@@ -130,3 +130,20 @@ def test_a_trained_parameter_that_the_loss_does_not_reach_has_no_gradient() -> N
     module = parse_module(text)
     derive_gradients(module, Options())
     assert set(module.programs["train"].outputs) == {"loss", "w/gradient"}
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_gradient_of_a_matrix_is_one_product_over_the_whole_batch(transposed: bool) -> None:
+    kind, extents = ("{transpose_b=true}", "4,3") if transposed else ("", "3,4")
+    module = parse_module(f"""graph train {{
+      input %x: f32[2,5,3]
+      param %w: f32[{extents}] trainable
+      %y: f32[2,5,4] = matmul(%x, %w) {kind}
+      %loss: f32[] = reduce_sum(%y) {{axes=(0,1,2)}}
+      output "loss" = %loss
+      loss "loss"
+    }}""")
+    derive_gradients(module, Options())
+    gradient = module.programs["train"].nodes[-1]
+    assert gradient.op.name == "matmul" and gradient.output.type.shape == tuple(map(int, extents.split(",")))
+    assert all(value.type.rank == 2 for value in gradient.inputs)

@@ -11,6 +11,7 @@ import numpy as np
 from edgec.graph.ops.base import ChannelRule, Cost, GradientBuilder, Op, Tolerance, type_error
 from edgec.graph.ops.broadcasting import broadcast_shape, sum_to
 from edgec.graph.ops.checks import operands, require_float, require_same_dtype
+from edgec.graph.ops.reshape import Reshape
 from edgec.graph.types import TensorType
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ class MatMul(Op):
                 da = build.emit(MatMul(False, not self.transpose_b), dy, b)
             da = sum_to(build, da, a.type)
         if build.wanted(b):
+            if b.type.rank == 2 and not self.transpose_a:
+                # One product over the rows of the whole batch, where others would be one for each member, and a sum.
+                a, dy = (
+                    build.emit(Reshape((math.prod(v.type.shape[:-1]), v.type.shape[-1])), v) if v.type.rank > 2 else v
+                    for v in (a, dy)
+                )
             if self.transpose_b:
                 db = build.emit(MatMul(True, self.transpose_a), dy, a)
             else:
