@@ -69,9 +69,9 @@ def counted_bytes(schedules: TargetSchedules) -> int:
     return arena + sum(count for _, count in _outside_arena(schedules))
 
 
-def bytes_within(module: Module, backend: Backend, options: Options, budget: int) -> int | None:
-    """What the plan counts that `fit_budget` finds for `budget`; None where none of its searches but the last, which is
-    for the smallest plan of all, finds one.
+def planned_within(module: Module, backend: Backend, options: Options, budget: int) -> TargetSchedules | None:
+    """The plan that `fit_budget` finds for `budget`; None where none of its searches but the last, which is for the
+    smallest plan of all, finds one.
     """
     return _Fit(module, backend, options, budget).first()
 
@@ -109,10 +109,10 @@ class _Fit:
                 savings = self._tile_other(savings, name)
         return savings
 
-    def first(self) -> int | None:
-        """Bytes of the first plan within the budget."""
+    def first(self) -> TargetSchedules | None:
+        """The first plan within the budget."""
         savings = self._fitting(Savings()) or self._recomputing()
-        return None if savings is None else counted_bytes(self._planned(savings))
+        return None if savings is None else self._planned(savings)
 
     def _planned(self, savings: Savings) -> TargetSchedules:
         schedules = TargetSchedules.of(self.module, self.backend, savings.again, savings.tilings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,11 +38,12 @@ class Weight:
         found = {self.channels.kept(ratio): ratio for ratio in RATIOS}
         return tuple(sorted(found.values()))
 
-    def kept(self, ratio: float, choice: str) -> np.ndarray:
-        """The channels that `ratio` of them are."""
-        assert self.channels is not None
+    def kept(self, ratio: float, choice: str) -> Sequence[int] | None:
+        """The channels that `ratio` of them are; None for all."""
+        if self.channels is None or ratio == 1.0:
+            return None
         order = self.order if choice == "largest" else range(self.channels.count)
-        return np.array(order[: self.channels.kept(ratio)])
+        return order[: self.channels.kept(ratio)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Candidates:
     head: frozenset[str]
     depths: tuple[frozenset[str], ...]
     weights: tuple[Weight, ...]
+
+    @property
+    def everything(self) -> Scheme:
+        """All of them, whole."""
+        return self.scheme(len(self.depths) - 1, {weight.name: 1.0 for weight in self.weights})
 
     def scheme(self, depth: int, ratios: dict[str, float], channels: str = "first") -> Scheme:
         """The head, biases of the last `depth` layers, and of the named weights so many channels."""

@@ -1,7 +1,9 @@
-"""From the fast account to real plans: the scheme of greatest gain whose plan keeps to the budget.
+"""From the fast account to real plans: schemes of great gain whose plans keep to the budget.
 
 The account leaves out what a plan does to save memory, and what it needs besides. So what the account may come to is no
 given number: it is raised while the best scheme within it has a plan, lowered while it has none, and halved in between.
+Then single levels are raised where there is room. Gains overlap, which their sum does not know: under other weightings
+of the same gains the same limit leads to rivals, for measurement to judge.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from dataclasses import dataclass
 
 from edgec.compiler.sparse.search import Bound, Found, Levels, Problem, search
 
-PLANS, STEPS_UP = 10, 6
-_GROW, _CLOSE = 1.4, 1.02
+CALIBRATING, STEPS_UP, LOWERED = 10, 4, 3
+PLANS = CALIBRATING + STEPS_UP
+_GROW, _CLOSE, _LOWER = 1.4, 1.02, 0.93
 
 
 @dataclass(frozen=True)
@@ -25,92 +28,95 @@ class Fitted:
     exact: bool
 
 
-def fit_plans(
-    problem: Problem,
-    account: Callable[[Levels], float],
-    bounds: Sequence[Bound],
-    planned: Callable[[Levels], int | None],
-    *,
-    budget: int,
-    seed: int = 0,
-    going_on: Callable[[int, int], bool] = lambda done, total: True,
-) -> Fitted:
-    """`account` of levels in bytes, other `bounds`, and the bytes of a real plan, None where the budget has none.
+class PlanFitter:
+    """`account` of levels in bytes, other `bounds`, and `planned`: the bytes of a real plan, None where there is none.
 
-    Level 0 of everything must have a plan. `going_on` is asked before every plan, with how many were made of how many
-    at most.
+    Level 0 of everything must have a plan. `going_on` is asked before every plan, with how many were made and how many
+    are usual. UserError, and whatever else, as `planned`.
     """
-    return _Fitting(problem, account, bounds, planned, seed, going_on).run(float(budget))
 
-
-class _Fitting:
     def __init__(
         self,
-        problem: Problem,
         account: Callable[[Levels], float],
         bounds: Sequence[Bound],
         planned: Callable[[Levels], int | None],
-        seed: int,
-        going_on: Callable[[int, int], bool],
+        *,
+        seed: int = 0,
+        going_on: Callable[[int, int], bool] = lambda done, total: True,
     ):
-        self._problem, self._account, self._bounds, self._planned = problem, account, bounds, planned
+        self._account, self._bounds, self._planned = account, bounds, planned
         self._seed, self._going_on = seed, going_on
         self._known: dict[Levels, int | None] = {}
+        self._limit = 0.0
 
-    def run(self, limit: float) -> Fitted:
-        least = (0,) * len(self._problem.genes)
+    def fit(self, problem: Problem, budget: int) -> Fitted:
+        """What gains most of all that has a plan, as far as was looked."""
+        best = self._least(problem)
+        most = search(problem, self._bounds, seed=self._seed)
+        limit, low, high = float(budget), None, None
+        for _ in range(CALIBRATING):
+            settled = low is not None and high is not None and high <= low * _CLOSE
+            if settled or most is None or best.gain >= most.gain or not self._going_on(len(self._known), PLANS):
+                break
+            found = self._search(problem, limit)
+            fitted = None if found is None else self._fitted(found)
+            if found is None or fitted is not None:
+                low = limit
+            else:
+                high = limit
+            if fitted is not None and fitted.gain > best.gain:
+                best = fitted
+            limit = limit * _GROW if high is None else limit / _GROW if low is None else (low + high) / 2
+        self._limit = low or limit
+        return self._raised(problem, best)
+
+    def rival(self, problem: Problem) -> Fitted:
+        """The same for other gains, within what `fit` found to be the account's limit, or a little less."""
+        limit = self._limit
+        for _ in range(LOWERED):
+            found = self._search(problem, limit)
+            if found is None or not self._going_on(len(self._known), PLANS):
+                break
+            fitted = self._fitted(found)
+            if fitted is not None:
+                return fitted
+            limit *= _LOWER
+        return self._least(problem)
+
+    def _least(self, problem: Problem) -> Fitted:
+        least = (0,) * len(problem.genes)
         size = self._size(least)
         assert size is not None
-        best = Fitted(least, size, 0.0, exact=False)
-        low = high = None
-        for _ in range(PLANS):
-            if low and high and high <= low * _CLOSE:
-                break
-            found = self._search(limit)
-            size = None if found is None else self._size(found.levels)
-            if found is not None and size is None:
-                high = limit
-            else:
-                low = limit
-                if found is not None and found.gain > best.gain:
-                    best = Fitted(found.levels, size, found.gain, found.exact)
-                if found is not None and found.gain >= self._within_bounds:
-                    break
-            limit = limit * _GROW if high is None else limit / _GROW if low is None else (low + high) / 2
-            if not self._going_on(len(self._known), PLANS + STEPS_UP):
-                return best
-        return self._filled(best)
+        return Fitted(least, size, 0.0, exact=False)
 
-    def _search(self, limit: float) -> Found | None:
-        return search(self._problem, [Bound(self._account, limit), *self._bounds], seed=self._seed)
+    def _search(self, problem: Problem, limit: float) -> Found | None:
+        return search(problem, [Bound(self._account, limit), *self._bounds], seed=self._seed)
 
-    @property
-    def _within_bounds(self) -> float:
-        """What could be gained if bytes were no matter."""
-        found = search(self._problem, self._bounds, seed=self._seed)
-        return 0.0 if found is None else found.gain
+    def _fitted(self, found: Found) -> Fitted | None:
+        size = self._size(found.levels)
+        return None if size is None else Fitted(found.levels, size, found.gain, found.exact)
 
     def _size(self, levels: Levels) -> int | None:
         if levels not in self._known:
             self._known[levels] = self._planned(levels)
         return self._known[levels]
 
-    def _filled(self, best: Fitted) -> Fitted:
-        """Single genes raised where the budget has room, the one that gains most first."""
+    def _raised(self, problem: Problem, best: Fitted) -> Fitted:
+        """Single genes raised, the one that gains most first."""
         for _ in range(STEPS_UP):
-            ups = [up for up in self._ups(best.levels) if up not in self._known]
-            if not ups or not self._going_on(len(self._known), PLANS + STEPS_UP):
+            ups = [up for up in self._ups(problem, best.levels) if up not in self._known]
+            if not ups or not self._going_on(len(self._known), PLANS):
                 break
-            tried = max(ups, key=self._problem.gain)
+            tried = max(ups, key=problem.gain)
             size = self._size(tried)
             if size is not None:
-                best = Fitted(tried, size, self._problem.gain(tried), exact=False)
+                best = Fitted(tried, size, problem.gain(tried), exact=False)
         return best
 
-    def _ups(self, levels: Levels) -> list[Levels]:
+    def _ups(self, problem: Problem, levels: Levels) -> list[Levels]:
         ups = [
             (*levels[:i], level, *levels[i + 1 :])
-            for i, gene in enumerate(self._problem.genes)
+            for i, gene in enumerate(problem.genes)
             for level in range(len(gene))
             if gene[level] > gene[levels[i]]
         ]

@@ -4,7 +4,8 @@
     subject to  oracle(scheme) <= limit, for bytes and perhaps time
 
 Pure: gains come in measured or estimated, bounds as functions. Both may only grow with what is trained, which is what
-lets branch and bound cut: it looks at everything where the node limit suffices, and starts from what evolution found.
+lets branch and bound cut. Where it could not look at everything within its node limit, a population evolves, and it
+begins again from the best of that.
 """
 
 from __future__ import annotations
@@ -55,8 +56,11 @@ def search(problem: Problem, bounds: Sequence[Bound], *, seed: int = 0, nodes: i
     least = (0,) * len(problem.genes)
     if not allowed(least):
         return None
-    evolved = _Evolution(problem, allowed, seed).run()
-    return _BranchAndBound(problem, allowed, evolved, nodes).run()
+    evolution = _Evolution(problem, allowed, seed)
+    found = _BranchAndBound(problem, allowed, evolution.climbed(least), nodes).run()
+    if found.exact:
+        return found
+    return _BranchAndBound(problem, allowed, evolution.run(found.levels), nodes).run()
 
 
 class _Allowed:
@@ -78,13 +82,14 @@ class _Evolution:
         self._problem, self._allowed, self._random = problem, allowed, np.random.default_rng(seed)
         self._tops = np.array([len(gene) for gene in problem.genes])
 
-    def run(self) -> Levels:
+    def run(self, good: Levels) -> Levels:
+        """From what is known to be good."""
         some = [self._repaired(self._random.integers(0, self._tops)) for _ in range(POPULATION - 1)]
-        alive = self._best({(0,) * len(self._tops), *some})
+        alive = self._best({good, *some})
         for _ in range(GENERATIONS):
             children = {self._repaired(self._child(alive)) for _ in range(POPULATION)}
             alive = self._best({*alive, *children})
-        return self._climbed(alive[0])
+        return self.climbed(alive[0])
 
     def _best(self, levels: Iterable[Levels]) -> list[Levels]:
         return sorted(levels, key=lambda one: (-self._problem.gain(one), sum(one), one))[:POPULATION]
@@ -105,7 +110,7 @@ class _Evolution:
             mine[raised[self._random.integers(0, len(raised))]] -= 1
         return tuple(mine)
 
-    def _climbed(self, levels: Levels) -> Levels:
+    def climbed(self, levels: Levels) -> Levels:
         """One gene at a time, or one at the cost of another, as long as that gains."""
         while True:
             better = max(self._neighbours(levels), key=lambda one: (self._problem.gain(one), one), default=levels)

@@ -22,7 +22,7 @@ _SHOWN = 12
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The SCHEME.toml to write."
 )
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Of measuring runs; found if not given.")
-@click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True, help="Updates of a measuring run.")
+@click.option("--steps", type=click.IntRange(min=1), help="Updates of a measuring run; by default what time allows.")
 @click.option(
     "--step-ratio",
     type=click.FloatRange(min=1),
@@ -39,7 +39,7 @@ def command(
     data: Path,
     output: Path,
     lr: float | None,
-    steps: int,
+    steps: int | None,
     step_ratio: float | None,
     time_limit: float,
     threads: int | None,
@@ -78,10 +78,13 @@ def command(
         f"{output}: {format_bytes(report.planned_bytes)} of {format_bytes(report.budget)}, "
         f"{report.macs_ratio:.2f} times the multiply-adds of the forward part, in {format_seconds(report.seconds)}"
     )
-    echo(
-        f"held-out loss after {steps} steps: {report.head_loss:.4f} by the head, {report.bias_loss:.4f} with all "
-        f"biases, {report.head_loss - report.expected_gain:.4f} expected"
+    runs = (("head", "head"), ("head and all biases", "bias"), ("the scheme", "found"))
+    figures = vars(report)
+    show_table(
+        (f"after {report.steps} steps", "held-out loss", "accuracy"),
+        [(label, f"{figures[f'{name}_loss']:.4f}", _percent(figures[f"{name}_accuracy"])) for label, name in runs],
     )
+    echo("")
     ratios = {rule.pattern: rule.ratio for rule in report.scheme.weights}
     rows = sorted(report.contributions, key=lambda one: -one.gain)[:_SHOWN]
     show_table(
@@ -93,3 +96,7 @@ def command(
     )
     if len(report.contributions) > len(rows):
         echo(f"and {len(report.contributions) - len(rows)} weights that gain less")
+
+
+def _percent(accuracy: float | None) -> str:
+    return "" if accuracy is None else f"{accuracy:.1%}"

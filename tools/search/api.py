@@ -15,7 +15,7 @@ from edgec.compiler.train import AUTO, Train
 from edgec.graph.errors import UserError
 from edgec.tools.cli.arrays import read_arrays, whole_file
 from edgec.tools.request import ExampleInputs, Request, Shapes, parse_targets, refuse_unknown
-from edgec.tools.search.report import STEPS, TIME_LIMIT, SearchProgress, SearchReport, Wish
+from edgec.tools.search.report import TIME_LIMIT, SearchProgress, SearchReport, Wish
 from edgec.tools.search.run import find_scheme
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def search(
     images: Mapping[str, ImageInput] | None = None,
     values: Mapping[str, ArrayLike] | None = None,
     lr: float | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     step_ratio: float | None = None,
     time_limit: float = TIME_LIMIT,
     seed: int = 0,
@@ -53,7 +53,8 @@ def search(
     data: arrays by input name, with labels, or the path of a .npz; some samples are held out to measure gains on.
     memory_budget: bytes, or `512KB`, of arena, states and trained parameters; by default that of `train`.
     train: how it will be trained; its `update` is what is searched for. Other arguments are those of `edgec.compile`.
-    lr: the learning rate of measuring runs, by default one that is found; steps: the updates of a run.
+    lr: the learning rate of measuring runs, by default one that is found; steps: the updates of a run, by
+    default as many as the time limit suggests.
     step_ratio: at most so many times the multiply-adds of the forward part in a step.
     time_limit: seconds. A search that was ended goes on where it was; so does one for another budget.
     UserError E0405 for a budget that not even training the head keeps to, E0607 for the data, and as `edgec.compile`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,15 +76,12 @@ class Laboratory:
         self._seed = seed
         self._folder = tempfile.TemporaryDirectory(prefix="edgec-search-")
         self._model = self._compile(request, module, update, threads)
+        self._start = Path(self._folder.name) / "start.edgeckpt"
         self._model.save_checkpoint(self._start)
         self._rates = [info.name for info in self._model.signature("apply").scalars if info.name.endswith(RATE)]
         self._sizes = check_data(self._model.signature("train"), data)
         self._train, self._judge = split(data, self._sizes)
         self._sizes = dataclasses.replace(self._sizes, samples=len(next(iter(self._train.values()))))
-
-    @property
-    def _start(self) -> Path:
-        return Path(self._folder.name) / "start.edgeckpt"
 
     def _compile(self, request: Request, module: Module, update: Scheme, threads: int | None) -> Model:
         path = Path(self._folder.name) / "all.edge"
@@ -99,8 +96,8 @@ class Laboratory:
         self._model.close()
         self._folder.cleanup()
 
-    def run(self, trained: Collection[str], *, lr: float, steps: int) -> Outcome:
-        """Train only the named parameters for so many updates, from the start, at a rate that falls as a cosine."""
+    def run(self, trained: Mapping[str, float], *, lr: float, steps: int) -> Outcome:
+        """Train only the named parameters, at so many times a rate that falls as half a cosine, from the start."""
         self._model.load_checkpoint(self._start)
         rates = self._only(trained)
         schedule = Cosine(lr)
@@ -117,31 +114,22 @@ class Laboratory:
             return Outcome(math.inf, None)
         return Outcome(found.loss if math.isfinite(found.loss) else math.inf, found.accuracy)
 
-    def untrained(self) -> Outcome:
-        self._model.load_checkpoint(self._start)
-        found = evaluate(self._model, self._judge)
-        return Outcome(found.loss, found.accuracy)
-
     def gradients(self, count: int) -> dict[str, np.ndarray]:
         """Of the loss where the last run ended: the mean over so many batches, f64, by parameter."""
-        still = self._only(())
+        still = self._only({})
         sums: dict[str, np.ndarray] = {}
-        taken = 0
         for feeds in self._feeds(count):
             self._model.step(feeds, lr=0.0, **still)
             states = self._model.states()
             weight = float(states["held/weight"])
-            for name, held in states.items():
-                if name.endswith(HELD):
-                    gradient = held.astype(np.float64) / weight
-                    param = name.removesuffix(HELD)
-                    sums[param] = sums[param] + gradient if param in sums else gradient
+            for name in (name for name in states if name.endswith(HELD)):
+                param = name.removesuffix(HELD)
+                sums[param] = sums.get(param, 0.0) + states[name].astype(np.float64) / weight
             self._model.apply(0.0, **still)
-            taken += 1
-        return {name: total / taken for name, total in sums.items()}
+        return {name: total / count for name, total in sums.items()}
 
-    def _only(self, trained: Collection[str]) -> dict[str, float]:
-        return {name: float(name.removesuffix(RATE) in trained) for name in self._rates}
+    def _only(self, trained: Mapping[str, float]) -> dict[str, float]:
+        return {name: float(trained.get(name.removesuffix(RATE), 0.0)) for name in self._rates}
 
     def _feeds(self, count: int) -> Iterator[dict[str, np.ndarray]]:
         """The first `count` batches, of as many epochs as that takes."""

@@ -9,20 +9,20 @@ from typing import Any
 
 from edgec.compiler.sparse.scheme import Scheme
 
-STEPS = 60
 TIME_LIMIT = 20 * 60.0
 
 
 @dataclass(frozen=True)
 class Wish:
     """What is searched for: a scheme within `budget` bytes, whose steps have at most `step_ratio` times the
-    multiply-adds of their forward part. `lr`: the rate of runs, None to try some. `steps`: updates in a run.
+    multiply-adds of their forward part. `lr`: the rate of runs, None to try some. `steps`: updates in a run, None for
+    as many as `seconds` suggest.
     """
 
     budget: int
     step_ratio: float | None = None
     lr: float | None = None
-    steps: int = STEPS
+    steps: int | None = None
     seconds: float = TIME_LIMIT
     seed: int = 0
     threads: int | None = None
@@ -54,8 +54,9 @@ class Contribution:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What was found. Losses are those of runs on held-out samples; `expected_gain` is the sum of contributions by
-    which the loss of `head_loss` is to fall. `macs_ratio`: of a step to its forward part.
+    """What was found. Losses and accuracies are those of runs on held-out samples: of the head alone, with all biases,
+    and of what was found. `expected_gain` is the sum of contributions, which overlap. `macs_ratio`: of a step, what it
+    computes twice included, to its forward part.
     """
 
     scheme: Scheme
@@ -64,11 +65,15 @@ class SearchReport:
     expected_gain: float
     head_loss: float
     bias_loss: float
+    found_loss: float
+    head_accuracy: float | None
+    bias_accuracy: float | None
+    found_accuracy: float | None
     macs_ratio: float
     lr: float
+    steps: int
     seconds: float
     runs: int
-    exact: bool
     contributions: tuple[Contribution, ...]
 
     def to_json(self) -> dict[str, Any]:

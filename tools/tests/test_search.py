@@ -75,7 +75,7 @@ def told_right(samples: int = 256) -> dict[str, np.ndarray]:
 
 def planted_search(budget: int, **wish: object) -> SearchReport:
     request = Planted("", (find_target("x86"),), train=edgec.Train(batch=16, optimizer="adam"))
-    return search_run.find_scheme(request, told_right(), Wish(budget, lr=0.01, threads=1, **wish))
+    return search_run.find_scheme(request, told_right(), Wish(budget, lr=0.01, steps=60, threads=1, **wish))
 
 
 def test_the_layer_that_can_help_is_found():
@@ -83,7 +83,7 @@ def test_the_layer_that_can_help_is_found():
     best = max(report.contributions, key=lambda one: one.gain)
     assert best.name == PLANTED and best.measured
     assert report.scheme.ratio_of(PLANTED) == 1.0 and report.expected_gain > 0.1
-    assert report.head_loss - report.bias_loss < report.expected_gain
+    assert report.found_loss < min(report.head_loss, report.bias_loss) and report.found_accuracy > report.head_accuracy
 
 
 def test_the_budget_is_kept_by_the_real_plan():
@@ -94,7 +94,6 @@ def test_the_budget_is_kept_by_the_real_plan():
         train = edgec.Train(batch=16, optimizer="adam", update=report.scheme, memory_budget=budget)
         forecast = api.check(Planted("", (find_target("x86"),), train=train))
         assert forecast.training_bytes() == {find_target("x86").name: report.planned_bytes}
-        assert report.expected_gain <= large.expected_gain
 
 
 def test_a_search_that_was_killed_goes_on(cache, monkeypatch):
