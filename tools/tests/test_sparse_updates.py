@@ -19,10 +19,13 @@ from edgec.graph.parse import parse_module
 from edgec.runtime import Model, RuntimeFailure, load
 from edgec.runtime.layout import read_manifest, write_artifact
 from edgec.runtime.parts import read_parts
+from edgec.tools.bench.plans import plan
 from edgec.tools.cli import main
 from edgec.tools.safetensors import read_safetensors
+from edgec.tools.testing.layer_nets import SIDE, Layer, fill, module_of
 from edgec.tools.testing.models import small_cnn_onnx
 from edgec.tools.testing.programs import initialise
+from edgec.tools.testing.widen import narrowed
 
 BATCH = 4
 NET = """
@@ -96,6 +99,30 @@ def test_a_step_changes_the_chosen_channels_as_a_full_step_does(tmp_path: Path, 
         kept = part.trained_elements("project.weight")[0, :, 0, 0]
         if channels == "largest":
             assert energy[kept].min() > energy[~kept].max() and not kept[: kept.sum()].all()
+
+
+@pytest.mark.long
+def test_kernels_of_every_kind_of_layer(tmp_path: Path) -> None:
+    """Plain, grouped, depthwise and tied convolutions of odd channels, and a product."""
+    layers = [Layer("plain", 5, 9), Layer("grouped", 9, 9), Layer("depthwise", 9, 9), Layer("tied", 9, 9)]
+    rng = np.random.default_rng(0)
+    wide = module_of(layers)
+    fill(wide, rng, whole=False)
+    feeds = {"x": rng.standard_normal((1, 5, SIDE, SIDE)).astype(np.float32), "labels.y": np.ones((1, 4), np.float32)}
+    found = []
+    for update in ("full", Scheme("none", weights=(edgec.WeightRule("*", 0.4),))):
+        module, out = narrowed(wide), tmp_path / f"{len(found)}.edge"
+        plan(module, Options(train=edgec.Train(batch=1, update=update, loss="sum_mse:y")), out)
+        with load(out, threads=1) as model:
+            before = model.parameters()
+            model.step(feeds, lr=1.0)
+            after = model.parameters()
+            found.append({name: (before[name] - after[name], model.trained_elements(name)) for name in before})
+    dense, sparse = found
+    for name, (change, kept) in sparse.items():
+        scale = np.abs(dense[name][0]).max()
+        assert 0 < kept.mean() < 1 and np.abs(change[kept]).max() > 0 and not change[~kept].any()
+        np.testing.assert_allclose(change[kept], dense[name][0][kept], rtol=0, atol=1e-5 * scale, err_msg=name)
 
 
 @pytest.fixture(scope="module")
