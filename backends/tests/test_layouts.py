@@ -7,6 +7,7 @@ from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.layouts import activation_storage
 from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -14,6 +15,7 @@ from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.softmax import Softmax
 from edgec.graph.ops.transpose import Transpose
@@ -67,6 +69,16 @@ def test_maps_are_nhwc_and_batches_of_matrices_row_major():
         assert activation_storage(value, AVX2) == Storage.row_major(value.type.shape)
     pooled = graph.emit1(ReduceMax((2, 3), True), graph.nodes[1].output)
     assert activation_storage(graph.emit1(Softmax(1), pooled), AVX2) == Storage.channels_last(pooled.type.shape)
+
+
+def test_the_gradient_of_a_mean_over_pixels_is_a_map():
+    graph = Graph("mean")
+    dy = graph.add_leaf(Role.INPUT, "dy", tensor(F32, 2, 40))
+    spread = graph.emit1(BroadcastTo((2, 40, 3, 3)), graph.emit1(Reshape((2, 40, 1, 1)), dy))
+    assert activation_storage(spread, AVX2) == Storage.channels_last((2, 40, 3, 3))
+    row = graph.add_leaf(Role.INPUT, "row", tensor(F32, 2, 40, 3))
+    scores = graph.emit1(BroadcastTo((2, 40, 3, 3)), graph.emit1(Reshape((2, 40, 3, 1)), row))
+    assert activation_storage(scores, AVX2).is_row_major
 
 
 def test_an_image_that_is_padded_anyway_stays_as_it_came():

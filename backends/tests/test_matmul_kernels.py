@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from edgec.backends.targets import find_target
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.add import Add
+from edgec.graph.ops.erf import Erf
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.sgd_update import SgdUpdate
@@ -67,6 +68,22 @@ def test_weight_gradient_updates_the_packed_weight(target, m, k, n, transposed, 
     results = graph.emit(SgdUpdate(momentum=momentum), w, dw, lr, *state)
     alias = dict(zip(results, [w, *state], strict=True))
     check_group(graph, target, outputs=list(results), alias=alias, before=1)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize(("m", "k", "n"), [(31, 7, 45), (300, 9, 37), (1, 5, 3)])
+def test_long_steps_run_in_a_loop_over_the_rows_of_a_tile(target, m: int, k: int, n: int):
+    forward = Graph("forward")
+    x, w = forward.add_leaf(Role.INPUT, "x", tensor(F32, m, k)), forward.add_leaf(Role.PARAM, "w", tensor(F32, k, n))
+    y = forward.emit1(MatMul(), x, w)
+    check_group(forward, target, outputs=[y, forward.emit1(Mul(), forward.emit1(Erf(), y), y)])
+    gradient = Graph("gradient")
+    x, dy = (
+        gradient.add_leaf(Role.INPUT, "x", tensor(F32, m, k)),
+        gradient.add_leaf(Role.INPUT, "dy", tensor(F32, m, n)),
+    )
+    dw = gradient.emit1(MatMul(True), x, dy)
+    check_group(gradient, target, outputs=[gradient.emit1(Erf(), dw)])
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)

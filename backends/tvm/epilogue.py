@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgec.backends.base import Argument, Group
 from edgec.graph.ir import Value
+from edgec.graph.ops.adam_update import AdamUpdate
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.bce_logits import BceLogits
 from edgec.graph.ops.cos import Cos
@@ -26,7 +27,7 @@ from edgec.graph.ops.sqrt import Sqrt
 from edgec.graph.ops.tanh import Tanh
 from edgec.runtime.abi import Access, Storage
 
-_LONG = (BceLogits, Cos, Erf, Exp, Log, Pow, Sigmoid, Sin, Sqrt, Tanh)
+_LONG = (AdamUpdate, BceLogits, Cos, Erf, Exp, Log, Pow, Sigmoid, Sin, Sqrt, Tanh)
 
 
 @dataclass(frozen=True)

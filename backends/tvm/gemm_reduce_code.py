@@ -106,17 +106,18 @@ class _Reduce:
         depth = (i * middle.count + j) * inner.count + k
         sums = local(height * width)
 
+        def each_of(row: Index, visit: Callable[[Index, int, int, Index], None]) -> None:
+            """Visit (row, column, lanes, offset in the output) of every vector of a row of the tile."""
+            for column, lanes in vectors:
+                if spec.row_major:
+                    offset = (depth + row) * spec.columns + panel * spec.width + column
+                else:
+                    offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
+                visit(row, column, lanes, offset)
+
         def each(visit: Callable[[int, int, int, Index], None]) -> None:
-            """Visit (place among the sums, column, lanes, offset in the output) of every vector of the
-            tile.
-            """
             for row in range(height):
-                for column, lanes in vectors:
-                    if spec.row_major:
-                        offset = (depth + row) * spec.columns + panel * spec.width + column
-                    else:
-                        offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
-                    visit(row, column, lanes, offset)
+                each_of(row, visit)
 
         def clear(row: int, column: int, lanes: int, offset: Index) -> None:
             sums.store(row * width + column, constant(0.0, lanes))
@@ -144,15 +145,26 @@ class _Reduce:
             with serial(0, count) as n:
                 add(0, 0, start + n)
 
-        def end(row: int, column: int, lanes: int, offset: Index) -> None:
+        def end(row: Index, column: int, lanes: int, offset: Index, result: Pointer = sums) -> None:
             place = Place(offset, depth + row, panel * spec.width + column)
-            finish(spec.epilogue, self.rest, sums.load(row * width + column, lanes), place)
+            finish(spec.epilogue, self.rest, result.load(row * width + column, lanes), place)
+
+        def end_in_a_loop() -> None:
+            # The sums stay in registers only as long as all their indices are constants: the loop reads a copy.
+            waiting = local(height * width)
+            each(lambda row, column, lanes, _: copy(waiting, row * width + column, lanes))
+            with serial(0, height) as row:
+                each_of(row, lambda *place: end(*place, waiting))
+
+        def copy(waiting: Pointer, at: int, lanes: int) -> None:
+            waiting.store(at, sums.load(at, lanes))
 
         def suspend(row: int, column: int, lanes: int, offset: Index) -> None:
             self.partial.store(offset, sums.load(row * width + column, lanes))
 
         # What is stored and nothing more may be stored after every block.
-        choose(edge.last if spec.epilogue.steps else True, lambda: each(end), lambda: each(suspend))
+        finishing = end_in_a_loop if spec.epilogue.is_long else lambda: each(end)
+        choose(edge.last if spec.epilogue.steps else True, finishing, lambda: each(suspend))
 
     def scales(self, offset: Index, height: int, stride: int) -> list[Expr]:
         """The elements of the left matrix that a tile multiplies with one row of the right one."""

@@ -14,6 +14,7 @@ from edgec.graph.ops.accumulate import Accumulate
 from edgec.graph.ops.adam_update import AdamUpdate
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
+from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
@@ -174,7 +175,7 @@ def _is_feature_map(value: Value) -> bool:
     """
     while value.producer is not None:
         node = value.producer
-        if isinstance(node.op, _MAKE_FEATURE_MAPS):
+        if isinstance(node.op, _MAKE_FEATURE_MAPS) or _is_spread_over_pixels(node):
             return True
         if isinstance(node.op, (MatMul, Reshape, Transpose)):
             return False
@@ -183,3 +184,8 @@ def _is_feature_map(value: Value) -> bool:
             return not any(v.role in _WEIGHT_ROLES and v.type.shape == value.type.shape for v in node.inputs)
         value = max(computed, key=lambda v: v.type.size)  # of what is broadcast, the others
     return True
+
+
+def _is_spread_over_pixels(node: Node) -> bool:
+    """Whether one value for each image and channel goes to all its pixels: the gradient of a mean over them."""
+    return isinstance(node.op, BroadcastTo) and node.inputs[0].type.shape[2:] == (1, 1) != node.output.type.shape[2:]
