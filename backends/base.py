@@ -15,6 +15,8 @@ from edgec.graph.ir import Node, Value
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access, Arch, Feature, Storage
 
+_GRAPH_AHEAD = 16  # of a CUDA graph, whose branches run side by side
+
 
 @dataclass(frozen=True)
 class Target:
@@ -31,7 +33,15 @@ class Target:
     c_source: bool = False  # unscheduled C from every kernel instead of machine code
     capability: int = 0  # of CUDA devices: 10 * major + minor
     host: Arch = Arch.AARCH64  # of the processor that a device belongs to
+    tf32: bool = False  # products of f32 may round their operands to 10 bits of mantissa
     description: str = ""
+
+    @property
+    def ahead(self) -> int:
+        """How many groups may begin before one is done: memory is handed on only so much later, since what waits for it
+        would wait for all of them. 0 where calls come one after another anyway.
+        """
+        return _GRAPH_AHEAD if self.arch is Arch.CUDA else 0
 
 
 @dataclass(eq=False)

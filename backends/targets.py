@@ -6,6 +6,7 @@ baseline (x86-64 with SSE2, Armv8.0-A with NEON): the runtime checks those and n
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import platform
 from functools import cache
@@ -186,7 +187,17 @@ def all_targets() -> tuple[Target, ...]:
 
 
 def find_target(name: str) -> Target:
-    """A target by name: a preset, `arm-cpu:CPU` for any CPU of `ARM_CPUS`, `cuda:sm_NN` for GPUs. UserError E0401."""
+    """A target by name: a preset, `arm-cpu:CPU` for any CPU of `ARM_CPUS`, `cuda:sm_NN` for GPUs. `+tf32` behind one
+    for CUDA allows to round what products read. UserError E0401.
+    """
+    plain, plus, option = name.partition("+")
+    if plus:
+        target = find_target(plain)
+        if option != "tf32" or target.arch is not Arch.CUDA:
+            raise UserError("E0401", f"`{name}`: `{plain}` has no option `{option}`", hint="+tf32, of CUDA targets")
+        return dataclasses.replace(
+            target, name=f"{target.name}+tf32", tf32=True, description=f"{target.description}, products in TF32"
+        )
     targets = {target.name: target for target in all_targets()}
     name = _ALIASES.get(name, name)
     if name in targets:

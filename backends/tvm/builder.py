@@ -62,6 +62,10 @@ class Pointer:
         lanes = lanes_of(value)
         T.buffer_store(self._buffer, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
 
+    def address(self, index: Index) -> Expr:
+        """Of one element, for a function that the target's text defines."""
+        return T.address_of(self._buffer[index])
+
 
 # Where local arrays lie: "global" is the only scope that TVM's C generator knows, and to LLVM all scopes are the stack.
 _LOCAL_SCOPE: ContextVar[str] = ContextVar("local scope", default="global")

@@ -22,10 +22,19 @@ from edgec.backends.tvm.gemm_code import emit_gemm
 from edgec.backends.tvm.gemm_reduce_code import emit_gemm_reduce
 from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.generic.kernel_code import emit_generic
+from edgec.backends.tvm.gpu.depthwise import DepthwiseSpec as DeviceDepthwiseSpec
+from edgec.backends.tvm.gpu.depthwise import DepthwiseSumSpec as DeviceDepthwiseSumSpec
+from edgec.backends.tvm.gpu.depthwise_code import emit_device_depthwise, emit_device_depthwise_sum
 from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 from edgec.backends.tvm.gpu.kernels_code import emit_item, emit_team
+from edgec.backends.tvm.gpu.parts import PartsSpec
+from edgec.backends.tvm.gpu.parts_code import emit_parts
 from edgec.backends.tvm.gpu.products import ProductSpec
 from edgec.backends.tvm.gpu.products_code import emit_product
+from edgec.backends.tvm.gpu.sums import SumSpec
+from edgec.backends.tvm.gpu.sums_code import emit_sum
+from edgec.backends.tvm.gpu.tensor_cores import TensorCoreSpec
+from edgec.backends.tvm.gpu.tensor_cores_code import emit_tensor_cores
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
 from edgec.backends.tvm.pools import PoolSpec
@@ -65,9 +74,14 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     CrossEntropySpec: emit_cross_entropy,
     TransposeSpec: emit_transpose,
     GenericSpec: emit_generic,
+    DeviceDepthwiseSpec: emit_device_depthwise,
+    DeviceDepthwiseSumSpec: emit_device_depthwise_sum,
     ItemSpec: emit_item,
+    PartsSpec: emit_parts,
     ProductSpec: emit_product,
+    SumSpec: emit_sum,
     TeamSpec: emit_team,
+    TensorCoreSpec: emit_tensor_cores,
 }
 
 

@@ -13,8 +13,11 @@ from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_w
 from edgec.backends.tvm.dropout import lower_dropout
 from edgec.backends.tvm.gathers import lower_gather
 from edgec.backends.tvm.generic.kernel import lower_generic
+from edgec.backends.tvm.gpu.depthwise import lower_device_depthwise
 from edgec.backends.tvm.gpu.kernels import lower_device
 from edgec.backends.tvm.gpu.products import lower_device_product
+from edgec.backends.tvm.gpu.sums import lower_device_sum
+from edgec.backends.tvm.gpu.tensor_cores import lower_tensor_cores
 from edgec.backends.tvm.maps import lower_map
 from edgec.backends.tvm.matmul import lower_matmul
 from edgec.backends.tvm.pools import lower_pool
@@ -57,7 +60,13 @@ def lower_group(
 ) -> Lowering:
     """Kernel calls for any group."""
     if target.arch.is_device:
-        return lower_device_product(group, storage, alias) or lower_device(group, storage, alias)
+        return (
+            lower_device_depthwise(group, storage, alias)
+            or lower_tensor_cores(group, storage, alias, target)
+            or lower_device_product(group, storage, alias)
+            or lower_device_sum(group, storage, alias)
+            or lower_device(group, storage, alias)
+        )
     if target.lanes > 1 and any(value.type.size for value in group.outputs):
         for strategy in STRATEGIES:
             # A request collects calls, so one that was given up must not be used again.

@@ -32,19 +32,25 @@ class Request:
     life: Lifetime
 
 
-def make_plan(schedule: Schedule) -> MemoryPlan:
-    """Place every value of the arena and every workspace. The schedule's groups must be lowered."""
+def make_plan(schedule: Schedule, ahead: int = 0) -> MemoryPlan:
+    """Place every value of the arena and every workspace. The schedule's groups must be lowered.
+
+    ahead: memory is free that many steps after its last use.
+    """
     alive = lifetimes(schedule)
     keys: list[Value | tuple[int, int]] = list(alive)
-    requests = [Request(value.type.bytes, life) for value, life in alive.items()]
+    last = max(len(schedule.groups) - 1, 0)
+    requests = [
+        Request(value.type.bytes, Lifetime(life.start, min(life.end + ahead, last))) for value, life in alive.items()
+    ]
     scratch: dict[int, int] = {}
     for step, group in enumerate(schedule.groups):
         for workspace in schedule.lowerings[group].workspaces:
             keys.append((step, workspace.index))
-            requests.append(Request(workspace.bytes, Lifetime(step, step)))
+            requests.append(Request(workspace.bytes, Lifetime(step, min(step + ahead, last))))
             scratch[step] = scratch.get(step, 0) + aligned(workspace.bytes)
     peak = max(live_bytes(alive, max(len(schedule.groups), 1), scratch), default=0)
-    offsets = assign_offsets(requests, peak)
+    offsets = assign_offsets(requests, _bound(requests) if ahead else peak)
     values: dict[Value, Span] = {}
     workspaces: dict[tuple[int, int], Span] = {}
     for key, request, offset in zip(keys, requests, offsets, strict=True):
@@ -54,6 +60,12 @@ def make_plan(schedule: Schedule) -> MemoryPlan:
         else:
             workspaces[key] = span
     return MemoryPlan(values, workspaces, _top(requests, offsets), peak)
+
+
+def _bound(requests: Sequence[Request]) -> int:
+    """The largest sum of bytes that are alive in one step."""
+    steps = range(max((r.life.end for r in requests), default=0) + 1)
+    return max(sum(aligned(r.bytes) for r in requests if r.life.start <= step <= r.life.end) for step in steps)
 
 
 def assign_offsets(requests: Sequence[Request], lower_bound: int) -> list[int]:

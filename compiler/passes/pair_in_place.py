@@ -2,7 +2,7 @@
 
 The backend names the pairs that its kernels can take. A pair is refused where the input's memory is not the arena's or
 belongs to an input or output of the program, is read later, holds its elements in another order, or reaches the group
-under a second name.
+under a second name; and, where groups run side by side, is read shortly before.
 
 Requires ORDERED and STORAGE; ensures PAIRED.
 """
@@ -17,12 +17,15 @@ from edgec.graph.ir import Value
 
 
 def pair_in_place(subject: TargetSchedules, options: Options) -> bool:
-    pairs = [_pair(schedule) for schedule in subject.programs.values()]
+    ahead = subject.backend.target.ahead if options.budget is None else 0
+    pairs = [_pair(schedule, ahead) for schedule in subject.programs.values()]
     return any(pairs)
 
 
-def _pair(schedule: Schedule) -> int:
+def _pair(schedule: Schedule, ahead: int) -> int:
     made = 0
+    place = {group: step for step, group in enumerate(schedule.groups)}
+    of = {node: group for group in schedule.groups for node in group.nodes}
     last = {home: life.end for home, life in lifetimes(schedule).items()}
     outputs = {schedule.home(value) for value in schedule.graph.outputs.values()}
     for step, group in enumerate(schedule.groups):
@@ -34,6 +37,10 @@ def _pair(schedule: Schedule) -> int:
             if home.role is not None or not _one_name(schedule, group, home):
                 continue
             if not _congruent(schedule, output, operand):
+                continue
+            # Who overwrites what another group reads must wait for it, where groups run side by side.
+            readers = {of[node] for node, _ in operand.uses} - {group}
+            if any(step - place[reader] <= ahead for reader in readers):
                 continue
             taken.add(home)
             schedule.alias[output] = operand

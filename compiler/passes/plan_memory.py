@@ -12,7 +12,8 @@ from edgec.compiler.schedule import TargetSchedules
 
 
 def plan_memory(subject: TargetSchedules, options: Options) -> bool:
+    ahead = subject.backend.target.ahead if options.budget is None else 0
     for schedule in subject.programs.values():
-        schedule.plan = make_plan(schedule)
+        schedule.plan = make_plan(schedule, ahead)
         check_plan(schedule)
     return True

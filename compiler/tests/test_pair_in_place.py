@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgec.backends.base import Target
 from edgec.compiler.passbase import Options
 from edgec.compiler.passes.choose_storage import choose_storage
 from edgec.compiler.passes.commit_updates import commit_updates
@@ -12,7 +13,7 @@ from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.schedule import Schedule, TargetSchedules
 from edgec.graph.ir import Module
 from edgec.graph.parse import parse_graph
-from edgec.runtime.abi import Access, Storage
+from edgec.runtime.abi import Access, Arch, Storage
 from edgec.tools.testing.reference_backend import ReferenceBackend
 
 
@@ -115,3 +116,18 @@ def test_one_pointer_serves_both() -> None:
     assert {v.name: t.name for v, t in shared_operands(schedule, group).items()} == {"b": "a"}
     (call,) = schedule.lowerings[group].calls
     assert [a.access for a in call.spec.arguments] == [Access.READ_WRITE]
+
+
+GRAPH_TARGET = Target("reference-graph", Arch.CUDA, "", "sm_90", lanes=4)
+
+
+def test_groups_side_by_side_do_not_overwrite_what_another_reads() -> None:
+    """Where groups run side by side, who overwrites would wait for a reader that it has nothing else to do with."""
+    body = """%a: f32[4,4] = matmul(%x, %w)
+        %z: f32[4,4] = matmul(%a, %w)
+        %b: f32[4,4] = relu(%a)
+        %y: f32[4,4] = exp(%b)
+        output "y" = %y
+        output "z" = %z"""
+    assert pairs(paired(body)[1]) == {"b": "a", "y": "b"}
+    assert pairs(paired(body, ReferenceBackend(GRAPH_TARGET))[1]) == {"y": "b"}

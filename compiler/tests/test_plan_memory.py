@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgec.compiler.compile import lower_module
 from edgec.compiler.memory.lifetimes import Lifetime, aligned
-from edgec.compiler.memory.plan import Request, assign_offsets
+from edgec.compiler.memory.plan import Request, assign_offsets, make_plan
 from edgec.compiler.passbase import Options
 from edgec.compiler.report import memory_rows
 from edgec.graph.ir import Module
@@ -54,6 +54,20 @@ def test_golden_plan() -> None:
         ("workspace 3.0", "workspace", 512, 0, 3, 3, ""),
     ]
     assert schedule.plan.arena_bytes == schedule.plan.live_peak == 1024
+
+
+def test_memory_is_handed_on_later_where_groups_run_side_by_side() -> None:
+    """Of a chain of large values, every third may lie where the first did; with two steps ahead, every fifth."""
+    values = "".join(f"%v{i}: f32[64] = softmax(%{'x' if i == 0 else f'v{i - 1}'}) {{axis=0}}\n" for i in range(9))
+    graph = parse_graph(f'graph infer {{\ninput %x: f32[64]\n{values}output "y" = %v8\n}}')
+    (schedules,) = lower_module(Module({"infer": graph}), [ReferenceBackend(SCALAR_TARGET)], Options()).schedules
+    schedule = schedules.programs["infer"]
+    apart = make_plan(schedule, ahead=2)
+    spans = {value.name: span for value, span in apart.values.items()}
+    for first in range(5):
+        for second in range(first + 1, first + 4):
+            assert not spans[f"v{first}"].overlaps(spans[f"v{second}"])
+    assert apart.arena_bytes > make_plan(schedule).arena_bytes
 
 
 REQUESTS = st.lists(

@@ -51,7 +51,7 @@ class ModelCase:
         size = self.train.batch
         images, labels = self.draw(count * size, seed)
         parts = (slice(i * size, (i + 1) * size) for i in range(count))
-        scalars = {"lr": np.float32(self.lr), "rows": np.int32(size)}
+        scalars = {"lr": np.float32(self.lr)} | ({"rows": np.int32(size)} if size > 1 else {})
         return [{"x": images[part], "labels": labels[part]} | scalars for part in parts]
 
     def __str__(self) -> str:

@@ -1,6 +1,8 @@
-"""Tiled products of devices, on the OpenCL driver at hand: every op, ragged tiles, groups, depth in parts."""
+"""Tiled products of devices, and sums in parts, on the OpenCL driver at hand: every op, ragged tiles, groups."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from cases.op_case import Normal, OpCase, assert_agrees, case
@@ -10,7 +12,8 @@ from subject import Subject
 
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
-from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
+from edgec.backends.tvm.gpu.kernels import TeamSpec
+from edgec.backends.tvm.gpu.parts import PartsSpec
 from edgec.backends.tvm.gpu.products import LARGE, MAX_PARTS, SMALL, ProductSpec
 from edgec.compiler.budget import schedule_target
 from edgec.compiler.pack import kernel_specs
@@ -19,6 +22,7 @@ from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.reduce_sum import ReduceSum
 
 # name, attributes, x shape, w shape
 _CONVOLUTIONS = (
@@ -50,15 +54,30 @@ CASES = (
 )
 
 
+SUMS = (
+    case("channels", ReduceSum((0, 2, 3)), Normal((3, 5, 61, 53))),
+    case("first", ReduceSum((0,), keepdims=True), Normal((9001, 3))),
+    case("all", ReduceSum((0, 1), keepdims=True), Normal((150, 67))),
+)
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    return OPENCL.open(Subject(lambda: op_module(CASES)), tmp_path_factory.mktemp("products"))
+    return OPENCL.open(Subject(lambda: op_module((*CASES, *SUMS))), tmp_path_factory.mktemp("products"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_products(session: Session, case: OpCase) -> None:
     ran = session.run(case.name, [operands(case)])
     assert "tile" in ran.kernels[0], ran.kernels
+    for name, array in results(case).items():
+        assert_agrees(case.op, ran.outputs[name], array)
+
+
+@pytest.mark.parametrize("case", SUMS, ids=str)
+def test_sums_in_parts(session: Session, case: OpCase) -> None:
+    ran = session.run(case.name, [operands(case)])
+    assert [re.search("part_team|parts", kernel)[0] for kernel in ran.kernels] == ["part_team", "parts"]
     for name, array in results(case).items():
         assert_agrees(case.op, ran.outputs[name], array)
 
@@ -77,6 +96,6 @@ def test_a_device_is_filled() -> None:
     assert many.groups == 256 and many.threads == 256
     few, adding = lowered(MatMul(), (64, 4096), (4096, 64))
     assert isinstance(few, ProductSpec) and few.tile == SMALL and 1 < few.parts <= MAX_PARTS
-    assert isinstance(adding, ItemSpec) and few.groups == 4 * few.parts
+    assert isinstance(adding, PartsSpec) and few.groups == 4 * few.parts
     (narrow,) = lowered(MatMul(), (4, 4096), (4096, 64))
     assert isinstance(narrow, TeamSpec), "too few rows for tiles"

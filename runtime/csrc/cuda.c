@@ -1,4 +1,4 @@
-/* The CUDA driver API: a cubin of the artifact, launches on one stream, recorded as a graph. No runtime library. */
+/* The CUDA driver API: a cubin of the artifact, one stream, programs as graphs. No runtime library. */
 #include "device.h"
 
 #if EDGEC_DEVICES
@@ -7,7 +7,21 @@
 #include <string.h>
 
 /* From the toolkit's header: cuda.h. */
-enum { OUT_OF_MEMORY = 2, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, CAPTURE_RELAXED = 2 };
+enum { OUT_OF_MEMORY = 2, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+
+typedef struct kernel_node { /* CUDA_KERNEL_NODE_PARAMS_v2 */
+    void *function;
+    unsigned groups[3], threads[3], shared;
+    void **arguments, **extra;
+    void *kernel, *context;
+} kernel_node;
+
+typedef struct memset_node { /* CUDA_MEMSET_NODE_PARAMS */
+    uint64_t at;
+    size_t pitch;
+    unsigned value, element_bytes;
+    size_t width, height;
+} memset_node;
 
 typedef struct cuda {
     device base;
@@ -28,6 +42,8 @@ typedef struct cuda {
     int (*MemGetInfo)(size_t *, size_t *);
     int (*MemAlloc)(uint64_t *, size_t);
     int (*MemFree)(uint64_t);
+    int (*MemHostRegister)(void *, size_t, unsigned);
+    int (*MemHostUnregister)(void *);
     int (*MemcpyHtoDAsync)(uint64_t, const void *, size_t, void *);
     int (*MemcpyDtoHAsync)(void *, uint64_t, size_t, void *);
     int (*MemsetD8Async)(uint64_t, unsigned char, size_t, void *);
@@ -36,8 +52,9 @@ typedef struct cuda {
     int (*StreamSynchronize)(void *);
     int (*LaunchKernel)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
                         void **);
-    int (*StreamBeginCapture)(void *, int);
-    int (*StreamEndCapture)(void *, void **);
+    int (*GraphCreate)(void **, unsigned);
+    int (*GraphAddKernelNode)(void **, void *, void *const *, size_t, const kernel_node *);
+    int (*GraphAddMemsetNode)(void **, void *, void *const *, size_t, const memset_node *, void *);
     int (*GraphInstantiate)(void **, void *, unsigned long long);
     int (*GraphDestroy)(void *);
     int (*GraphExecDestroy)(void *);
@@ -73,6 +90,8 @@ static edgec_status open_library(cuda *cu) {
         {"cuMemGetInfo_v2", &cu->MemGetInfo},
         {"cuMemAlloc_v2", &cu->MemAlloc},
         {"cuMemFree_v2", &cu->MemFree},
+        {"cuMemHostRegister_v2", &cu->MemHostRegister},
+        {"cuMemHostUnregister", &cu->MemHostUnregister},
         {"cuMemcpyHtoDAsync_v2", &cu->MemcpyHtoDAsync},
         {"cuMemcpyDtoHAsync_v2", &cu->MemcpyDtoHAsync},
         {"cuMemsetD8Async", &cu->MemsetD8Async},
@@ -80,8 +99,9 @@ static edgec_status open_library(cuda *cu) {
         {"cuStreamDestroy_v2", &cu->StreamDestroy},
         {"cuStreamSynchronize", &cu->StreamSynchronize},
         {"cuLaunchKernel", &cu->LaunchKernel},
-        {"cuStreamBeginCapture_v2", &cu->StreamBeginCapture},
-        {"cuStreamEndCapture", &cu->StreamEndCapture},
+        {"cuGraphCreate", &cu->GraphCreate},
+        {"cuGraphAddKernelNode_v2", &cu->GraphAddKernelNode},
+        {"cuGraphAddMemsetNode", &cu->GraphAddMemsetNode},
         {"cuGraphInstantiateWithFlags", &cu->GraphInstantiate},
         {"cuGraphDestroy", &cu->GraphDestroy},
         {"cuGraphExecDestroy", &cu->GraphExecDestroy},
@@ -173,6 +193,17 @@ static void release(device *d, uint64_t memory) {
     if (enter(cu) == EDGEC_OK) cu->MemFree(memory);
 }
 
+/* A refusal is no failure: copies then go through memory of the driver's. */
+static void pin(device *d, void *data, size_t bytes) {
+    cuda *cu = (cuda *)d;
+    if (enter(cu) == EDGEC_OK) (void)cu->MemHostRegister(data, bytes, 0);
+}
+
+static void unpin(device *d, void *data) {
+    cuda *cu = (cuda *)d;
+    if (enter(cu) == EDGEC_OK) (void)cu->MemHostUnregister(data);
+}
+
 /* From memory that is not page-locked the driver copies before it returns. */
 static edgec_status write_memory(device *d, device_operand to, const void *data, size_t bytes) {
     cuda *cu = (cuda *)d;
@@ -196,39 +227,54 @@ static edgec_status read_memory(device *d, device_operand from, void *data, size
 
 /* ---- Running. ---- */
 
-static edgec_status zero_memory(device *d, device_operand at, size_t bytes) {
-    cuda *cu = (cuda *)d;
-    edgec_status status = enter(cu);
-    return status == EDGEC_OK ? failure(cu->MemsetD8Async(at.memory + at.offset, 0, bytes, cu->stream)) : status;
+/* Points `arguments` to the addresses of a kernel's operands, which it puts into `addresses`. */
+static void list_arguments(const device_work *work, uint64_t *addresses, void **arguments) {
+    for (uint32_t i = 0; i < work->count; i++) {
+        addresses[i] = work->operands[i].memory + work->operands[i].offset;
+        arguments[i] = &addresses[i];
+    }
 }
 
-static edgec_status launch(device *d, uint32_t kernel, uint32_t groups, uint32_t threads,
-                           const device_operand *operands, uint32_t count) {
+static edgec_status perform(device *d, const device_work *work) {
     cuda *cu = (cuda *)d;
     uint64_t addresses[EDGEC_MAX_ARGUMENTS];
     void *arguments[EDGEC_MAX_ARGUMENTS];
-    for (uint32_t i = 0; i < count; i++) {
-        addresses[i] = operands[i].memory + operands[i].offset;
-        arguments[i] = &addresses[i];
-    }
     edgec_status status = enter(cu);
     if (status != EDGEC_OK) return status;
-    return failure(cu->LaunchKernel(cu->kernels[kernel], groups, 1, 1, threads, 1, 1, 0, cu->stream, arguments, NULL));
+    list_arguments(work, addresses, arguments);
+    if (work->groups == 0) return failure(cu->MemsetD8Async(addresses[0], 0, work->zeros, cu->stream));
+    return failure(cu->LaunchKernel(cu->kernels[work->kernel], work->groups, 1, 1, work->threads, 1, 1, 0, cu->stream,
+                                    arguments, NULL));
 }
 
-static edgec_status record(device *d) {
+static edgec_status record(device *d, void **graph) {
     cuda *cu = (cuda *)d;
     edgec_status status = enter(cu);
-    return status == EDGEC_OK ? failure(cu->StreamBeginCapture(cu->stream, CAPTURE_RELAXED)) : status;
+    return status == EDGEC_OK ? failure(cu->GraphCreate(graph, 0)) : status;
 }
 
-static edgec_status recorded(device *d, void **recording) {
+static edgec_status add(device *d, void *graph, const device_work *work, void *const *earlier, uint32_t count,
+                        void **node) {
     cuda *cu = (cuda *)d;
-    void *graph = NULL;
-    int code = cu->StreamEndCapture(cu->stream, &graph);
-    if (code == 0) code = cu->GraphInstantiate(recording, graph, 0);
-    if (graph != NULL) cu->GraphDestroy(graph);
-    return failure(code);
+    uint64_t addresses[EDGEC_MAX_ARGUMENTS];
+    void *arguments[EDGEC_MAX_ARGUMENTS];
+    list_arguments(work, addresses, arguments);
+    if (work->groups == 0) {
+        memset_node zeros = {addresses[0], 0, 0, 1, work->zeros, 1};
+        return failure(cu->GraphAddMemsetNode(node, graph, earlier, count, &zeros, cu->context));
+    }
+    kernel_node launch = {.function = cu->kernels[work->kernel],
+                          .groups = {work->groups, 1, 1},
+                          .threads = {work->threads, 1, 1},
+                          .arguments = arguments};
+    return failure(cu->GraphAddKernelNode(node, graph, earlier, count, &launch));
+}
+
+static edgec_status recorded(device *d, void *graph, edgec_status status, void **recording) {
+    cuda *cu = (cuda *)d;
+    if (status == EDGEC_OK) status = failure(cu->GraphInstantiate(recording, graph, 0));
+    cu->GraphDestroy(graph);
+    return status;
 }
 
 static edgec_status replay(device *d, void *recording) {
@@ -250,12 +296,14 @@ const device_driver cuda_driver = {
     .free_bytes = free_bytes,
     .allocate = allocate,
     .release = release,
+    .pin = pin,
+    .unpin = unpin,
     .write = write_memory,
     .read = read_memory,
-    .zero = zero_memory,
-    .launch = launch,
+    .perform = perform,
     .finish = finish,
     .record = record,
+    .add = add,
     .recorded = recorded,
     .replay = replay,
     .forget = forget,

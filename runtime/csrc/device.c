@@ -78,14 +78,18 @@ edgec_status device_push(edgec_model *model, uint8_t region, uint64_t offset, si
 
 edgec_status device_session_open(edgec_model *model, device_session *session) {
     device *d = model->device;
-    if (model->arena_bytes == 0) return EDGEC_OK;
-    return d->driver->allocate(d, model->arena_bytes, &session->arena);
+    edgec_status status = EDGEC_OK;
+    if (model->arena_bytes > 0) status = d->driver->allocate(d, model->arena_bytes, &session->arena);
+    if (status == EDGEC_OK && d->driver->pin != NULL && session->host_bytes > 0)
+        d->driver->pin(d, session->host, session->host_bytes);
+    return status;
 }
 
 void device_session_close(edgec_model *model, device_session *session) {
     device *d = model->device;
     for (uint32_t i = 0; i < model->artifact.call_count; i++)
         if (session->recordings[i] != NULL) d->driver->forget(d, session->recordings[i]);
+    if (d->driver->pin != NULL && session->host_bytes > 0) d->driver->unpin(d, session->host);
     if (session->arena != 0) d->driver->release(d, session->arena);
 }
 
@@ -110,19 +114,27 @@ static int is_guard(const format_call *c) {
     return c->opcode == OPCODE_GUARD || c->opcode == OPCODE_GUARD_GRADIENTS;
 }
 
-static edgec_status do_call(const running *r, const format_call *c) {
-    device_operand operands[EDGEC_MAX_ARGUMENTS];
+/* What a call that is no guard does; its operands go to `operands`. */
+static device_work work_of(const running *r, const format_call *c, device_operand *operands) {
     for (uint32_t i = 0; i < c->operand_count; i++)
         operands[i] = locate(r, r->a->operands[c->first_operand + i]);
+    device_work work = {.count = c->operand_count, .operands = operands};
     if (c->opcode == OPCODE_ZERO) {
-        size_t bytes = (size_t)r->a->buffers[r->a->operands[c->first_operand]].bytes;
-        return bytes > 0 ? r->d->driver->zero(r->d, operands[0], bytes) : EDGEC_OK;
+        work.zeros = (size_t)r->a->buffers[r->a->operands[c->first_operand]].bytes;
+    } else {
+        work.kernel = c->kernel;
+        work.groups = (uint32_t)c->tasks;
+        work.threads = r->a->kernels[c->kernel].threads;
     }
-    if (c->opcode == OPCODE_KERNEL && c->tasks > 0) {
-        uint32_t threads = r->a->kernels[c->kernel].threads;
-        return r->d->driver->launch(r->d, c->kernel, (uint32_t)c->tasks, threads, operands, c->operand_count);
-    }
-    return EDGEC_OK;
+    return work;
+}
+
+static int is_nothing(const device_work *work) { return work->groups == 0 && work->zeros == 0; }
+
+static edgec_status do_call(const running *r, const format_call *c) {
+    device_operand operands[EDGEC_MAX_ARGUMENTS];
+    device_work work = work_of(r, c, operands);
+    return is_nothing(&work) ? EDGEC_OK : r->d->driver->perform(r->d, &work);
 }
 
 static edgec_status check_guard(const running *r, const format_call *c) {
@@ -133,17 +145,63 @@ static edgec_status check_guard(const running *r, const format_call *c) {
     return c->opcode == OPCODE_GUARD ? EDGEC_LOSS_NOT_FINITE : EDGEC_GRADIENT_NOT_FINITE;
 }
 
+/* ---- Recordings: a call waits for those before it that touch the same memory, if one of the two writes. ---- */
+
+static int writes(const artifact *a, const format_call *c, uint32_t operand) {
+    if (c->opcode == OPCODE_ZERO) return 1;
+    return (a->arguments[a->kernels[c->kernel].first_argument + operand].access & ACCESS_WRITE) != 0;
+}
+
+static int must_wait(const artifact *a, const format_call *later, const format_call *earlier) {
+    for (uint32_t i = 0; i < later->operand_count; i++) {
+        const format_buffer *x = &a->buffers[a->operands[later->first_operand + i]];
+        for (uint32_t j = 0; j < earlier->operand_count; j++) {
+            const format_buffer *y = &a->buffers[a->operands[earlier->first_operand + j]];
+            if (x->region == y->region && x->offset < y->offset + y->bytes && y->offset < x->offset + x->bytes &&
+                (writes(a, later, i) || writes(a, earlier, j)))
+                return 1;
+        }
+    }
+    return 0;
+}
+
+/* For each call a row of bits: the calls that are done before it. Of those it must wait for, it names only what no other
+ * that it names waits for. */
+static edgec_status add_calls(const running *r, uint32_t first, uint32_t count, void *graph) {
+    void **nodes = r->session->notes, **earlier = nodes + count;
+    uint32_t *rows = (uint32_t *)(void *)(earlier + count), words = (count + 31) / 32;
+    edgec_status status = EDGEC_OK;
+    memset(rows, 0, (size_t)count * words * sizeof *rows);
+    for (uint32_t i = 0; i < count && status == EDGEC_OK; i++) {
+        const format_call *call = &r->a->calls[first + i];
+        device_operand operands[EDGEC_MAX_ARGUMENTS];
+        device_work work = work_of(r, call, operands);
+        uint32_t *row = rows + (size_t)i * words, waits = 0;
+        nodes[i] = NULL;
+        if (is_nothing(&work)) continue;
+        for (uint32_t j = i; j-- > 0;) {
+            if (nodes[j] == NULL || (row[j / 32] >> (j % 32) & 1u) || !must_wait(r->a, call, call - (i - j))) continue;
+            earlier[waits++] = nodes[j];
+            row[j / 32] |= 1u << (j % 32);
+            for (uint32_t k = 0; k < words; k++) row[k] |= rows[(size_t)j * words + k];
+        }
+        status = r->d->driver->add(r->d, graph, &work, earlier, waits, &nodes[i]);
+    }
+    return status;
+}
+
 /* Calls `first` to `last` - 1, none of which is a guard: recorded the first time, replayed from then on. */
 static edgec_status run_segment(const running *r, uint32_t first, uint32_t last) {
     const device_driver *driver = r->d->driver;
-    void **recording = &r->session->recordings[first];
+    void **recording = &r->session->recordings[first], *graph = NULL;
     edgec_status status = EDGEC_OK;
     if (*recording != NULL) return driver->replay(r->d, *recording);
-    if (driver->record != NULL) status = driver->record(r->d);
-    for (uint32_t i = first; i < last && status == EDGEC_OK; i++) status = do_call(r, &r->a->calls[i]);
-    if (driver->record == NULL) return status;
-    edgec_status ended = driver->recorded(r->d, recording); /* also what failed must end */
-    if (status == EDGEC_OK) status = ended;
+    if (driver->record == NULL) {
+        for (uint32_t i = first; i < last && status == EDGEC_OK; i++) status = do_call(r, &r->a->calls[i]);
+        return status;
+    }
+    status = driver->record(r->d, &graph);
+    if (status == EDGEC_OK) status = driver->recorded(r->d, graph, add_calls(r, first, last - first, graph), recording);
     return status == EDGEC_OK ? driver->replay(r->d, *recording) : status;
 }
 
@@ -152,9 +210,10 @@ static edgec_status run_calls(const running *r, const format_program *p) {
     edgec_status status = EDGEC_OK;
     for (uint32_t first = p->first_call; first < end && status == EDGEC_OK;) {
         uint32_t last = first;
-        while (last < end && !is_guard(&r->a->calls[last])) last++;
+        while (last < end && last - first < DEVICE_RECORDED && !is_guard(&r->a->calls[last])) last++;
         if (last > first) status = run_segment(r, first, last);
-        if (last < end && status == EDGEC_OK) status = check_guard(r, &r->a->calls[last++]);
+        if (last < end && is_guard(&r->a->calls[last]) && status == EDGEC_OK)
+            status = check_guard(r, &r->a->calls[last++]);
         first = last;
     }
     return status;

@@ -22,6 +22,16 @@ typedef struct device_operand {
     uint64_t offset; /* bytes */
 } device_operand;
 
+/* A launch, or zeros. */
+typedef struct device_work {
+    uint32_t kernel;
+    uint32_t groups; /* 0: zeros behind the first operand */
+    uint32_t threads;
+    uint32_t count;
+    const device_operand *operands;
+    size_t zeros; /* bytes */
+} device_work;
+
 /* Everything is done in the order of the calls. All but `open` and `probe` are for a model's lock to serialise. */
 typedef struct device_driver {
     size_t (*bytes)(uint32_t kernels); /* of a record */
@@ -37,29 +47,48 @@ typedef struct device_driver {
     edgec_status (*allocate)(device *d, size_t bytes, uint64_t *memory);
     void (*release)(device *d, uint64_t memory);
 
-    /* `data` may change when `write` returns; `read` waits for all that was done before. */
+    /* Host memory between which and the device much is copied; only faster. NULL where that makes no difference. */
+    void (*pin)(device *d, void *data, size_t bytes);
+    void (*unpin)(device *d, void *data);
+
+    /* `data` may change when `write` returns, what is pinned after `finish`; `read` waits for all that was done before. */
     edgec_status (*write)(device *d, device_operand to, const void *data, size_t bytes);
     edgec_status (*read)(device *d, device_operand from, void *data, size_t bytes);
-    edgec_status (*zero)(device *d, device_operand at, size_t bytes);
-    edgec_status (*launch)(device *d, uint32_t kernel, uint32_t groups, uint32_t threads,
-                           const device_operand *operands, uint32_t count);
+    edgec_status (*perform)(device *d, const device_work *work);
     edgec_status (*finish)(device *d);
 
-    /* Launches and zeros between `record` and `recorded` are kept instead of done; `replay` does them all.
-     * NULL where a driver cannot. */
-    edgec_status (*record)(device *d);
-    edgec_status (*recorded)(device *d, void **recording);
+    /* Work that is kept to be done again and again, each piece when those it names as earlier are done and perhaps
+     * beside others. `recorded` ends what `record` began, also if something failed: then there is no recording. NULL
+     * where a driver cannot. */
+    edgec_status (*record)(device *d, void **graph);
+    edgec_status (*add)(device *d, void *graph, const device_work *work, void *const *earlier, uint32_t count,
+                        void **node);
+    edgec_status (*recorded)(device *d, void *graph, edgec_status status, void **recording);
     edgec_status (*replay)(device *d, void *recording);
     void (*forget)(device *d, void *recording);
 } device_driver;
 
 extern const device_driver cuda_driver, opencl_driver;
 
+enum { DEVICE_RECORDED = 1024 }; /* calls of one recording at most */
+
 /* A session's part. */
 typedef struct device_session {
     uint64_t arena;
     void **recordings; /* by call: of those that begin there and end at a guard or with the program */
+    void *host; /* what the application fills and reads */
+    size_t host_bytes;
+    void *notes;       /* while something is recorded: `device_notes_bytes` */
 } device_session;
+
+/* For recording any of these programs. */
+static inline size_t device_notes_bytes(const artifact *a) {
+    size_t calls = 0;
+    for (uint32_t i = 0; i < a->program_count; i++)
+        if (a->programs[i].call_count > calls) calls = a->programs[i].call_count;
+    if (calls > DEVICE_RECORDED) calls = DEVICE_RECORDED;
+    return calls * (2 * sizeof(void *) + (calls + 31) / 32 * sizeof(uint32_t));
+}
 
 /* Called after each call of a program that is profiled. */
 typedef void (*device_observer)(void *context, uint32_t call, uint64_t started_ns, uint64_t ns);

@@ -195,18 +195,19 @@ static edgec_status read_memory(device *d, device_operand from, void *data, size
 
 /* ---- Running. ---- */
 
-static edgec_status launch(device *d, uint32_t kernel, uint32_t groups, uint32_t threads,
-                           const device_operand *operands, uint32_t count) {
+static edgec_status perform(device *d, const device_work *work) {
     opencl *cl = (opencl *)d;
-    size_t local = threads, global = (size_t)groups * threads;
+    if (work->groups == 0) return zero_memory(d, work->operands[0], work->zeros);
+    void *kernel = cl->kernels[work->kernel];
+    size_t local = work->threads, global = (size_t)work->groups * work->threads;
     int32_t code = 0;
-    for (uint32_t i = 0; i < count && code == 0; i++) {
-        void *memory = object(operands[i].memory);
-        code = cl->SetKernelArg(cl->kernels[kernel], 2 * i, sizeof memory, &memory);
-        if (code == 0) code = cl->SetKernelArg(cl->kernels[kernel], 2 * i + 1, 8, &operands[i].offset);
+    for (uint32_t i = 0; i < work->count && code == 0; i++) {
+        void *memory = object(work->operands[i].memory);
+        code = cl->SetKernelArg(kernel, 2 * i, sizeof memory, &memory);
+        if (code == 0) code = cl->SetKernelArg(kernel, 2 * i + 1, 8, &work->operands[i].offset);
     }
     if (code != 0) return EDGEC_DEVICE_FAILED;
-    return failure(cl->EnqueueNDRangeKernel(cl->queue, cl->kernels[kernel], 1, NULL, &global, &local, 0, NULL, NULL));
+    return failure(cl->EnqueueNDRangeKernel(cl->queue, kernel, 1, NULL, &global, &local, 0, NULL, NULL));
 }
 
 static edgec_status finish(device *d) { return failure(((opencl *)d)->Finish(((opencl *)d)->queue)); }
@@ -221,8 +222,7 @@ const device_driver opencl_driver = {
     .release = release,
     .write = write_memory,
     .read = read_memory,
-    .zero = zero_memory,
-    .launch = launch,
+    .perform = perform,
     .finish = finish,
 };
 

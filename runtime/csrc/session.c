@@ -65,12 +65,13 @@ static size_t place_bindings(const artifact *a, uint8_t *base, void **addresses)
     return end;
 }
 
-/* One block: the session, addresses, recordings by call, and what the application fills and reads. */
+/* One block: the session, addresses, recordings by call, notes for them, and what the application fills and reads. */
 static edgec_status open_on_device(edgec_model *model, edgec_session **session) {
     const artifact *a = &model->artifact;
     size_t device = EDGEC_SESSION_FIELDS + EDGEC_LINES(a->buffer_count * sizeof(void *));
     size_t recordings = device + EDGEC_LINES(sizeof(device_session));
-    size_t bindings = recordings + EDGEC_LINES(a->call_count * sizeof(void *));
+    size_t notes = recordings + EDGEC_LINES(a->call_count * sizeof(void *));
+    size_t bindings = notes + EDGEC_LINES(device_notes_bytes(a));
     size_t total = bindings + place_bindings(a, NULL, NULL);
     uint8_t *block = model->allocator.allocate(model->allocator.context, total, EDGEC_ALIGNMENT);
     if (block == NULL) return EDGEC_OUT_OF_MEMORY;
@@ -81,7 +82,10 @@ static edgec_status open_on_device(edgec_model *model, edgec_session **session) 
     s->addresses = (void **)(void *)(block + EDGEC_SESSION_FIELDS);
     s->device = (device_session *)(void *)(block + device);
     s->device->recordings = (void **)(void *)(block + recordings);
+    s->device->notes = block + notes;
     s->arena = block + bindings;
+    s->device->host = s->arena;
+    s->device->host_bytes = total - bindings;
     place_bindings(a, s->arena, s->addresses);
     platform_lock_write(&model->lock);
     edgec_status status = device_session_open(model, s->device);

@@ -1,5 +1,6 @@
 /* A libcuda.so.1 without a GPU: device memory is the host's, kernels are those of sample_kernels.c, run at once, all
- * groups in order. It refuses what a real driver would, and says on stderr what it is asked for where a test looks.
+ * groups in order; of a graph's nodes that may be next, the last. It refuses what a real driver would, and says on
+ * stderr what it is asked for where a test looks.
  *
  * STUB_CAPABILITY: of the device, such as 87; without it there is none. STUB_FREE: bytes. */
 #include <stdint.h>
@@ -30,6 +31,7 @@ typedef struct launch {
     int32_t groups;
     void *pointers[24];
     size_t zeros; /* not a kernel: bytes to clear behind the first pointer */
+    uint64_t waits; /* bits of the nodes that come before */
 } launch;
 
 typedef struct recording {
@@ -37,8 +39,23 @@ typedef struct recording {
     uint32_t count;
 } recording;
 
+/* As in cuda.c. */
+typedef struct kernel_node {
+    void *function;
+    unsigned groups[3], threads[3], shared;
+    void **arguments, **extra;
+    void *kernel, *context;
+} kernel_node;
+
+typedef struct memset_node {
+    uint64_t at;
+    size_t pitch;
+    unsigned value, element_bytes;
+    size_t width, height;
+} memset_node;
+
 static _Thread_local int entered;
-static recording *capturing;
+static int stream_here; /* its address is the stream */
 static const char *module;
 
 static int capability(void) {
@@ -54,11 +71,7 @@ static void perform(const launch *l) {
 }
 
 static int submit(const launch *l) {
-    if (!entered) return INVALID;
-    if (capturing == NULL) return perform(l), 0;
-    if (capturing->count == MOST) return INVALID;
-    capturing->launches[capturing->count++] = *l;
-    return 0;
+    return entered ? (perform(l), 0) : INVALID;
 }
 
 EXPORT int cuInit(unsigned flags) { return (int)flags; }
@@ -99,14 +112,18 @@ EXPORT int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     return *address != 0 ? 0 : NO_MEMORY;
 }
 EXPORT int cuMemFree_v2(uint64_t address) { return free((void *)(uintptr_t)address), 0; }
+EXPORT int cuMemHostRegister_v2(void *data, size_t bytes, unsigned flags) {
+    return entered && data != NULL && bytes > 0 ? (int)flags : INVALID;
+}
+EXPORT int cuMemHostUnregister(void *data) { return entered && data != NULL ? 0 : INVALID; }
 EXPORT int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) {
     (void)stream;
-    if (!entered || capturing != NULL) return INVALID;
+    if (!entered) return INVALID;
     return memcpy((void *)(uintptr_t)to, from, bytes), 0;
 }
 EXPORT int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
     (void)stream;
-    if (!entered || capturing != NULL) return INVALID;
+    if (!entered) return INVALID;
     return memcpy(to, (void *)(uintptr_t)from, bytes), 0;
 }
 EXPORT int cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes, void *stream) {
@@ -114,33 +131,53 @@ EXPORT int cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes, void 
     (void)stream;
     return value == 0 ? submit(&l) : INVALID;
 }
-EXPORT int cuStreamCreate(void **stream, unsigned flags) { return *stream = &capturing, (int)flags; }
-EXPORT int cuStreamDestroy_v2(void *stream) { return stream == &capturing ? 0 : INVALID; }
-EXPORT int cuStreamSynchronize(void *stream) { return stream == &capturing && capturing == NULL ? 0 : INVALID; }
+EXPORT int cuStreamCreate(void **stream, unsigned flags) { return *stream = &stream_here, (int)flags; }
+EXPORT int cuStreamDestroy_v2(void *stream) { return stream == &stream_here ? 0 : INVALID; }
+EXPORT int cuStreamSynchronize(void *stream) { return stream == &stream_here ? 0 : INVALID; }
 EXPORT int cuLaunchKernel(void *kernel, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz,
                           unsigned shared, void *stream, void **arguments, void **extra) {
     launch l = {.kernel = kernel, .groups = (int32_t)x};
-    if (y != 1 || z != 1 || bx != 32 || by != 1 || bz != 1 || shared != 0 || stream != &capturing || extra != NULL)
+    if (y != 1 || z != 1 || bx != 32 || by != 1 || bz != 1 || shared != 0 || stream != &stream_here || extra != NULL)
         return INVALID;
     for (uint32_t i = 0; i < l.kernel->count; i++) memcpy(&l.pointers[i], arguments[i], sizeof(void *));
     return submit(&l);
 }
-EXPORT int cuStreamBeginCapture_v2(void *stream, int mode) {
-    (void)stream;
-    if (capturing != NULL || mode != 2) return INVALID;
-    capturing = calloc(1, sizeof *capturing);
-    return capturing != NULL ? 0 : NO_MEMORY;
+/* A node is its number and one more. */
+static int add_node(void **node, recording *r, void *const *earlier, size_t count, launch *l) {
+    if (r->count == MOST) return INVALID;
+    for (size_t i = 0; i < count; i++) {
+        uintptr_t other = (uintptr_t)earlier[i];
+        if (other == 0 || other > r->count) return INVALID;
+        l->waits |= (uint64_t)1 << (other - 1);
+    }
+    r->launches[r->count++] = *l;
+    *node = (void *)(uintptr_t)r->count;
+    return 0;
 }
-EXPORT int cuStreamEndCapture(void *stream, void **graph) {
-    (void)stream;
-    *graph = capturing;
-    capturing = NULL;
-    return *graph != NULL ? 0 : INVALID;
+
+EXPORT int cuGraphCreate(void **graph, unsigned flags) {
+    *graph = calloc(1, sizeof(recording));
+    return *graph != NULL ? (int)flags : NO_MEMORY;
+}
+EXPORT int cuGraphAddKernelNode_v2(void **node, void *graph, void *const *earlier, size_t count, const kernel_node *n) {
+    launch l = {.kernel = n->function, .groups = (int32_t)n->groups[0]};
+    if (n->groups[1] != 1 || n->groups[2] != 1 || n->threads[0] != 32 || n->threads[1] != 1 || n->threads[2] != 1 ||
+        n->shared != 0 || n->extra != NULL || n->kernel != NULL || n->context != NULL)
+        return INVALID;
+    for (uint32_t i = 0; i < l.kernel->count; i++) memcpy(&l.pointers[i], n->arguments[i], sizeof(void *));
+    return add_node(node, graph, earlier, count, &l);
+}
+EXPORT int cuGraphAddMemsetNode(void **node, void *graph, void *const *earlier, size_t count, const memset_node *n,
+                                void *context) {
+    launch l = {.pointers = {(void *)(uintptr_t)n->at}, .zeros = n->width};
+    if (n->value != 0 || n->element_bytes != 1 || n->height != 1 || context != &entered) return INVALID;
+    return add_node(node, graph, earlier, count, &l);
 }
 EXPORT int cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long flags) {
+    const recording *r = graph;
     *executable = malloc(sizeof(recording));
     memcpy(*executable, graph, sizeof(recording));
-    fprintf(stderr, "graph of %u\n", ((const recording *)graph)->count);
+    fprintf(stderr, "graph of %u\n", r->count);
     return (int)flags;
 }
 EXPORT int cuGraphDestroy(void *graph) { return free(graph), 0; }
@@ -148,7 +185,15 @@ EXPORT int cuGraphExecDestroy(void *executable) { return free(executable), 0; }
 EXPORT int cuGraphLaunch(void *executable, void *stream) {
     const recording *r = executable;
     (void)stream;
-    if (!entered || capturing != NULL) return INVALID;
-    for (uint32_t i = 0; i < r->count; i++) perform(&r->launches[i]);
+    if (!entered) return INVALID;
+    uint64_t done = 0;
+    for (uint32_t left = r->count; left > 0; left--) {
+        uint32_t next = r->count;
+        for (uint32_t i = 0; i < r->count; i++)
+            if (!(done >> i & 1) && (r->launches[i].waits & ~done) == 0) next = i;
+        if (next == r->count) return INVALID;
+        perform(&r->launches[next]);
+        done |= (uint64_t)1 << next;
+    }
     return 0;
 }

@@ -1,4 +1,5 @@
-"""Compile one kernel or one lowering for the host and run it on numpy arrays, with guards around every buffer.
+"""Compile one kernel or one lowering for the host and run it on numpy arrays, with guards around every buffer. Those
+for CUDA run on fibers (`cuda_on_host.h`).
 
 For tests and micro-benchmarks of code generation: no cache, no linker rules, no runtime. Each array is copied
 between two bands of NaN (or of a rare integer); a kernel that writes outside its arguments, or into one it
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,8 +24,19 @@ from edgec.graph.ir import Value
 from edgec.runtime.abi import Access, Arch
 
 _GUARD = 64  # elements on each side
+_POINTER = re.compile(r"(\w+)\* __restrict__ p\d+")
 _counter = itertools.count()
 _compiled: dict[tuple[KernelSpec, Target], Kernel] = {}
+
+
+def _on_host(spec: KernelSpec, text: str) -> str:
+    """CUDA C of a kernel as C++ of `kernel(pointers..., lo, hi)`, whose tasks are work groups."""
+    names = [f"p{i}" for i in range(len(spec.arguments))]
+    parameters = ", ".join(f"void *{name}" for name in names)
+    typed = ", ".join(f"({kind} *){name}" for kind, name in zip(_POINTER.findall(text), names, strict=True))
+    text = text.replace(" kernel(", " kernel_of_item(").replace("__shared__ alignas(64)", "__shared__")
+    call = f"run_groups(lo, hi, {spec.threads}, [&] {{ kernel_of_item({typed}); }});"
+    return f'#include "cuda_on_host.h"\n{text}\nextern "C" void kernel({parameters}, int lo, int hi) {{ {call} }}\n'
 
 
 def compile_object(spec: KernelSpec, target: Target, path: Path) -> Path:
@@ -42,8 +55,13 @@ class Kernel:
         with tempfile.TemporaryDirectory() as folder:
             # A library that is opened twice under one name is returned from the first time.
             library = Path(folder) / f"kernel{next(_counter)}.so"
-            object_file = compile_object(spec, target, Path(folder) / "kernel.o")
-            subprocess.run(["gcc", "-shared", "-o", str(library), str(object_file)], check=True)
+            if target.arch is Arch.CUDA:
+                text = Path(folder) / "kernel.cc"
+                text.write_text(_on_host(spec, compile_object(spec, target, Path(folder) / "kernel.cu").read_text()))
+                build = ["g++", "-O1", "-ffp-contract=off", "-fPIC", f"-I{Path(__file__).parent}", str(text)]
+            else:
+                build = ["gcc", str(compile_object(spec, target, Path(folder) / "kernel.o"))]
+            subprocess.run([*build, "-shared", "-o", str(library)], check=True)
             self.function = ctypes.CDLL(str(library)).kernel
         self.function.restype = None
 

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from edgec.backends.base import Argument, Group, KernelCall, Lowering, Workspace
-from edgec.backends.tvm.computation import Computation, Computed, Memory, Step, Store, bind_computation
-from edgec.backends.tvm.gpu.kernels import ITEMS, ItemSpec
+from edgec.backends.base import Argument, Group, KernelCall, Lowering
+from edgec.backends.tvm.computation import Computation, bind_computation
+from edgec.backends.tvm.gpu.parts import in_parts
 from edgec.graph.ir import Value
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
-from edgec.graph.ops.reduce_sum import ReduceSum
-from edgec.graph.types import DType, TensorType
-from edgec.runtime.abi import MAX_KERNEL_ARGS, Access, Storage
+from edgec.graph.types import DType
+from edgec.runtime.abi import MAX_KERNEL_ARGS, Storage
 
 MIN_TILES = 96  # below, tiles are made smaller and then the depth is cut: an H100 has 132 multiprocessors
 MIN_PART = 256  # depth of a part
@@ -93,7 +92,7 @@ def lower_device_product(
     group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]
 ) -> Lowering | None:
     """Tiles, for an f32 anchor that has enough of everything; None for others."""
-    view = _view(group)
+    view = product_view(group)
     if view is None or min(view.rows, view.columns, view.depth) < MIN_WORK:
         return None
     if any(value.type.dtype is not DType.F32 for value in (*group.anchor.inputs, *group.anchor.outputs)):
@@ -107,24 +106,12 @@ def lower_device_product(
         spec = ProductSpec(bound.computation, view, tile)
         return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
 
-    result = group.anchor.outputs[0].type
-    sums = result.with_shape((parts, *result.shape))
-    scratch = Workspace(0, sums.bytes)
-    first = ProductSpec(_partial(bound.computation, sums), view, tile, parts)
-    own = [bound.operands[operand.argument] for operand in bound.computation.anchor.operands]
-    second = _adding(bound.computation, sums)
-    rows = math.prod(bound.computation.shape)
-    last = ItemSpec(second, rows, len(bound.computation.shape), ITEMS)
-    return Lowering(
-        (
-            KernelCall(first, (*own, scratch), first.groups, macs, bound.label),
-            KernelCall(last, (*bound.operands, scratch), last.groups, 0, bound.label),
-        ),
-        (scratch,),
-    )
+    spec = ProductSpec(bound.computation, view, tile, parts)
+    return in_parts(spec, bound, group.anchor.outputs[0].type, macs)
 
 
-def _view(group: Group) -> View | None:
+def product_view(group: Group) -> View | None:
+    """The extents of an anchor that is a product; None for others."""
     anchor = group.anchor
     if not isinstance(anchor.op, (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)):
         return None
@@ -138,21 +125,3 @@ def _view(group: Group) -> View | None:
             return View(g, y[0] // g, math.prod(y[1:]), b[0] * b[2] * b[3])
         case MatMul():
             return View(math.prod(y[:-2]), y[-2], y[-1], a[-2] if anchor.op.transpose_a else a[-1])
-
-
-def _partial(computation: Computation, sums: TensorType) -> Computation:
-    """The anchor alone, into the workspace."""
-    anchor = computation.anchor
-    operands = tuple(replace(operand, argument=i) for i, operand in enumerate(anchor.operands))
-    arguments = tuple(replace(computation.arguments[o.argument], access=Access.READ) for o in anchor.operands)
-    home = Memory(sums, Storage.row_major(sums.shape), len(operands))
-    result = Argument(DType.F32, sums.size, Access.WRITE)
-    return Computation((*arguments, result), (Step(anchor.op, operands),), (Store(Computed(0), home),))
-
-
-def _adding(computation: Computation, sums: TensorType) -> Computation:
-    """The same computation, its anchor a sum over the parts."""
-    home = Memory(sums, Storage.row_major(sums.shape), len(computation.arguments))
-    step = Step(ReduceSum((0,)), (home,))
-    arguments = (*computation.arguments, Argument(DType.F32, sums.size, Access.READ))
-    return replace(computation, arguments=arguments, steps=(step, *computation.steps[1:]))

@@ -33,19 +33,19 @@ from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 
 # (batch, row or column, depth) -> the operand's index, and what must hold for there being such an element.
-_Place = Callable[[Index, Index, Index], tuple[list[Index], list[Expr]]]
+Place = Callable[[Index, Index, Index], tuple[list[Index], list[Expr]]]
 
 
 @dataclass(frozen=True)
-class _Layout:
+class ProductLayout:
     """How a product lies in its tensors. `deep_left`, `deep_right`: whether neighbours in depth are neighbours in
     memory (else those in rows or columns are); `result`: (batch, row, column) -> index.
     """
 
     left: Tensor
     right: Tensor
-    left_at: _Place
-    right_at: _Place
+    left_at: Place
+    right_at: Place
     result: Callable[[Index, Index, Index], list[Index]]
     deep_left: bool
     deep_right: bool
@@ -63,7 +63,7 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
         def tensor(memory: Memory) -> Tensor:
             return Tensor(pointers[memory.argument], memory.type, memory.storage)
 
-        layout = _layout(spec, [tensor(operand) for operand in spec.computation.anchor.operands])
+        layout = product_layout(spec, [tensor(operand) for operand in spec.computation.anchor.operands])
         part, batch, row_tile, column_tile = (
             bind(i) if not isinstance(i, int) else i for i in unravel(group, (spec.parts, view.batch, rows, columns))
         )
@@ -137,7 +137,7 @@ def _bring(
     cells: Pointer,
     width: int,
     tensor: Tensor,
-    at: _Place,
+    at: Place,
     batch: Index,
     first: Index,
     extent: int,
@@ -165,7 +165,8 @@ def _bring(
         cells.store(k * width + i, value.load(0))
 
 
-def _layout(spec: ProductSpec, operands: list[Tensor]) -> _Layout:
+def product_layout(spec: ProductSpec, operands: list[Tensor]) -> ProductLayout:
+    """Where the operands and the result of a product lie."""
     op, view = spec.computation.anchor.op, spec.view
     a, b = operands
     match op:
@@ -189,7 +190,7 @@ def _layout(spec: ProductSpec, operands: list[Tensor]) -> _Layout:
     def result(batch: Index, row: Index, column: Index) -> list[Index]:
         return [*unravel(batch, leading), row, column]
 
-    return _Layout(a, b, left, right, result, not op.transpose_a, op.transpose_b)
+    return ProductLayout(a, b, left, right, result, not op.transpose_a, op.transpose_b)
 
 
 def _broadcast(index: list[Index], shape: tuple[int, ...]) -> list[Index]:
@@ -197,7 +198,7 @@ def _broadcast(index: list[Index], shape: tuple[int, ...]) -> list[Index]:
     return [0 if n == 1 else i for i, n in zip(own, shape, strict=True)]
 
 
-def _convolution(op: Conv2d, x: Tensor, w: Tensor, rows: int) -> _Layout:
+def _convolution(op: Conv2d, x: Tensor, w: Tensor, rows: int) -> ProductLayout:
     """Rows are outputs of a group, columns images and positions, depth channels of a group and taps."""
     window = op.window(x.shape[2:], w.shape[2:])
     images = (x.shape[0], *window.output)
@@ -215,10 +216,10 @@ def _convolution(op: Conv2d, x: Tensor, w: Tensor, rows: int) -> _Layout:
         n, oy, ox = unravel(column, images)
         return [n, batch * rows + row, oy, ox]
 
-    return _Layout(w, x, left, right, result, True, False)
+    return ProductLayout(w, x, left, right, result, True, False)
 
 
-def _input_gradient(op: Conv2dInputGrad, dy: Tensor, w: Tensor, rows: int) -> _Layout:
+def _input_gradient(op: Conv2dInputGrad, dy: Tensor, w: Tensor, rows: int) -> ProductLayout:
     """Rows are channels of a group, columns images and input positions, depth outputs of a group and taps."""
     window = op.window(op.input_size, w.shape[2:])
     images = (dy.shape[0], *op.input_size)
@@ -239,10 +240,10 @@ def _input_gradient(op: Conv2dInputGrad, dy: Tensor, w: Tensor, rows: int) -> _L
         n, iy, ix = unravel(column, images)
         return [n, batch * rows + row, iy, ix]
 
-    return _Layout(w, dy, left, right, result, False, False)
+    return ProductLayout(w, dy, left, right, result, False, False)
 
 
-def _weight_gradient(op: Conv2dWeightGrad, x: Tensor, dy: Tensor, rows: int) -> _Layout:
+def _weight_gradient(op: Conv2dWeightGrad, x: Tensor, dy: Tensor, rows: int) -> ProductLayout:
     """Rows are outputs of a group, columns channels of a group and taps, depth images and output positions."""
     window = op.window(x.shape[2:], op.kernel_size)
     channels = x.shape[1] // op.groups
@@ -261,4 +262,4 @@ def _weight_gradient(op: Conv2dWeightGrad, x: Tensor, dy: Tensor, rows: int) -> 
     def result(batch: Index, row: Index, column: Index) -> list[Index]:
         return [batch * rows + row, *unravel(column, taps)]
 
-    return _Layout(dy, x, left, right, result, True, True)
+    return ProductLayout(dy, x, left, right, result, True, True)

@@ -44,6 +44,20 @@ typedef unsigned long long uint64_t;
 #undef NAN
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fc00000)
+#if __CUDA_ARCH__ >= 800
+__device__ __forceinline__ float round_tf32(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return __int_as_float(bits);
+}
+__device__ __forceinline__ void multiply_tf32(float *d, float a0, float a1, float a2, float a3, float b0, float b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(__float_as_int(a0)), "r"(__float_as_int(a1)), "r"(__float_as_int(a2)), "r"(__float_as_int(a3)),
+        "r"(__float_as_int(b0)), "r"(__float_as_int(b1)));
+}
+#endif
 """
 _PRELUDES = {Arch.OPENCL: _OPENCL, Arch.CUDA: _CUDA}
 _DEFINITIONS = {

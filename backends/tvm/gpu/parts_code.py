@@ -1,0 +1,47 @@
+"""Code of the kernel that adds the parts of a product."""
+
+from __future__ import annotations
+
+import math
+
+from edgec.backends.base import Target
+from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm.builder import Pointer, bind, build_device_kernel, serial, shared, synchronise
+from edgec.backends.tvm.computation import Memory
+from edgec.backends.tvm.generic.kernel_code import emit_element
+from edgec.backends.tvm.generic.loops_code import Variable, where
+from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
+from edgec.backends.tvm.gpu.parts import PartsSpec
+
+
+def emit_parts(spec: PartsSpec, target: Target) -> PrimFunc:
+    shape = spec.computation.shape
+    rows = math.prod(shape)
+    per_slice = -(-spec.parts // spec.slices)
+
+    def body(*parameters: Pointer | Expr) -> None:
+        *pointers, group, item = parameters
+
+        def tensor(memory: Memory) -> Tensor:
+            return Tensor(pointers[memory.argument], memory.type, memory.storage)
+
+        sums = pointers[spec.computation.anchor.operands[0].argument]
+        own, part = bind(item % spec.results), bind(item // spec.results)
+        row = bind(group * spec.results + own)
+        inside = [row < rows] if rows % spec.results else []
+        total = Variable(0.0)
+        with where(inside), serial(part * per_slice, T.min((part + 1) * per_slice, spec.parts)) as i:
+            total.add(sums.load(i * rows + row))
+        if spec.slices == 1:
+            with where(inside):
+                emit_element(spec.computation, tensor, unravel(row, shape), (total.value,))
+            return
+        cells = shared(spec.threads)
+        cells.store(item, total.value)
+        synchronise()
+        with where([part == 0, *inside]):
+            for i in range(1, spec.slices):
+                total.add(cells.load(own + i * spec.results))
+            emit_element(spec.computation, tensor, unravel(row, shape), (total.value,))
+
+    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)

@@ -1,0 +1,143 @@
+"""Products on the tensor cores of CUDA devices: operands rounded to TF32, sums in f32.
+
+Only for targets that allow TF32 (`cuda:sm_90+tf32`), as torch's `allow_tf32`: an operand keeps 10 bits of its mantissa,
+which moves a result by some 3e-4 of its size. The same `View` as of `products`, in tiles that warps share out. Nothing
+here loads tvm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from edgec.backends.base import Argument, Group, KernelCall, Lowering, Target
+from edgec.backends.tvm.computation import Computation, bind_computation
+from edgec.backends.tvm.gpu.parts import in_parts
+from edgec.backends.tvm.gpu.products import MIN_WORK, View, product_view
+from edgec.graph.ir import Value
+from edgec.graph.types import DType
+from edgec.runtime.abi import MAX_KERNEL_ARGS, Storage
+
+WARP = 32
+FRAGMENT = (16, 8, 8)  # rows, columns and depth of one instruction: mma.sync.m16n8k8
+MAX_SHARED = 48 << 10  # bytes that a group may have without asking
+
+
+@dataclass(frozen=True)
+class WarpTile:
+    """`rows` x `columns` of the result, `depth` at a time, by `down` x `across` warps; of the depth `slices` sets of
+    such warps have each their part, and their sums are added in the end.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    down: int
+    across: int
+    slices: int = 1
+
+    @property
+    def threads(self) -> int:
+        return WARP * self.down * self.across * self.slices
+
+    @property
+    def shared(self) -> int:
+        """Elements: two stages of both operands, where afterwards the sums are."""
+        return max(2 * self.depth * (self.rows + self.columns + 16), self.slices * self.rows * self.columns)
+
+
+# By warps that share a tile: many for long depths, whose loads are then on their way together.
+TILES = (
+    WarpTile(128, 64, 16, 4, 2),
+    WarpTile(64, 128, 16, 2, 4),
+    WarpTile(64, 64, 32, 2, 2, 2),
+    WarpTile(64, 32, 32, 2, 1, 4),
+    WarpTile(32, 64, 32, 1, 2, 4),
+    WarpTile(32, 128, 32, 1, 4, 2),
+    WarpTile(32, 32, 64, 1, 1, 8),
+    WarpTile(16, 128, 32, 1, 4, 2),
+    WarpTile(16, 64, 32, 1, 2, 4),
+)
+_MULTIPROCESSORS = {80: 108, 86: 84, 87: 16, 89: 128, 90: 132}
+_PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@dataclass(frozen=True)
+class TensorCoreSpec:
+    """One part of `parts` of the depth for each group of tiles: with more than one, sums go to the last argument."""
+
+    computation: Computation
+    view: View
+    tile: WarpTile
+    parts: int = 1
+
+    @property
+    def stem(self) -> str:
+        name = self.computation.stem if self.parts == 1 else f"f32_{self.computation.anchor.op.name}_part"
+        return f"{name}_tf32_{self.tile.rows}x{self.tile.columns}"
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        return self.computation.arguments
+
+    @property
+    def threads(self) -> int:
+        return self.tile.threads
+
+    @property
+    def groups(self) -> int:
+        return self.parts * self.view.tiles(self.tile)
+
+
+def lower_tensor_cores(
+    group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value], target: Target
+) -> Lowering | None:
+    """Tiles of warps, for an f32 product of some size on a target that allows TF32; None for others."""
+    view = product_view(group)
+    if not target.tf32 or view is None or min(view.rows, view.columns, view.depth) < MIN_WORK:
+        return None
+    if any(value.type.dtype is not DType.F32 for value in (*group.anchor.inputs, *group.anchor.outputs)):
+        return None
+    bound = bind_computation(group, storage, alias)
+    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
+    macs = group.anchor.op.cost(inputs, outputs).macs
+    can_part = len(bound.operands) < MAX_KERNEL_ARGS
+    tile, parts = choose_tile(view, _MULTIPROCESSORS[target.capability], can_part)
+    spec = TensorCoreSpec(bound.computation, view, tile, parts)
+    if parts > 1:
+        return in_parts(spec, bound, group.anchor.outputs[0].type, macs)
+    return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
+
+
+def choose_tile(view: View, multiprocessors: int, can_part: bool) -> tuple[WarpTile, int]:
+    """The tile, and the parts of the depth, that should take least time."""
+    return min(_choices(view, can_part), key=lambda choice: _microseconds(view, *choice, multiprocessors))
+
+
+def _choices(view: View, can_part: bool) -> Iterator[tuple[WarpTile, int]]:
+    for tile in TILES:
+        steps = -(-view.depth // tile.depth)
+        for parts in _PARTS if can_part else (1,):
+            if parts == 1 or steps // parts >= 2:
+                yield tile, parts
+
+
+# Of an H100: what a step of the depth takes a lone group, from its loads to its last product; bytes that a
+# multiprocessor gets from the caches; what another kernel costs.
+_STEP, _BYTES, _MACS, _KERNEL = 0.7, 40e3, 0.9e6, 2.0
+
+
+def _microseconds(view: View, tile: WarpTile, parts: int, multiprocessors: int) -> float:
+    steps = math.ceil(math.ceil(view.depth / tile.depth) / parts)
+    groups = parts * view.tiles(tile)
+    rounds = -(-groups // multiprocessors)
+    moved = rounds * (tile.rows + tile.columns) * tile.depth * 4 / _BYTES
+    computed = rounds * tile.rows * tile.columns * tile.depth / _MACS
+    resident = max(1, 2048 // tile.threads // 2)  # groups that a multiprocessor has at once
+    time = steps * max(_STEP * -(-rounds // resident), moved, computed)
+    results = view.batch * view.rows * view.columns * 4
+    time += rounds * tile.rows * tile.columns * 4 / _BYTES
+    if parts > 1:
+        time += _KERNEL + 2 * parts * results / (_BYTES * multiprocessors)
+    return time
