@@ -4,14 +4,19 @@ and what NVRTC makes of it.
 
 from __future__ import annotations
 
-import itertools
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from edgec.backends import nvrtc
 from edgec.backends.targets import find_target
+from edgec.backends.tvm.build import build
 from edgec.backends.tvm.gpu import tensor_cores
 from edgec.backends.tvm.gpu.products import View
-from edgec.backends.tvm.gpu.tensor_cores import MAX_SHARED, TILES, choose_tile
+from edgec.backends.tvm.gpu.tensor_cores import MAX_SHARED, TILES, choose_tile, lower_tensor_cores
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.add import Add
@@ -22,7 +27,8 @@ from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.types import DType, tensor
-from edgec.tools.testing.group_case import check_group
+from edgec.runtime.abi import Storage
+from edgec.tools.testing.group_case import check_group, group_of
 
 TARGET = find_target("cuda:sm_90+tf32")
 F32 = DType.F32
@@ -84,7 +90,7 @@ def test_weight_gradient_and_update(choice, op, x, w):
     check(graph, outputs=[updated], alias={updated: weight})
 
 
-@pytest.mark.parametrize("turned", list(itertools.product((False, True), repeat=2)), ids=str)
+@pytest.mark.parametrize("turned", [(False, False), (True, True)], ids=str)
 def test_every_tile(every_choice, turned):
     """Operands that lie either way, all three extents ragged."""
     rows, columns, depth = 41, 75, 270
@@ -119,3 +125,30 @@ def test_only_where_it_is_allowed():
     for name in ("x86-64-v3+tf32", "jetson+fast"):
         with pytest.raises(UserError, match="E0401"):
             find_target(name)
+
+
+def nvdisasm() -> Path | None:
+    """The toolkit's disassembler, of the package `nvidia-cuda-nvdisasm`."""
+    package = importlib.util.find_spec("nvidia")
+    folders = package.submodule_search_locations if package and package.submodule_search_locations else ()
+    return next((path for folder in folders for path in Path(folder).glob("cu*/bin/nvdisasm")), None)
+
+
+@pytest.mark.skipif(nvdisasm() is None or not nvrtc.installed(), reason="needs nvidia-cuda-nvdisasm and NVRTC")
+@pytest.mark.parametrize("name", ["jetson+tf32", "cuda:sm_90+tf32"])
+def test_machine_code(name, monkeypatch, tmp_path):
+    """For the architecture asked for, with instructions of its tensor cores, and no register in memory."""
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path))
+    target = find_target(name)
+    graph = Graph("matmul")
+    a, b = (graph.add_leaf(Role.INPUT, each, tensor(F32, 256, 256)) for each in "ab")
+    graph.emit1(MatMul(), a, b)
+    group = group_of(graph)
+    lowering = lower_tensor_cores(group, {v: Storage.row_major(v.type.shape) for v in graph.values()}, {}, target)
+    image = build([call.spec for call in lowering.calls], target)
+    (tmp_path / "cubin").write_bytes(image.data)
+    command = [nvdisasm(), "-c", tmp_path / "cubin"]
+    code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert f"EF_CUDA_SM{target.capability}" in code
+    assert "HMMA.1688.F32.TF32" in code
+    assert not re.search(r"\b(LDL|STL)\b", code)
