@@ -13,7 +13,7 @@ as far as that can be had.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from edgec.backends.base import Backend
@@ -22,7 +22,7 @@ from edgec.compiler.passbase import Level, Options, Phase, Trace, run_pipeline
 from edgec.compiler.pipeline import SCHEDULE_LEVEL, SCHEDULE_PASSES
 from edgec.compiler.recompute_candidates import RecomputeCandidates
 from edgec.compiler.schedule import TargetSchedules
-from edgec.compiler.tile_search import choose_tilings, untiled_peak
+from edgec.compiler.tile_search import choose_tilings, least_room, untiled_peak
 from edgec.compiler.tiling import Tiling
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Module, Role
@@ -31,6 +31,9 @@ from edgec.graph.ir import Module, Role
 LIMITS = (1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 3 / 32, 1 / 16)
 PARTS = {1: (1 / 4, 1 / 2, 3 / 4, 1)}  # without a limit, giving up everything gains nothing
 MARGINS = (1, 0.95, 0.9, 0.8)  # of the room that chains are chosen for: their plan is only known afterwards
+PROMISING = 4  # plans of which the smallest is sought: those with the least that no chain covers
+ROOMIER = 1.1  # than what chains are expected to need: with the margins, from a tenth more to an eighth less
+REFINED = 4  # times that the smallest plan is asked to be a byte smaller
 SHOWN = 8  # rows of what makes up the smallest plan
 
 _NEEDS = {"train": "training", "infer": "the model"}
@@ -57,7 +60,7 @@ def schedule_target(module: Module, backend: Backend, options: Options, trace: T
     """
     savings = Savings()
     if options.budget is not None and trace.wants(Phase.OPTIMISE):
-        savings = fit_budget(module, backend, options, options.budget)
+        savings = fit_budget(module, backend, options, options.budget, trace.observe)
     schedules = TargetSchedules.of(module, backend, savings.again, savings.tilings)
     complete = run_pipeline(SCHEDULE_PASSES, schedules, options, SCHEDULE_LEVEL, trace)
     return schedules if complete else None
@@ -80,12 +83,19 @@ def _counted(programs: Mapping) -> str:
     return "train" if "train" in programs else "infer"
 
 
-def fit_budget(module: Module, backend: Backend, options: Options, budget: int) -> Savings:
+def fit_budget(
+    module: Module,
+    backend: Backend,
+    options: Options,
+    budget: int,
+    observe: Callable[[str], None] | None = None,
+) -> Savings:
     """Tilings and values to compute again, few multiply-adds' worth, so that the plan fits into `budget`.
 
+    `observe` is told of every plan that is tried, with the bytes of the smallest so far.
     UserError E0405 with the smallest figure that was reached, and what makes it up.
     """
-    return _Fit(module, backend, options, budget).run()
+    return _Fit(module, backend, options, budget, observe).run()
 
 
 Planned = tuple[Savings, TargetSchedules]
@@ -96,8 +106,16 @@ class _Fit:
     unless one of them leads to a plan that fits.
     """
 
-    def __init__(self, module: Module, backend: Backend, options: Options, budget: int):
+    def __init__(
+        self,
+        module: Module,
+        backend: Backend,
+        options: Options,
+        budget: int,
+        observe: Callable[[str], None] | None = None,
+    ):
         self.module, self.backend, self.options, self.budget = module, backend, options, budget
+        self.observe, self.tried, self.smallest = observe, 0, 0
         self.program = _counted(module.programs)
         self.tiles = "tile_chains" not in options.skip
         self.seen: list[Planned] = []
@@ -117,6 +135,11 @@ class _Fit:
     def _planned(self, savings: Savings) -> TargetSchedules:
         schedules = TargetSchedules.of(self.module, self.backend, savings.again, savings.tilings)
         run_pipeline(SCHEDULE_PASSES, schedules, self.options, _UNVERIFIED, Trace(stop_after=Phase.PLAN))
+        self.tried += 1
+        self.smallest = min(self.smallest or counted_bytes(schedules), counted_bytes(schedules))
+        if self.observe is not None:
+            least, budget = (f"{count / 1e6:,.2f}" for count in (self.smallest, self.budget))
+            self.observe(f"memory budget: plan {self.tried}, {least} of {budget} MB")
         return schedules
 
     def _fitting(self, savings: Savings) -> Savings | None:
@@ -133,9 +156,9 @@ class _Fit:
     ) -> tuple[Savings, TargetSchedules] | None:
         """What was planned without tilings, with some that make it fit into `budget`; None where none do."""
         schedule = schedules.programs[self.program]
-        room = budget - (counted_bytes(schedules) - schedule.plan.arena_bytes)
-        if not self.tiles or untiled_peak(schedule) > room:
+        if not self.tiles or self._untiled(schedules) > budget:
             return None
+        room = budget - (counted_bytes(schedules) - schedule.plan.arena_bytes)
         for tiled in self._tilings(savings, schedules, self.program, room):
             plan = self._planned(tiled)
             if counted_bytes(plan) <= budget:
@@ -174,25 +197,32 @@ class _Fit:
         return None
 
     def _least(self) -> Savings:
-        """The smallest plan that tilings make of what was seen, if it fits after all; else E0405."""
-        savings, least = min(self.seen, key=lambda one: counted_bytes(one[1]))
-        promising = sorted(self.seen, key=lambda one: untiled_peak(one[1].programs[self.program]))
-        low, high = 0, counted_bytes(least) - 1
-        while low < high:
-            # Halves first, then byte by byte what a smaller budget still finds.
-            middle = (low + high) // 2 if high - low > high // 16 else high
-            tried = (self._tiled(*plain, middle) for plain in promising)
-            found = next((tiled for tiled in tried if tiled is not None), None)
-            if found is not None:
-                savings, least = found
-                high = counted_bytes(least) - 1
-            elif middle == high:
+        """The smallest plan that tilings make of what was seen, if it fits after all; else E0405.
+
+        It depends on what was seen alone, so the figure of the error is a budget that can be met.
+        """
+        savings, least = best = min(self.seen, key=lambda one: counted_bytes(one[1]))
+        for plain in sorted(self.seen, key=lambda one: self._untiled(one[1]))[:PROMISING]:
+            if not self.tiles or self._untiled(plain[1]) >= counted_bytes(least):
                 break
-            else:
-                low = middle
+            room = least_room(plain[1].programs[self.program])
+            for tiled in self._tilings(*plain, self.program, int(room * ROOMIER)):
+                plan = self._planned(tiled)
+                if counted_bytes(plan) < counted_bytes(least):
+                    savings, least, best = tiled, plan, plain
+        for _ in range(REFINED):
+            found = self._tiled(*best, counted_bytes(least) - 1)
+            if found is None:
+                break
+            savings, least = found
         if counted_bytes(least) <= self.budget:
             return savings
         raise _unmeetable(least, self.budget, self.program)
+
+    def _untiled(self, schedules: TargetSchedules) -> int:
+        """What tilings cannot make less, as a budget counts."""
+        schedule = schedules.programs[self.program]
+        return untiled_peak(schedule) + counted_bytes(schedules) - schedule.plan.arena_bytes
 
     def _tile_other(self, savings: Savings, program: str) -> Savings:
         """Another program of the artifact, whose arena is the same memory: tiled to be no larger than the counted one

