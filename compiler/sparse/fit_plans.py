@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from edgec.compiler.sparse.search import Bound, Found, Levels, Problem, search
 
-CALIBRATING, STEPS_UP, LOWERED = 10, 4, 3
-PLANS = CALIBRATING + STEPS_UP
-_GROW, _CLOSE, _LOWER = 1.4, 1.02, 0.93
+CALIBRATING, STEPS_UP, RECALIBRATING = 10, 4, 4
+PLANS = CALIBRATING + STEPS_UP  # and up to RECALIBRATING for every rival
+_GROW, _CLOSE = 1.3, 1.02
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Fitted:
 class PlanFitter:
     """`account` of levels in bytes, other `bounds`, and `planned`: the bytes of a real plan, None where there is none.
 
-    Level 0 of everything must have a plan. `going_on` is asked before every plan, with how many were made and how many
-    are usual. UserError, and whatever else, as `planned`.
+    Level 0 of everything must have a plan. `going_on` is asked before every plan, with how many were made of
+    how many without rivals. UserError, and whatever else, as `planned`.
     """
 
     def __init__(
@@ -51,10 +51,19 @@ class PlanFitter:
 
     def fit(self, problem: Problem, budget: int) -> Fitted:
         """What gains most of all that has a plan, as far as was looked."""
+        best, self._limit = self._calibrated(problem, float(budget), CALIBRATING)
+        return self._raised(problem, best)
+
+    def rival(self, problem: Problem) -> Fitted:
+        """The same for other gains; it begins with what `fit` found to be the account's limit."""
+        return self._calibrated(problem, self._limit, RECALIBRATING)[0]
+
+    def _calibrated(self, problem: Problem, limit: float, plans: int) -> tuple[Fitted, float]:
+        """The best of some plans, and the largest limit that was seen to have one."""
         best = self._least(problem)
         most = search(problem, self._bounds, seed=self._seed)
-        limit, low, high = float(budget), None, None
-        for _ in range(CALIBRATING):
+        low = high = None
+        for _ in range(plans):
             settled = low is not None and high is not None and high <= low * _CLOSE
             if settled or most is None or best.gain >= most.gain or not self._going_on(len(self._known), PLANS):
                 break
@@ -66,22 +75,14 @@ class PlanFitter:
                 high = limit
             if fitted is not None and fitted.gain > best.gain:
                 best = fitted
-            limit = limit * _GROW if high is None else limit / _GROW if low is None else (low + high) / 2
-        self._limit = low or limit
-        return self._raised(problem, best)
+            limit = self._next(limit, low, high)
+        return best, low or limit
 
-    def rival(self, problem: Problem) -> Fitted:
-        """The same for other gains, within what `fit` found to be the account's limit, or a little less."""
-        limit = self._limit
-        for _ in range(LOWERED):
-            found = self._search(problem, limit)
-            if found is None or not self._going_on(len(self._known), PLANS):
-                break
-            fitted = self._fitted(found)
-            if fitted is not None:
-                return fitted
-            limit *= _LOWER
-        return self._least(problem)
+    @staticmethod
+    def _next(limit: float, low: float | None, high: float | None) -> float:
+        if high is None:
+            return limit * _GROW
+        return limit / _GROW if low is None else (low + high) / 2
 
     def _least(self, problem: Problem) -> Fitted:
         least = (0,) * len(problem.genes)

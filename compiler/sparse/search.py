@@ -10,6 +10,7 @@ begins again from the best of that.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ import numpy as np
 
 Levels = tuple[int, ...]
 
-POPULATION, GENERATIONS, NODES = 64, 80, 20_000
+POPULATION, GENERATIONS, NODES = 48, 50, 10_000
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,23 @@ class _Evolution:
         """Within the bounds, and without what loses."""
         genes = zip(self._problem.genes, levels.tolist(), strict=True)
         mine = [max(range(level + 1), key=gene.__getitem__) for gene, level in genes]
-        while not self._allowed(tuple(mine)):
-            raised = [i for i, level in enumerate(mine) if level]
-            mine[raised[self._random.integers(0, len(raised))]] -= 1
-        return tuple(mine)
+        if self._allowed(tuple(mine)):
+            return tuple(mine)
+        # Give genes up in a random order, as few as will do; the last of them perhaps not wholly.
+        order = self._random.permutation([i for i, level in enumerate(mine) if level]).tolist()
+
+        def without(count: int) -> list[int]:
+            given_up = set(order[:count])
+            return [0 if i in given_up else level for i, level in enumerate(mine)]
+
+        count = bisect.bisect_left(range(len(order)), True, key=lambda n: self._allowed(tuple(without(n))))
+        last = order[count - 1]
+        kept = without(count)
+        for level in range(mine[last], 0, -1):
+            partly = (*kept[:last], level, *kept[last + 1 :])
+            if self._allowed(partly):
+                return partly
+        return tuple(kept)
 
     def climbed(self, levels: Levels) -> Levels:
         """One gene at a time, or one at the cost of another, as long as that gains."""

@@ -223,7 +223,8 @@ class _Search:
 
     def _going_on(self, done: int, total: int) -> bool:
         """Whether there is time for another plan."""
-        self._tell("plan schemes", done, total)
+        if done < total:
+            self._tell("plan schemes", done, total)
         return self._spent() < _PLANNING
 
     def _spent(self) -> float:
@@ -259,13 +260,18 @@ class _Space:
 
 
 def _weightings(problem: Problem) -> list[Problem]:
-    """Other sums of the same gains, which overlap: many small ones, few large ones, biases before weights."""
-
-    def bent(power: float) -> Problem:
-        return Problem(tuple(tuple(math.copysign(abs(g) ** power, g) for g in gene) for gene in problem.genes))
-
+    """Other sums of the same gains, which overlap: biases of all, three quarters and half of the layers before any
+    weight, and many small gains before few large ones.
+    """
     depths, *weights = problem.genes
-    return [bent(0.5), bent(2.0), Problem((tuple(4 * gain for gain in depths), *weights))]
+    bonus = 1.0 + sum(max(gene) - min(gene) for gene in problem.genes)
+
+    def deep(stop: int, others: Sequence[tuple[float, ...]]) -> Problem:
+        return Problem((tuple(gain + bonus * (k >= stop > 0) for k, gain in enumerate(depths)), *others))
+
+    small = [tuple(math.copysign(abs(gain) ** 0.5, gain) for gain in gene) for gene in weights]
+    last = len(depths) - 1
+    return [deep(last, weights), deep(last, small), deep(3 * last // 4, weights), deep(last // 2, small)]
 
 
 def _signature(train: Graph) -> Signature:

@@ -155,6 +155,10 @@ def test_a_journal_survives_damage(tmp_path):
     assert Journal(path).recall("b", lambda: 4) == 3
     with pytest.raises(UserError, match="E0507"):
         Journal(tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match="E0505"):
+        journal.recall("c", lambda: 5)
 
 
 # -- the command, and `auto` -----------------------------------------------------------------------------------------
