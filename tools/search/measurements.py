@@ -23,7 +23,8 @@ _DIVERGED = 1e3  # what a run loses that did not stay finite
 _DEPTHS = 6  # of biases that are measured; gains of others lie between
 # Learning rates that are tried first, and by which factor others lie apart.
 _USUAL_RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "lion": 1e-4}
-_RATE_FACTOR, _RATES, _LEAST_RATE = math.sqrt(10.0), 7, 1e-8
+RATE_FACTOR = math.sqrt(10.0)
+_RATES, _LEAST_RATE = 7, 1e-8
 
 # Stage, how many are done, of how many.
 Tell = Callable[[str, int, int], None]
@@ -179,7 +180,7 @@ class Measurements:
             return losses[power]
 
         def rate(power: int) -> float:
-            return self._usual_rate * _RATE_FACTOR**power
+            return self._usual_rate * RATE_FACTOR**power
 
         best = 0
         while len(losses) < _RATES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ from edgec.tools.cli.console import located
 from edgec.tools.request import Request
 from edgec.tools.search.journal import Journal
 from edgec.tools.search.measure import Outcome, split
-from edgec.tools.search.measurements import Estimate, Measurements
+from edgec.tools.search.measurements import RATE_FACTOR, Estimate, Measurements
 from edgec.tools.search.planner import Planner, refuse_small
 from edgec.tools.search.report import Contribution, Say, SearchProgress, SearchReport, Wish
 
@@ -147,19 +148,22 @@ class _Search:
             plan = self._planned(space.scheme(levels))
             return None if plan is None or plan[1] > self._most_macs else plan[0]
 
-        def measure(fitted: Fitted) -> Outcome:
+        def measure(fitted: Fitted, lr: float) -> Outcome:
             depth, ratios = space.parts(fitted.levels)
             kept = {weight.name: weight.kept(ratios[weight.name], channels) for weight in space.chosen(ratios)}
             return measured.scheme(depth, {name: estimates[name].share(kept[name]) for name in ratios}, lr)
 
         fitter = PlanFitter(account, self._step_bounds(figures), planned, seed=wish.seed, going_on=self._going_on)
         problem = Problem((tuple(depth_gains), *genes))
+        weightings = _weightings(problem, [weight.ratios for weight in self._weights])
         rivals = [fitter.fit(problem, wish.budget)]
-        for number, other in enumerate(weightings := _weightings(problem)):
+        for number, other in enumerate(weightings):
             self._tell("compare schemes", number, len(weightings))
             rivals.append(fitter.rival(other))
-        found = min(rivals, key=lambda rival: measure(rival).loss)
-        head, bias, outcome = measured.depth(0, lr), measured.depth(stops[-1], lr), measure(found)
+        # Schemes that train little learn best at higher rates.
+        rates = [lr] if wish.lr is not None else [lr, lr * RATE_FACTOR]
+        found, lr = min(itertools.product(rivals, rates), key=lambda arm: measure(*arm).loss)
+        head, bias, outcome = measured.depth(0, lr), measured.depth(stops[-1], lr), measure(found, lr)
         scheme = space.scheme(found.levels)
         plan = self._planned(scheme)
         assert plan is not None
@@ -259,19 +263,21 @@ class _Space:
         return self.candidates.scheme(depth, ratios, self.channels if min(ratios.values(), default=1) < 1 else "first")
 
 
-def _weightings(problem: Problem) -> list[Problem]:
-    """Other sums of the same gains, which overlap: biases of all, three quarters and half of the layers before any
-    weight, and many small gains before few large ones.
+def _weightings(problem: Problem, ratios: Sequence[tuple[float, ...]]) -> list[Problem]:
+    """Other sums of the same gains, which overlap: biases of all or three quarters of the layers before any weight, and
+    then many small gains before few large ones, or as many layers as there is room for: early ones cost few bytes, and
+    what they gain alone is no measure of what they gain together.
     """
     depths, *weights = problem.genes
-    bonus = 1.0 + sum(max(gene) - min(gene) for gene in problem.genes)
+    small = [tuple(math.copysign(abs(gain) ** 0.5, gain) for gain in gene) for gene in weights]
+    equal = [(0.0, *each) for each in ratios]
 
     def deep(stop: int, others: Sequence[tuple[float, ...]]) -> Problem:
+        bonus = 1.0 + sum(max(gene) - min(gene) for gene in (depths, *others))
         return Problem((tuple(gain + bonus * (k >= stop > 0) for k, gain in enumerate(depths)), *others))
 
-    small = [tuple(math.copysign(abs(gain) ** 0.5, gain) for gain in gene) for gene in weights]
     last = len(depths) - 1
-    return [deep(last, weights), deep(last, small), deep(3 * last // 4, weights), deep(last // 2, small)]
+    return [deep(last, equal), deep(last, weights), deep(last, small), deep(3 * last // 4, weights)]
 
 
 def _signature(train: Graph) -> Signature:
