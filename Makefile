@@ -40,7 +40,8 @@ format: $(READY) ## format the sources
 
 bench: $(READY) ## measure, against peers where they are installed
 	$(PYTHON) -m pip install --quiet --no-build-isolation --editable '.[bench]'
-	$(PYTHON) -m edgec.tools.bench
+	@mkdir -p build
+	$(PYTHON) -m edgec.tools.bench --picture build/bench.svg
 
 clean: ## delete what builds leave in the tree; .venv stays
 	rm -rf build dist *.egg-info runtime/_edgec*.so .pytest_cache .ruff_cache .hypothesis

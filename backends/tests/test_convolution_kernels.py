@@ -17,7 +17,9 @@ from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.hard_swish import HardSwish
 from edgec.graph.ops.hard_swish_grad import HardSwishGrad
+from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.sgd_update import SgdUpdate
+from edgec.graph.ops.sigmoid import Sigmoid
 from edgec.graph.types import DType, tensor
 from edgec.tools.testing.group_case import check_group
 
@@ -68,6 +70,15 @@ def forward(geometry: Geometry, target, row_major_input: bool = False) -> list[s
     return check_group(
         graph, target, outputs=[before, result], alias={result: residual}, row_major=(x,) if row_major_input else ()
     )
+
+
+def gated(geometry: Geometry, target) -> list[str]:
+    """A sigmoid, whose steps are long, times what it is of."""
+    graph = Graph("gated")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, *geometry.x))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, *geometry.w))
+    y = graph.emit1(geometry.op, x, w)
+    return check_group(graph, target, outputs=[graph.emit1(Mul(), y, graph.emit1(Sigmoid(), y))])
 
 
 def input_grad(geometry: Geometry, target, row_major_dy: bool = False) -> list[str]:
@@ -184,3 +195,11 @@ def test_more_than_one_task_and_block(target, geometry: Geometry):
     input_grad(geometry, target)
     for update in (None, SgdUpdate(momentum=0.9)):
         weight_grad(geometry, target, update)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("depthwise", [False, True])
+@FEW
+@given(data=st.data())
+def test_long_steps_after_a_convolution(target, depthwise: bool, data: st.DataObject):
+    gated(data.draw(geometries(depthwise)), target)

@@ -13,7 +13,7 @@ from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
 from edgec.backends.tvm.builder import Index, Pointer, bind, build_kernel, fill_value, local, serial, split_width, when
 from edgec.backends.tvm.depthwise import DepthwiseSpec, Taps, Tile, tiles
-from edgec.backends.tvm.epilogue_code import Place, finish
+from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm_code import share
 from edgec.backends.tvm.tiling import even_split
 
@@ -85,9 +85,12 @@ class _Depthwise:
                     sums.store(i * lanes, sums.load(i * lanes, lanes) + value * weights[tap])
         out_height, out_width = spec.size
         line = (image * out_height + ys.start + q * ys.stride) * out_width + xs.start
-        for i in range(tile.width):
+
+        def store(i: Index, results: Pointer) -> None:
             place = line + (x + i) * xs.stride
-            finish(spec.epilogue, self.rest, sums.load(i * lanes, lanes), Place(place * spec.channels + c, place, c))
+            finish(spec.epilogue, self.rest, results.load(i * lanes, lanes), Place(place * spec.channels + c, place, c))
+
+        each_row(spec.epilogue, sums, tile.width, ((0, lanes),), store)
 
 
 def valid_taps(taps: Taps, q: Index, size: int) -> tuple[Index, Index]:

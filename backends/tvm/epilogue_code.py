@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import Index, Pointer, broadcast, lanes_of
+from edgec.backends.tvm.builder import Index, Pointer, broadcast, lanes_of, local, serial
 from edgec.backends.tvm.conversions import narrow
 from edgec.backends.tvm.epilogue import Accumulator, Broadcast, Epilogue, Full, Reference, Result
 from edgec.backends.tvm.expressions import evaluate
@@ -49,3 +49,28 @@ def finish(epilogue: Epilogue, pointers: Sequence[Pointer], result: Expr, place:
     # All reads come before the first store: a stored argument may be one that is read.
     for reference, argument in [(value(store.value), store.argument) for store in epilogue.stores]:
         pointers[argument].store(place.offset, narrow(reference, epilogue.arguments[argument].dtype))
+
+
+def each_row(
+    epilogue: Epilogue,
+    sums: Pointer,
+    rows: int,
+    vectors: Sequence[tuple[int, int]],
+    store: Callable[[Index, Pointer], None],
+) -> None:
+    """`store(row, sums)` for every row of a register tile, whose rows are `vectors` (start, lanes).
+
+    Unrolled; but with long steps in a loop on a copy, since sums stay in registers only while all their indices are
+    constants.
+    """
+    if not epilogue.is_long:
+        for row in range(rows):
+            store(row, sums)
+        return
+    width = sum(lanes for _, lanes in vectors)
+    waiting = local(rows * width)
+    for row in range(rows):
+        for start, lanes in vectors:
+            waiting.store(row * width + start, sums.load(row * width + start, lanes))
+    with serial(0, rows) as row:
+        store(row, waiting)

@@ -19,7 +19,7 @@ from edgec.backends.tvm.builder import (
     split_width,
     when,
 )
-from edgec.backends.tvm.epilogue_code import Place, finish
+from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
@@ -91,29 +91,20 @@ class _Gemm:
         line = out.start + batch * out.batch_rows + image * out.strides[0] + y * out.strides[1] + x * out.strides[2]
         column = batch * out.batch_columns + panel * spec.right.width
 
-        def total(row: int, at: int, lanes: int) -> Expr:
-            result = sums.load(row * width + at, lanes)
-            for part in range(1, parts):
-                result = result + sums.load((part * height + row) * width + at, lanes)
-            return result
+        for at in range(0, height * width, width):
+            for start, lanes in vectors if parts > 1 else ():
+                total = sums.load(at + start, lanes)
+                for part in range(1, parts):
+                    total = total + sums.load(part * height * width + at + start, lanes)
+                sums.store(at + start, total)
 
-        def store(row: Index, at: int, result: Expr) -> None:
+        def store(row: Index, results: Pointer) -> None:
             own = line + row * out.strides[2]
-            finish(spec.epilogue, self.rest, result, Place(own * out.columns + column + at, own, column + at))
+            for at, lanes in vectors:
+                place = Place(own * out.columns + column + at, own, column + at)
+                finish(spec.epilogue, self.rest, results.load(row * width + at, lanes), place)
 
-        if not spec.epilogue.is_long:
-            for row in range(height):
-                for at, lanes in vectors:
-                    store(row, at, total(row, at, lanes))
-            return
-        # The sums stay in registers only as long as all their indices are constants: the loop reads a copy.
-        waiting = local(height * width)
-        for row in range(height):
-            for at, lanes in vectors:
-                waiting.store(row * width + at, total(row, at, lanes))
-        with serial(0, height) as row:
-            for at, lanes in vectors:
-                store(row, at, waiting.load(row * width + at, lanes))
+        each_row(spec.epilogue, sums, height, vectors, store)
 
     def multiply(
         self, sums: Pointer, parts: int, start: Index, panel: tuple[Index, int], height: int, width: int

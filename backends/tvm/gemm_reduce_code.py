@@ -21,7 +21,7 @@ from edgec.backends.tvm.builder import (
     split_width,
     when,
 )
-from edgec.backends.tvm.epilogue_code import Place, finish
+from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmReduceSpec
 from edgec.backends.tvm.gemm_code import greatest, least, share
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
@@ -145,26 +145,22 @@ class _Reduce:
             with serial(0, count) as n:
                 add(0, 0, start + n)
 
-        def end(row: Index, column: int, lanes: int, offset: Index, result: Pointer = sums) -> None:
-            place = Place(offset, depth + row, panel * spec.width + column)
-            finish(spec.epilogue, self.rest, result.load(row * width + column, lanes), place)
+        def end(row: Index, results: Pointer) -> None:
+            def store(row: Index, column: int, lanes: int, offset: Index) -> None:
+                place = Place(offset, depth + row, panel * spec.width + column)
+                finish(spec.epilogue, self.rest, results.load(row * width + column, lanes), place)
 
-        def end_in_a_loop() -> None:
-            # The sums stay in registers only as long as all their indices are constants: the loop reads a copy.
-            waiting = local(height * width)
-            each(lambda row, column, lanes, _: copy(waiting, row * width + column, lanes))
-            with serial(0, height) as row:
-                each_of(row, lambda *place: end(*place, waiting))
-
-        def copy(waiting: Pointer, at: int, lanes: int) -> None:
-            waiting.store(at, sums.load(at, lanes))
+            each_of(row, store)
 
         def suspend(row: int, column: int, lanes: int, offset: Index) -> None:
             self.partial.store(offset, sums.load(row * width + column, lanes))
 
         # What is stored and nothing more may be stored after every block.
-        finishing = end_in_a_loop if spec.epilogue.is_long else lambda: each(end)
-        choose(edge.last if spec.epilogue.steps else True, finishing, lambda: each(suspend))
+        choose(
+            edge.last if spec.epilogue.steps else True,
+            lambda: each_row(spec.epilogue, sums, height, vectors, end),
+            lambda: each(suspend),
+        )
 
     def scales(self, offset: Index, height: int, stride: int) -> list[Expr]:
         """The elements of the left matrix that a tile multiplies with one row of the right one."""

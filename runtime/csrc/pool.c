@@ -21,7 +21,7 @@ enum { SPIN_NS = 50000 }; /* before sleeping: longer than the serial calls betwe
 #endif
 /* How long the caller goes on alone: at first so many times the stall, then twice as long each time, at most the last. Each
  * shared job without a stall takes one part in so many off. */
-enum { ALONE_FACTOR = 16, ALONE_DECAY = 256, ALONE_MOST_NS = 1000000000 };
+enum { ALONE_FACTOR = 16, ALONE_DECAY = 256, ALONE_MOST_NS = 250000000 };
 
 typedef struct {
     _Alignas(EDGEC_ALIGNMENT) _Atomic uint64_t ticket; /* in a line of its own */
