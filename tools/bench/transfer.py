@@ -1,10 +1,10 @@
 """Transfer on real data: how much of what the full update learns does a scheme learn that fits into a memory budget?
 
     apt-get install dataset-fashion-mnist
-    python -m edgec.tools.bench.transfer [--budget 2.5MB] [--seeds 5] [--task REGEX] [--only REGEX] [--json] [SCHEME...]
+    python -m edgec.tools.bench.transfer [--budget 2.5MB] [--optimizer adam] [--task REGEX] [--only REGEX] [SCHEME...]
 
-A pretrained MCUNet (`transfer_task.py`) gets a fresh head and learns a task from a hundred images of each class, with
-SGD, batches of eight and frozen norms. Arms: the full update; `head`, `bias` and the largest `last:K` that the budget
+A pretrained MCUNet (`transfer_task.py`) gets a fresh head and learns a task from a hundred images of each class, in
+batches of eight, with frozen norms. Arms: the full update; `head`, `bias` and the largest `last:K` that the budget
 has room for; the scheme that `edgec search` finds for the task in the same budget; and any SCHEME.toml that is given.
 For all but the full update the compiler may tile and recompute to keep to the budget, as it does for any user.
 
@@ -60,10 +60,10 @@ from edgec.tools.bench.transfer_task import (
 from edgec.tools.request import Request
 from edgec.tools.search.journal import Journal
 
-RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
+RATES = {"sgd": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6), "adam": (0.0005, 0.001, 0.002, 0.004, 0.008)}
 TUNING = (1000, 1001)  # seeds of the draws that rates are chosen on; the search sees the first
 FULL, SEARCHED = "full", "searched"
-SEARCH_SECONDS = 30 * 60.0
+SEARCH_SECONDS = 15 * 60.0
 SHAPES = {"x": (1, 1, SIZE, SIZE)}
 # Student's t at 97.5 %, by degrees of freedom.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -126,8 +126,9 @@ class Row:
 class Experiment:
     """The arms of one net within one budget. Results come from the journal where it has them."""
 
-    def __init__(self, net: Path, budget: int, folder: Path, journal: Journal):
-        self._net, self.budget, self._folder, self._journal = net, budget, folder, journal
+    def __init__(self, net: Path, optimizer: str, budget: int, folder: Path, journal: Journal):
+        self._net, self._optimizer, self.budget = net, optimizer, budget
+        self._folder, self._journal = folder, journal
         self._compiled: dict[Arm, Path] = {}
 
     # -- arms -------------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class Experiment:
                 self._net,
                 data=TASKS[task].draw(TUNING[0]),
                 memory_budget=self.budget,
-                train=edgec.Train(batch=BATCH),
+                train=edgec.Train(optimizer=self._optimizer, batch=BATCH),
                 shapes=SHAPES,
                 new_head=len(TASKS[task].classes),
                 time_limit=SEARCH_SECONDS,
@@ -184,7 +185,7 @@ class Experiment:
         return self._journal.recall(f"search {task} within {self.budget}", find)
 
     def _plan(self, arm: Arm, out: Path | None = None) -> Plan:
-        train = edgec.Train(batch=BATCH, update=arm.scheme, memory_budget=arm.budget)
+        train = edgec.Train(optimizer=self._optimizer, batch=BATCH, update=arm.scheme, memory_budget=arm.budget)
         return self._planned(train, out)
 
     def _planned(self, train: edgec.Train | None, out: Path | None) -> Plan:
@@ -212,13 +213,14 @@ class Experiment:
 
     def rate(self, arm: Arm, task: str) -> float:
         """The best one of those at which neither draw diverged."""
-        found = {rate: [self.accuracy(arm, Run(task, rate, seed, validated=True)) for seed in TUNING] for rate in RATES}
-        kept = (rate for rate in RATES if None not in found[rate])
-        return max(kept, key=lambda rate: sum(found[rate]), default=RATES[0])
+        rates = RATES[self._optimizer]
+        found = {rate: [self.accuracy(arm, Run(task, rate, seed, validated=True)) for seed in TUNING] for rate in rates}
+        kept = (rate for rate in rates if None not in found[rate])
+        return max(kept, key=lambda rate: sum(found[rate]), default=rates[0])
 
     def tested(self, arm: Arm, task: str, rate: float, seed: int) -> float:
         """At `rate`, or the first below it at which the run does not diverge."""
-        for lower in (one for one in reversed(RATES) if one <= rate):
+        for lower in (one for one in reversed(RATES[self._optimizer]) if one <= rate):
             found = self.accuracy(arm, Run(task, lower, seed))
             if found is not None:
                 return found
@@ -248,15 +250,16 @@ def rows(experiment: Experiment, arms: Mapping[str, Sequence[Arm]], seeds: int) 
             yield row
 
 
-def journal_path(net: Path) -> Path:
+def journal_path(net: Path, optimizer: str) -> Path:
     """One for each net and way to train it."""
-    setting = (hashlib.sha256(net.read_bytes()).hexdigest(), SIZE, LEARNT, BATCH, EPOCHS, WARM)
+    setting = (hashlib.sha256(net.read_bytes()).hexdigest(), optimizer, SIZE, LEARNT, BATCH, EPOCHS, WARM)
     return cache_folder() / "transfer" / f"{hashlib.sha256(repr(setting).encode()).hexdigest()[:12]}.jsonl"
 
 
 @click.command()
 @click.argument("schemes", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--budget", default="2.5MB", show_default=True, help="Of planned bytes, for all but the full update.")
+@click.option("--optimizer", type=click.Choice(list(RATES)), default="sgd", show_default=True)
 @click.option("--seeds", type=click.IntRange(2, MOST_SEEDS), default=5, show_default=True)
 @click.option("--task", "tasks", default="", help="A regular expression on the names of the tasks.")
 @click.option(
@@ -264,12 +267,22 @@ def journal_path(net: Path) -> Path:
 )
 @click.option("--rounds", type=click.IntRange(0), default=3, show_default=True, help="Of the timing; 0: none.")
 @click.option("--json", "as_json", is_flag=True)
-def main(schemes: tuple[Path, ...], budget: str, seeds: int, tasks: str, only: str, rounds: int, as_json: bool) -> None:
+def main(
+    schemes: tuple[Path, ...],
+    budget: str,
+    optimizer: str,
+    seeds: int,
+    tasks: str,
+    only: str,
+    rounds: int,
+    as_json: bool,
+) -> None:
     """Adapt a pretrained MCUNet by update schemes that fit into a memory budget, SCHEMES (.toml) among them."""
     try:
         net = pretrained(_say)
         with tempfile.TemporaryDirectory() as folder:
-            experiment = Experiment(net, wanted_bytes("--budget", budget), Path(folder), Journal(journal_path(net)))
+            journal = Journal(journal_path(net, optimizer))
+            experiment = Experiment(net, optimizer, wanted_bytes("--budget", budget), Path(folder), journal)
             chosen = {name: list(experiment.arms(name, schemes, only)) for name in TASKS if re.search(tasks, name)}
             found = []
             for row in rows(experiment, chosen, seeds):

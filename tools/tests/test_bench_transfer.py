@@ -77,7 +77,7 @@ class Told(Experiment):
     """Whose runs end as they are told to."""
 
     def __init__(self, folder: Path, ends: Callable[[Run], float | None]):
-        super().__init__(folder / "none.onnx", 1000, folder, Journal(folder / "journal.jsonl"))
+        super().__init__(folder / "none.onnx", "sgd", 1000, folder, Journal(folder / "journal.jsonl"))
         self.ends, self.runs = ends, []
 
     def accuracy(self, arm: Arm, run: Run) -> float | None:
@@ -93,7 +93,7 @@ def test_the_rate_is_the_best_of_the_validated_at_which_nothing_diverged(tmp_pat
         assert run.validated and run.seed in transfer.TUNING
         if run.rate == 0.4 and run.seed == transfer.TUNING[1]:
             return None
-        return {0.05: 0.5, 0.1: 0.6, 0.2: 0.7, 0.4: 0.9, 0.8: 0.2}[run.rate]
+        return {0.05: 0.5, 0.1: 0.6, 0.2: 0.7, 0.4: 0.9, 0.8: 0.2, 1.6: 0.1}[run.rate]
 
     assert Told(tmp_path, ends).rate(ARM, "others") == 0.2
 
@@ -125,10 +125,10 @@ def test_last_k_takes_the_most_layers_that_the_budget_has_room_for(tmp_path: Pat
             asked.append(scheme.counted_base[1])
             return asked[-1] <= 17
 
-    assert Roomy(net, 1000, tmp_path, Journal(tmp_path / "journal.jsonl")).most_layers() == 17
+    assert Roomy(net, "sgd", 1000, tmp_path, Journal(tmp_path / "journal.jsonl")).most_layers() == 17
     assert len(asked) <= 6  # of 43
     asked.clear()
-    assert Roomy(net, 1000, tmp_path, Journal(tmp_path / "journal.jsonl")).most_layers() == 17 and not asked
+    assert Roomy(net, "sgd", 1000, tmp_path, Journal(tmp_path / "journal.jsonl")).most_layers() == 17 and not asked
 
 
 @pytest.mark.long
@@ -139,9 +139,23 @@ def test_an_experiment_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytes
     onnx.save(tiny_net_onnx("mcunet", classes=len(SEEN), size=SIZE, channels=1), net)
     monkeypatch.setattr(transfer, "pretrained", lambda say: net)
     monkeypatch.setattr(transfer, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(transfer, "RATES", (0.05, 0.1))
+    monkeypatch.setattr(transfer, "RATES", {"adam": (0.001, 0.002)})
     monkeypatch.setattr(transfer_task, "EPOCHS", 1)
-    command = ["--task", "others", "--only", "head", "--seeds", "2", "--rounds", "0", "--budget", "3MB", "--json"]
+    command = [
+        "--optimizer",
+        "adam",
+        "--task",
+        "others",
+        "--only",
+        "head",
+        "--seeds",
+        "2",
+        "--rounds",
+        "0",
+        "--budget",
+        "3MB",
+        "--json",
+    ]
     first = CliRunner().invoke(transfer.main, command)
     assert first.exit_code == 0, first.output
     monkeypatch.setattr(transfer, "plan", None)
