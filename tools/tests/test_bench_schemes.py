@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from edgec.tools.bench import spam_schemes
 from edgec.tools.bench.compare import Timing
 from edgec.tools.bench.schemes import COLUMNS, POLICIES, Row, main, rendered
 from edgec.tools.bench.table import Table
@@ -37,3 +38,13 @@ def test_a_comparison_by_plans() -> None:
     assert ratios["+ small saved forms"] > 3.5
     assert all(max(row["twice"]) <= policy.twice for row, policy in zip(table, POLICIES, strict=True))
     assert all(ratio > 6.5 for policy, ratio in ratios.items() if "twice" in policy)
+
+
+def test_parts_of_torchs_step_are_of_what_neighbours_disturb_least() -> None:
+    ours, theirs = Timing(9.0, 1.0, least_ms=4.0, cpu_ms=3.0), Timing(9.0, 1.0, least_ms=8.0, cpu_ms=12.0)
+    row = spam_schemes.Row("lora", 0.9, 2_000_000)
+    for threads in (1, 2):
+        row = spam_schemes._with(row, threads, ours, theirs)
+    assert row.parts == {1: 0.25, 2: 0.5}
+    cells = [cell.strip() for cell in spam_schemes.rendered(row).split("|")[1:-1]]
+    assert cells == ["lora", "90.0%", "", "", "2.0", "9 (1)", "0.25", "9 (1)", "0.50"]
