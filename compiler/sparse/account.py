@@ -17,32 +17,38 @@ import numpy as np
 from edgec.compiler.recompute import forward_nodes
 from edgec.compiler.sparse.candidates import Candidates
 from edgec.graph.ir import Graph, Node, Role, Value
+from edgec.graph.ops.clip_grad import ClipGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.relu_grad import ReluGrad
 from edgec.graph.ops.reshape import Reshape
+
+_BIT = 1 / 32  # of an element in f32
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of a scheme: bytes of trained parameters with what the optimizer keeps of each, saved activations, the most that
-    one node of the backward part reads and writes of gradients, multiply-adds.
+    """Of a scheme: bytes of trained parameters with what the optimizer keeps of each; the most that saved activations
+    and the gradients at one node of the backward part take together; multiply-adds.
     """
 
     trained_bytes: float
-    saved_bytes: float
-    working_bytes: float
+    backward_bytes: float
     macs: float
 
 
 @dataclass(frozen=True)
 class _Need:
-    """Of the update of some parameters, by value that may be saved and by node behind the guard: 0 or 1.
+    """Of the update of some parameters: by value that may be saved the place behind the guard until which it is read, 0
+    if it is not; by node behind the guard whether it runs.
 
     Of a single weight, `own` is what its product alone reads, which counts by the share of channels that is trained.
+    `masks` is what only says where a gradient passes: a bit for each element, unless the value is there anyway.
     """
 
     saved: np.ndarray
     own_saved: np.ndarray
+    masks: np.ndarray
     nodes: np.ndarray
     own_nodes: np.ndarray
     bytes: float
@@ -77,16 +83,26 @@ class Account:
     def figures(self, depth: int, ratios: Mapping[str, float]) -> Figures:
         """Of the head, the biases of the last `depth` layers, and so much of the named weights."""
         base = self._depths[depth]
-        saved, nodes, size = base.saved, base.nodes, base.bytes
+        until, masks, nodes, size = base.saved, base.masks, base.nodes, base.bytes
+        kept = until > 0
         if ratios:
             needs = [self._weights[name] for name in ratios]
             share = np.array(list(ratios.values()))[:, None]
-            saved = np.maximum(saved, _union(needs, "saved", share))
-            nodes = np.maximum(nodes, _union(needs, "nodes", share))
+            own = np.array([need.own_saved for need in needs])
+            whole = np.maximum(until, np.array([need.saved for need in needs]).max(axis=0))
+            until = np.maximum(whole, own.max(axis=0))
+            masks = np.maximum(masks, np.array([need.masks for need in needs]).max(axis=0))
+            kept = np.maximum(whole > 0, ((own > 0) * share).max(axis=0))
+            products = (np.array([need.own_nodes for need in needs]) * share).max(axis=0)
+            nodes = np.maximum(nodes, np.maximum(products, np.array([need.nodes for need in needs]).max(axis=0)))
             size += float(sum(need.bytes * ratio for need, ratio in zip(needs, ratios.values(), strict=True)))
-        working = float((self._working * nodes).max(initial=0.0))
+        kept = np.maximum(kept, (masks > 0) * _BIT)
+        until = np.maximum(until, masks)
+        ends = np.bincount(until.astype(np.int64), weights=self._sizes * kept, minlength=len(nodes) + 1)
+        alive = ends[::-1].cumsum()[::-1][1:]  # at every node, what is read there or later
+        backward = float(((alive + self._working) * (nodes > 0)).max(initial=0.0))
         macs = self.forward_macs + float(self._macs @ nodes)
-        return Figures(size * self._copies, float(self._sizes @ saved), working, macs)
+        return Figures(size * self._copies, backward, macs)
 
     def _need(self, names: Iterable[str]) -> _Need:
         leaves = [self._graph.leaves[name] for name in sorted(names) if name in self._graph.leaves]
@@ -94,16 +110,19 @@ class Account:
         needed = self._graph.ancestors([self._graph.updates[leaf] for leaf in leaves]) & self._nodes.keys()
         own = self._product(leaves[0], needed) if len(leaves) == 1 else None
         need = _Need(
-            *(np.zeros(len(self._values)) for _ in range(2)),
+            *(np.zeros(len(self._values)) for _ in range(3)),
             *(np.zeros(len(self._nodes)) for _ in range(2)),
             float(sum(leaf.type.bytes for leaf in leaves)),
         )
         for node in needed:
-            (need.own_nodes if node is own else need.nodes)[self._nodes[node]] = 1.0
+            place = self._nodes[node]
+            (need.own_nodes if node is own else need.nodes)[place] = 1.0
             for value in node.inputs:
                 if (home := self._home(value)) is not None:
                     sliced = node is own and home is self._home(self._activation(node))
-                    (need.own_saved if sliced else need.saved)[self._values[home]] = 1.0
+                    is_mask = isinstance(node.op, ClipGrad | ReluGrad)
+                    until = need.own_saved if sliced else need.masks if is_mask else need.saved
+                    until[self._values[home]] = max(until[self._values[home]], place + 1)
         return need
 
     def _product(self, leaf: Value, needed: set[Node]) -> Node | None:
@@ -132,13 +151,8 @@ class Account:
 
     def _gradient_bytes(self, node: Node) -> int:
         values = {value for value in (*node.inputs, *node.outputs) if value.producer in self._nodes}
-        return sum(value.type.bytes for value in values if value not in self._graph.updates.values())
-
-
-def _union(needs: list[_Need], what: str, share: np.ndarray) -> np.ndarray:
-    whole = np.array([getattr(need, what) for need in needs])
-    own = np.array([getattr(need, f"own_{what}") for need in needs])
-    return np.maximum(whole.max(axis=0), (own * share).max(axis=0))
+        sizes = [value.type.bytes for value in values if value not in self._graph.updates.values()]
+        return max(sizes, default=0) if node.op.elementwise else sum(sizes)  # in place, or in the kernel before
 
 
 def _macs(node: Node) -> int:

@@ -142,7 +142,7 @@ class _Search:
 
         def account(levels: Levels) -> float:
             found = figures(levels)
-            return found.trained_bytes + max(floor, found.saved_bytes + found.working_bytes)
+            return found.trained_bytes + max(floor, found.backward_bytes)
 
         def planned(levels: Levels) -> int | None:
             plan = self._planned(space.scheme(levels))
