@@ -184,10 +184,12 @@ def test_depthwise_weight_grad(target, geometry: Geometry, update: SgdUpdate | N
     [
         Geometry((1, 16, 23, 29), (40, 16, 1, 1), Conv2d()),  # one line of 667 rows: several row blocks
         Geometry((3, 5, 40, 31), (17, 5, 3, 3), Conv2d(pads=(1, 1, 1, 1))),  # several line blocks
+        Geometry((1, 97, 6, 5), (33, 97, 3, 3), Conv2d(pads=(1, 1, 1, 1))),  # sums in chains of one tap
+        Geometry((1, 11, 9, 9), (17, 11, 5, 5), Conv2d((2, 2))),  # sums in chains of two rows of taps
         Geometry((2, 130, 12, 12), (130, 1, 5, 5), Conv2d((2, 2), (2, 2, 2, 2), groups=130)),  # several channel tasks
         Geometry((4, 70, 13, 60), (70, 1, 3, 3), Conv2d(pads=(1, 1, 1, 1), groups=70)),
     ],
-    ids=["pointwise", "dense", "depthwise-strided", "depthwise-wide"],
+    ids=["pointwise", "dense", "deep", "deep-5x5", "depthwise-strided", "depthwise-wide"],
 )
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 def test_more_than_one_task_and_block(target, geometry: Geometry):

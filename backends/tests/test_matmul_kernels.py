@@ -1,10 +1,13 @@
 """MatMul in all its forms against numpy: transposed, batched, packed weights, gradients of weights, fused."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.backends.targets import find_target
+from edgec.backends.tvm.tiling import chains
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.erf import Erf
@@ -133,3 +136,24 @@ def test_few_rows_by_a_weight_read_against_its_panels(target, rows: int, transpo
     graph.emit1(Mul(), graph.emit1(MatMul(transpose_b=transpose_b), dy, w), other)
     stems = check_group(graph, target, before=1)
     assert stems[-1] == ("f32_matmul_dots_mul" if rows <= 16 else "f32_matmul_mul") and len(stems) == 1 + (rows > 16)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("depth", [257, 515, 4608])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_long_sums(target, depth: int, rows: int):
+    """As exact as short ones: one chain would miss by five times as much at the largest depth."""
+    graph = Graph("deep")
+    a = graph.add_leaf(Role.INPUT, "a", tensor(F32, rows, depth))
+    graph.emit1(MatMul(), a, graph.add_leaf(Role.PARAM, "b", tensor(F32, depth, 37)))
+    check_group(graph, target, tolerance=4e-7)
+
+
+@pytest.mark.parametrize(
+    "depth", [(1, 1, 256), (1, 1, 257), (7, 7, 8), (3, 3, 96), (3, 3, 192), (11, 11, 3), (9, 300, 1)]
+)
+def test_chains_are_even_and_short(depth):
+    cut, pieces = chains(depth)
+    longest = -(-depth[cut] // pieces) * math.prod(depth[cut + 1 :])
+    assert longest <= (128 if math.prod(depth) > 256 else 256)
+    assert pieces == 1 or pieces * 128 * math.prod(depth[:cut]) < 3 * math.prod(depth), "chains are too short"

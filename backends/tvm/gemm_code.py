@@ -21,7 +21,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
-from edgec.backends.tvm.tiling import even_split, multiplies_by_element
+from edgec.backends.tvm.tiling import chains, even_split, multiplies_by_element
 
 _LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 
@@ -82,9 +82,6 @@ class _Gemm:
         # Few sums would wait for one another: then each is made of several parts, added at the end.
         parts = max(1, min(spec.left.depth[2].count, _LATENCY // (height * len(vectors))))
         sums = local(parts * height * width)
-        for at in range(0, parts * height * width, width):
-            for column, lanes in vectors:
-                sums.store(at + column, constant(0.0, lanes))
         self.multiply(sums, parts, start, self.panel_start(batch, panel, width), height, width)
 
         out = spec.output
@@ -109,8 +106,9 @@ class _Gemm:
     def multiply(
         self, sums: Pointer, parts: int, start: Index, panel: tuple[Index, int], height: int, width: int
     ) -> None:
-        """The loop over the depth; depth k goes to part k mod `parts`."""
+        """The sums over the depth, in chains (`tiling.chains`): what they come to is added up apart."""
         spec, vectors = self.spec, split_width(width, self.target.lanes)
+        cells = [(at + column, lanes) for at in range(0, parts * height * width, width) for column, lanes in vectors]
         outer, middle, inner = spec.left.depth
         stride, (base, step) = spec.left.rows[2].stride, panel
 
@@ -126,18 +124,54 @@ class _Gemm:
 
         by_element = multiplies_by_element(self.target) and inner.stride == 1 and inner.count >= self.target.lanes
         unroll = self.target.lanes if by_element else parts
-        with serial(0, outer.count) as i, serial(0, middle.count) as j:
-            offset = start + i * outer.stride + j * middle.stride
-            depth = (i * middle.count + j) * inner.count
-            with serial(0, inner.count // unroll) as k:
-                if by_element:
-                    rows = [bind(self.left.load(offset + k * unroll + row * stride, unroll)) for row in range(height)]
-                for t in range(unroll):
-                    at = k * unroll + t
-                    scales = [element(row, t) for row in rows] if by_element else scalars(offset + at * inner.stride)
-                    add(t % parts, scales, depth + at)
+        cut, pieces = chains((outer.count, middle.count, inner.count))
+
+        def chain(ranges: Sequence[tuple[Index, Index]]) -> None:
+            """Add the products of some of the depth, the innermost loop in steps of `unroll`."""
+            with serial(*ranges[0]) as i, serial(*ranges[1]) as j:
+                offset = start + i * outer.stride + j * middle.stride
+                depth = (i * middle.count + j) * inner.count
+                with serial(*ranges[2]) as k:
+                    if by_element:
+                        rows = [
+                            bind(self.left.load(offset + k * unroll + row * stride, unroll)) for row in range(height)
+                        ]
+                    for t in range(unroll):
+                        at = k * unroll + t
+                        scales = (
+                            [element(row, t) for row in rows] if by_element else scalars(offset + at * inner.stride)
+                        )
+                        add(t % parts, scales, depth + at)
+                if cut < 2:
+                    rest(offset, depth)
+
+        def rest(offset: Index, depth: Index) -> None:
             for at in range(inner.count // unroll * unroll, inner.count):
                 add(0, scalars(offset + at * inner.stride), depth + at)
+
+        counts = (outer.count, middle.count, inner.count)
+        whole = [(0, outer.count), (0, middle.count), (0, inner.count // unroll)]
+        for at, lanes in cells:
+            sums.store(at, constant(0.0, lanes))
+        if pieces == 1:
+            chain(whole)
+            return
+        # Where a tile fills the registers, totals wait in memory while a chain runs.
+        totals = local(parts * height * width)
+        for at, lanes in cells:
+            totals.store(at, constant(0.0, lanes))
+        outside = [*counts[:cut], 1, 1]
+        with serial(0, outside[0]) as i, serial(0, outside[1]) as j:
+            with serial(0, pieces) as piece:
+                own = [(i, i + 1), (j, j + 1)][:cut]
+                chain([*own, share(whole[cut][1], pieces, piece), *whole[cut + 1 :]])
+                for at, lanes in cells:
+                    totals.store(at, totals.load(at, lanes) + sums.load(at, lanes))
+                    sums.store(at, constant(0.0, lanes))
+            if cut == 2:
+                rest(start + i * outer.stride + j * middle.stride, (i * middle.count + j) * inner.count)
+        for at, lanes in cells:
+            sums.store(at, totals.load(at, lanes) + sums.load(at, lanes))
 
     def panel_start(self, batch: Index, panel: Index, width: int) -> tuple[Index, int]:
         """Offset of a panel's first element in the right matrix, and elements between its rows."""

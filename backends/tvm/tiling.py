@@ -4,12 +4,18 @@ model.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from edgec.backends.base import Target
 from edgec.runtime.abi import Arch
 
 _TASK_MACS = 1 << 19  # several microseconds on one core: much more than handing out a task costs
 _MOST_TASKS = 64
 _BLOCK_ROWS = 96  # rows that go through all panels before the next: they and a panel stay in the nearest caches
+# Rounding errors of a sum grow with the number of products that are added up one after another: beyond the first
+# number, in chains of at most the second, which takes 1 % of the time. Halves the error at depth 512, 5 at 4608.
+_LONGEST_CHAIN, _CHAIN = 256, 128
 _REDUCE_ROWS = 256  # rows summed in registers before the sums go to memory
 _MOST_REDUCE_TASKS = 8  # each reads all rows, so more of them cost more than they help
 
@@ -52,6 +58,19 @@ def even_split(total: int, largest: int) -> tuple[int, int, int]:
     height = -(-total // parts)
     taller = total - parts * (height - 1)
     return height, taller, parts - taller
+
+
+def chains(depth: Sequence[int]) -> tuple[int, int]:
+    """(loop, pieces): which loop over a depth is cut, and into how many pieces, so that no sum is a long chain.
+
+    Loops within that one are whole; those around it run one iteration at a time. (0, 1): nothing is cut.
+    """
+    if math.prod(depth) <= _LONGEST_CHAIN:
+        return 0, 1
+    # More than one piece in all: the whole depth is longer than a chain.
+    within = [math.prod(depth[loop + 1 :]) for loop in range(len(depth))]
+    loop = next(loop for loop, products in enumerate(within) if products <= _CHAIN)
+    return loop, -(-depth[loop] // (_CHAIN // within[loop]))
 
 
 def row_tasks(rows: int, tiles: int, panels: int, macs: int, batch: int) -> tuple[int, int]:
