@@ -28,8 +28,7 @@ class _Cost:
     def macs(self) -> int:
         total = 0
         for node in self.nodes:
-            cost = node.op.cost(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs))
-            total += cost.macs + ELEMENTWISE * cost.bytes // 4
+            total += node.cost.macs + ELEMENTWISE * node.cost.bytes // 4
         return total
 
 

@@ -70,7 +70,7 @@ def program_figures(module: Module, name: str, schedules: Sequence[Schedule]) ->
 
 
 def _macs(nodes: Iterable[Node]) -> int:
-    return sum(n.op.cost(tuple(v.type for v in n.inputs), tuple(v.type for v in n.outputs)).macs for n in nodes)
+    return sum(node.cost.macs for node in nodes)
 
 
 def saved_activations(schedule: Schedule) -> list[Value]:

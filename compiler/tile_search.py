@@ -225,8 +225,7 @@ def extra_macs(chain: Chain, strips: list[Strip]) -> int:
         value = node.output
         shape = value.type.shape
         rows = sum(s.computed[value][1] - s.computed[value][0] for s in strips if value in s.computed)
-        cost = node.op.cost(tuple(v.type for v in node.inputs), (value.type,))
-        total += cost.macs * (rows - shape[ROWS]) // (shape[ROWS] * shape[0])
+        total += node.cost.macs * (rows - shape[ROWS]) // (shape[ROWS] * shape[0])
     return total
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgec.graph.errors import InternalError
-from edgec.graph.ops.base import Op
+from edgec.graph.ops.base import Cost, Op
 from edgec.graph.parts import Parts
 from edgec.graph.types import DType, TensorType
 
@@ -78,6 +78,10 @@ class Node:
         """The only output; an error where there are several."""
         (value,) = self.outputs
         return value
+
+    @property
+    def cost(self) -> Cost:
+        return self.op.cost(tuple(v.type for v in self.inputs), tuple(v.type for v in self.outputs))
 
 
 class Graph:

@@ -69,9 +69,9 @@ class Account:
                 if (home := self._home(value)) is not None:
                     self._values.setdefault(home, len(self._values))
         self._sizes = np.array([value.type.bytes for value in self._values], np.float64)
-        self._macs = np.array([_macs(node) for node in self._nodes], np.float64)
+        self._macs = np.array([node.cost.macs for node in self._nodes], np.float64)
         self._working = np.array([self._gradient_bytes(node) for node in self._nodes], np.float64)
-        self.forward_macs = float(sum(_macs(node) for node in train.nodes if node in self._forward))
+        self.forward_macs = float(sum(node.cost.macs for node in train.nodes if node in self._forward))
         self._depths = [self._need(candidates.head | depth) for depth in candidates.depths]
         self._weights = {weight.name: self._need([weight.name]) for weight in candidates.weights}
 
@@ -153,7 +153,3 @@ class Account:
         values = {value for value in (*node.inputs, *node.outputs) if value.producer in self._nodes}
         sizes = [value.type.bytes for value in values if value not in self._graph.updates.values()]
         return max(sizes, default=0) if node.op.elementwise else sum(sizes)  # in place, or in the kernel before
-
-
-def _macs(node: Node) -> int:
-    return node.op.cost(tuple(v.type for v in node.inputs), tuple(v.type for v in node.outputs)).macs

@@ -16,7 +16,6 @@ from edgec.compiler.sparse.channels import channels_of
 from edgec.compiler.sparse.scheme import Scheme
 from edgec.compiler.sparse.select import select
 from edgec.graph.ir import Graph, Node, Value
-from edgec.graph.ops.base import Op
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def step_macs(graph: Graph, scheme: Scheme) -> StepMacs:
     behind = _depend_on(graph, trained)
     forward = backward = weights = 0
     for node in found:
-        macs = _macs(node.op, node.inputs, node.outputs)
+        macs = node.cost.macs
         forward += macs
         backward += macs if node.inputs[0] in behind else 0
         weights += round(macs * _share(graph, node, scheme, trained))
@@ -104,7 +103,3 @@ def _depend_on(graph: Graph, leaves: Iterable[Value]) -> set[Value]:
         if any(value in found for value in node.inputs):
             found.update(node.outputs)
     return found
-
-
-def _macs(op: Op, inputs: Iterable[Value], outputs: Iterable[Value]) -> int:
-    return op.cost(tuple(v.type for v in inputs), tuple(v.type for v in outputs)).macs

@@ -166,7 +166,7 @@ class ReferenceBackend:
         steps = tuple(
             Step(n.op, tuple(registers[v] for v in n.inputs), tuple(registers[v] for v in n.outputs)) for n in nodes
         )
-        macs = sum(n.op.cost(tuple(v.type for v in n.inputs), tuple(v.type for v in n.outputs)).macs for n in nodes)
+        macs = sum(n.cost.macs for n in nodes)
         spec = ReferenceSpec(tuple(operands.values()), steps)
         return KernelCall(spec, tuple(operands), 1, macs, " ".join(n.source for n in nodes if n.source))
 

@@ -14,6 +14,7 @@ from edgec.tools.bench.onnx_models import EXPORTED, IMAGES
 from edgec.tools.bench.picture import draw
 from edgec.tools.bench.rows import Row, rows
 from edgec.tools.bench.subjects import SUBJECTS
+from edgec.tools.testing.made_up_times import make_up_times
 
 TIMES = {"edgec": 2.0, "onnxruntime": 4.0, "torch eager": 9.0, "torch channels_last": 8.0, "plain": 1.0, "peak": 0.5}
 
@@ -40,15 +41,7 @@ def test_rows_have_names_of_their_own_and_known_models() -> None:
 @pytest.fixture
 def asked(monkeypatch) -> dict[str, dict]:
     """Contenders by name as they were asked to run; their times are made up."""
-    seen: dict[str, dict] = {}
-
-    def compare(contenders: dict[str, dict], *, rounds: int) -> dict[str, Timing]:
-        seen.update(contenders)
-        made = {name: TIMES.get(name) for name in contenders}
-        return {n: Timing(t, 0.1, 10, "", t, t) if t else Timing(error="no compiler") for n, t in made.items()}
-
-    monkeypatch.setattr(measuring, "compare", compare)
-    return seen
+    return make_up_times(monkeypatch, measuring, TIMES)
 
 
 def test_a_peer_trains_the_same(asked, tmp_path) -> None:

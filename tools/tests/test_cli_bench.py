@@ -11,9 +11,9 @@ from edgec.compiler.train import Train
 from edgec.graph.errors import UserError
 from edgec.tools import api
 from edgec.tools.bench import peers
-from edgec.tools.bench.compare import Timing
 from edgec.tools.bench.contenders import build_step
 from edgec.tools.cli import main
+from edgec.tools.testing.made_up_times import make_up_times
 from edgec.tools.testing.models import small_cnn_onnx
 
 TIMES = {"edgec": 2.0, "onnxruntime": 4.0, "torch eager": 9.0, "torch channels_last": 8.0, "torch compile": None}
@@ -31,15 +31,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def asked(monkeypatch) -> dict[str, dict]:
     """Contenders by name as they were asked to run; their times are made up."""
-    seen: dict[str, dict] = {}
-
-    def compare(contenders: dict[str, dict], *, rounds: int) -> dict[str, Timing]:
-        seen.update(contenders)
-        made = {name: TIMES.get(name) for name in contenders}
-        return {n: Timing(t, 0.1, 10) if t else Timing(error="no compiler") for n, t in made.items()}
-
-    monkeypatch.setattr(peers, "compare", compare)
-    return seen
+    return make_up_times(monkeypatch, peers, TIMES)
 
 
 def _edgec(capsys, *words: str) -> tuple[int, str, str]:

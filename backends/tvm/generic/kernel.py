@@ -86,8 +86,7 @@ def lower_generic(
 ) -> Lowering:
     """One generic kernel for a group of any anchor."""
     bound = bind_computation(group, storage, alias)
-    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
-    macs = group.anchor.op.cost(inputs, outputs).macs
+    macs = group.anchor.cost.macs
     # Micro-controllers have one core.
     wanted = 1 if target.c_source else max(macs, bound.computation.elements) // MIN_TASK_WORK
     spec = _cut(bound.computation, max(1, min(wanted, MAX_TASKS)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import Index, Pointer
+from edgec.backends.tvm.builder import Index, Pointer, bind
 from edgec.backends.tvm.conversions import narrow, widen
 from edgec.graph.types import DType, TensorType
 from edgec.runtime.abi import Storage
@@ -77,6 +77,11 @@ def unravel(position: Index, shape: Sequence[int]) -> list[Index]:
         index.insert(0, remainder(position, shape[axis]))
         position = quotient(position, shape[axis])
     return index
+
+
+def bound_places(position: Index, extents: Sequence[int]) -> list[Index]:
+    """`unravel`, each place with a name of its own."""
+    return [place if isinstance(place, int) else bind(place) for place in unravel(position, extents)]
 
 
 # Indices are never negative, so the division that truncates is exact; it is a single instruction or less.

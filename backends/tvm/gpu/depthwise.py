@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from edgec.backends.base import Argument, Group, KernelCall, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
 from edgec.backends.tvm.gpu.kernels import ITEMS, MAX_TEAM
-from edgec.backends.tvm.gpu.parts import in_parts
+from edgec.backends.tvm.gpu.parts import lower_in_parts
 from edgec.backends.tvm.layouts import is_depthwise
 from edgec.graph.ir import Value
 from edgec.graph.ops.conv2d import Conv2d
@@ -99,17 +99,14 @@ def lower_device_depthwise(
     if any(value.type.dtype is not DType.F32 for value in (*anchor.inputs, *anchor.outputs)):
         return None
     bound = bind_computation(group, storage, alias)
-    macs = op.cost(tuple(v.type for v in anchor.inputs), tuple(v.type for v in anchor.outputs)).macs
     if not isinstance(op, Conv2dWeightGrad):
         spec = DepthwiseSpec(bound.computation, _span(op, anchor.output.type.shape))
-        return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
+        return Lowering((KernelCall(spec, bound.operands, spec.groups, anchor.cost.macs, bound.label),))
     n, channels, height, width = anchor.inputs[1].type.shape
     positions = n * height * width
-    parts = min(-(-MIN_GROUPS // channels), max(1, positions // MIN_POSITIONS))
-    whole = DepthwiseSumSpec(bound.computation, channels, positions)
-    if parts > 1 and len(bound.operands) < MAX_KERNEL_ARGS:
-        return in_parts(replace(whole, parts=parts), bound, anchor.output.type, macs)
-    return Lowering((KernelCall(whole, bound.operands, whole.groups, macs, bound.label),))
+    wanted = min(-(-MIN_GROUPS // channels), max(1, positions // MIN_POSITIONS))
+    parts = wanted if len(bound.operands) < MAX_KERNEL_ARGS else 1
+    return lower_in_parts(DepthwiseSumSpec(bound.computation, channels, positions, parts), bound, anchor)
 
 
 def _span(op: Conv2d | Conv2dInputGrad, shape: tuple[int, ...]) -> int:

@@ -20,8 +20,9 @@ from edgec.backends.tvm.computation import Memory
 from edgec.backends.tvm.generic.convolution_code import inside_input, read_position
 from edgec.backends.tvm.generic.kernel_code import emit_element
 from edgec.backends.tvm.generic.loops_code import where
-from edgec.backends.tvm.generic.tensor_code import Tensor, quotient, remainder, unravel
+from edgec.backends.tvm.generic.tensor_code import Tensor, bound_places, quotient, remainder, unravel
 from edgec.backends.tvm.gpu.depthwise import DepthwiseSpec, DepthwiseSumSpec
+from edgec.backends.tvm.gpu.parts_code import finish_part
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.window import Window
 
@@ -44,7 +45,7 @@ def emit_device_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
         window = op.window(source.shape[2:] if forward else op.input_size, weights.shape[2:])
         place = bind(group * spec.threads + item)
         with where([place < items] if items % spec.threads else []):
-            n, c, chunk, x = (i if isinstance(i, int) else bind(i) for i in unravel(place, spec.chunks))
+            n, c, chunk, x = bound_places(place, spec.chunks)
             height = spec.computation.shape[2]
             taps = window.kernel
             held = [[bind(weights.load([c, 0, ky, kx])) for kx in range(taps[1])] for ky in range(taps[0])]
@@ -131,9 +132,7 @@ def emit_device_depthwise_sum(spec: DepthwiseSumSpec, target: Target) -> PrimFun
             inside = [own < per_part] if per_part % spec.threads else []
             inside += [position < spec.positions] if per_part * spec.parts != spec.positions else []
             with where(inside):
-                n, oy, ox = (
-                    i if isinstance(i, int) else bind(i) for i in unravel(position, (dy.shape[0], *dy.shape[2:]))
-                )
+                n, oy, ox = bound_places(position, (dy.shape[0], *dy.shape[2:]))
                 gradient = bind(dy.load([n, channel, oy, ox]))
                 for i, (ky, kx) in enumerate(taps):
                     iy, ix = bind(read_position(window, 0, oy, ky)), bind(read_position(window, 1, ox, kx))
@@ -156,9 +155,6 @@ def emit_device_depthwise_sum(spec: DepthwiseSumSpec, target: Target) -> PrimFun
         with when(item < len(taps)):
             ky, kx = unravel(item, op.kernel_size)
             total = bind(cells.load(item * spec.threads))
-            if spec.parts > 1:
-                tensor(spec.computation.stores[0].memory).store([part, channel, 0, ky, kx], total)
-            else:
-                emit_element(spec.computation, tensor, [channel, 0, ky, kx], (total,))
+            finish_part(spec, tensor, part, [channel, 0, ky, kx], total)
 
     return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)

@@ -84,9 +84,7 @@ def lower_device(group: Group, storage: Mapping[Value, Storage], alias: Mapping[
         rows, axes = math.prod(computation.shape), len(computation.shape)
     team = _team(group)
     spec = TeamSpec(computation, rows, axes, team) if team else ItemSpec(computation, rows, axes, ITEMS)
-    inputs, outputs = (tuple(v.type for v in vs) for vs in (anchor.inputs, anchor.outputs))
-    macs = anchor.op.cost(inputs, outputs).macs
-    return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
+    return Lowering((KernelCall(spec, bound.operands, spec.groups, anchor.cost.macs, bound.label),))
 
 
 def _team(group: Group) -> int:

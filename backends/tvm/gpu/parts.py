@@ -12,6 +12,7 @@ from typing import Protocol
 
 from edgec.backends.base import Argument, KernelCall, KernelSpec, Lowering, Workspace
 from edgec.backends.tvm.computation import BoundComputation, Computation, Computed, Memory, Step, Store
+from edgec.graph.ir import Node
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.types import DType, TensorType
 from edgec.runtime.abi import Access, Storage
@@ -63,8 +64,13 @@ class PartedSpec(KernelSpec, Protocol):
     def groups(self) -> int: ...
 
 
-def in_parts(spec: PartedSpec, bound: BoundComputation, result: TensorType, macs: int) -> Lowering:
-    """The parts go to a workspace, and a second kernel adds them. `spec` has the whole computation."""
+def lower_in_parts(spec: PartedSpec, bound: BoundComputation, anchor: Node) -> Lowering:
+    """One kernel; or, of several parts, one that leaves them in a workspace and a second one that adds them. `spec` has
+    the whole computation of a group with this anchor.
+    """
+    macs, result = anchor.cost.macs, anchor.outputs[0].type
+    if spec.parts == 1:
+        return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
     sums = result.with_shape((spec.parts, *result.shape))
     scratch = Workspace(0, sums.bytes)
     first = replace(spec, computation=_anchor_alone(bound.computation, sums))

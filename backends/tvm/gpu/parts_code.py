@@ -1,17 +1,28 @@
-"""Code of the kernel that adds the parts of a product."""
+"""Code of sums in parts: where a part goes, and the kernel that adds them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
-from edgec.backends.tvm.builder import Pointer, bind, build_device_kernel, serial, shared, synchronise
+from edgec.backends.tvm.builder import Index, Pointer, bind, build_device_kernel, serial, shared, synchronise
 from edgec.backends.tvm.computation import Memory
 from edgec.backends.tvm.generic.kernel_code import emit_element
 from edgec.backends.tvm.generic.loops_code import Variable, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
-from edgec.backends.tvm.gpu.parts import PartsSpec
+from edgec.backends.tvm.gpu.parts import PartedSpec, PartsSpec
+
+
+def finish_part(
+    spec: PartedSpec, tensor: Callable[[Memory], Tensor], part: Index, index: Sequence[Index], total: Expr
+) -> None:
+    """Of several parts the sum is stored among them; an only one is the anchor's result, and what follows is done."""
+    if spec.parts > 1:
+        tensor(spec.computation.stores[0].memory).store([part, *index], total)
+    else:
+        emit_element(spec.computation, tensor, index, (total,))
 
 
 def emit_parts(spec: PartsSpec, target: Target) -> PrimFunc:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from edgec.backends.base import Argument, Group, KernelCall, Lowering
+from edgec.backends.base import Argument, Group, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
-from edgec.backends.tvm.gpu.parts import in_parts
-from edgec.graph.ir import Value
+from edgec.backends.tvm.gpu.parts import lower_in_parts
+from edgec.graph.ir import Node, Value
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -48,6 +49,19 @@ LARGE = Tile(64, 64, 16, 4, 4)
 SMALL = Tile(32, 32, 16, 2, 2)
 
 
+class GroupTile(Protocol):
+    """What a work group computes of the result."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class View:
     """The extents of a product. Columns and depth of convolutions are several axes flattened; see `products_code`."""
@@ -57,23 +71,22 @@ class View:
     columns: int
     depth: int
 
-    def tiles(self, tile: Tile) -> int:
+    def tiles(self, tile: GroupTile) -> int:
         return self.batch * -(-self.rows // tile.rows) * -(-self.columns // tile.columns)
 
 
 @dataclass(frozen=True)
-class ProductSpec:
+class TiledSpec:
     """One part of `parts` of the depth for each group of tiles: with more than one, sums go to the last argument."""
 
     computation: Computation
     view: View
-    tile: Tile
+    tile: GroupTile
     parts: int = 1
 
     @property
-    def stem(self) -> str:
-        name = self.computation.stem if self.parts == 1 else f"f32_{self.computation.anchor.op.name}_part"
-        return f"{name}_tile{self.tile.rows}"
+    def what(self) -> str:
+        return self.computation.stem if self.parts == 1 else f"f32_{self.computation.anchor.op.name}_part"
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
@@ -88,31 +101,40 @@ class ProductSpec:
         return self.parts * self.view.tiles(self.tile)
 
 
+@dataclass(frozen=True)
+class ProductSpec(TiledSpec):
+    tile: Tile
+
+    @property
+    def stem(self) -> str:
+        return f"{self.what}_tile{self.tile.rows}"
+
+
 def lower_device_product(
     group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]
 ) -> Lowering | None:
     """Tiles, for an f32 anchor that has enough of everything; None for others."""
-    view = product_view(group)
-    if view is None or min(view.rows, view.columns, view.depth) < MIN_WORK:
-        return None
-    if any(value.type.dtype is not DType.F32 for value in (*group.anchor.inputs, *group.anchor.outputs)):
+    view = tiled_view(group.anchor)
+    if view is None:
         return None
     bound = bind_computation(group, storage, alias)
-    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
-    macs = group.anchor.op.cost(inputs, outputs).macs
     tile = LARGE if view.tiles(LARGE) >= MIN_TILES else SMALL
-    parts = min(MAX_PARTS, max(1, view.depth // MIN_PART), -(-MIN_TILES // max(view.tiles(tile), 1)))
-    if parts <= 1 or len(bound.operands) == MAX_KERNEL_ARGS:
-        spec = ProductSpec(bound.computation, view, tile)
-        return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
-
-    spec = ProductSpec(bound.computation, view, tile, parts)
-    return in_parts(spec, bound, group.anchor.outputs[0].type, macs)
+    wanted = min(MAX_PARTS, max(1, view.depth // MIN_PART), -(-MIN_TILES // max(view.tiles(tile), 1)))
+    parts = wanted if len(bound.operands) < MAX_KERNEL_ARGS else 1
+    return lower_in_parts(ProductSpec(bound.computation, view, tile, parts), bound, group.anchor)
 
 
-def product_view(group: Group) -> View | None:
-    """The extents of an anchor that is a product; None for others."""
-    anchor = group.anchor
+def tiled_view(anchor: Node) -> View | None:
+    """The extents of a product in f32 that has enough of everything; None for others."""
+    view = _view(anchor)
+    if view is None or min(view.rows, view.columns, view.depth) < MIN_WORK:
+        return None
+    if any(value.type.dtype is not DType.F32 for value in (*anchor.inputs, *anchor.outputs)):
+        return None
+    return view
+
+
+def _view(anchor: Node) -> View | None:
     if not isinstance(anchor.op, (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)):
         return None
     a, b, y = (value.type.shape for value in (*anchor.inputs, *anchor.outputs))

@@ -24,10 +24,10 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.computation import Memory
 from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
-from edgec.backends.tvm.generic.kernel_code import emit_element
 from edgec.backends.tvm.generic.loops_code import where
-from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
-from edgec.backends.tvm.gpu.products import ProductSpec, Tile
+from edgec.backends.tvm.generic.tensor_code import Tensor, bound_places, unravel
+from edgec.backends.tvm.gpu.parts_code import finish_part
+from edgec.backends.tvm.gpu.products import ProductSpec, Tile, TiledSpec
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -51,11 +51,38 @@ class ProductLayout:
     deep_right: bool
 
 
-def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
+@dataclass(frozen=True)
+class GroupPart:
+    """What a work group computes: a tile of the result, from step `start` to `stop` of the depth."""
+
+    spec: TiledSpec
+    part: Index
+    batch: Index
+    first_row: Index
+    first_column: Index
+    start: Index
+    stop: Index
+
+    def inside(self, row: Index, column: Index) -> list[Expr]:
+        """What must hold for the result to have such an element."""
+        view, tile = self.spec.view, self.spec.tile
+        tests = [row < view.rows] if view.rows % tile.rows else []
+        return tests + ([column < view.columns] if view.columns % tile.columns else [])
+
+
+def part_of_group(spec: TiledSpec, group: Expr) -> GroupPart:
     view, tile = spec.view, spec.tile
     rows, columns = -(-view.rows // tile.rows), -(-view.columns // tile.columns)
     steps = -(-view.depth // tile.depth)
     per_part = -(-steps // spec.parts)
+    part, batch, row, column = bound_places(group, (spec.parts, view.batch, rows, columns))
+    start = part * per_part
+    stop = steps if spec.parts == 1 else bind(T.min(start + per_part, steps))
+    return GroupPart(spec, part, batch, row * tile.rows, column * tile.columns, start, stop)
+
+
+def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
+    view, tile = spec.view, spec.tile
 
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, group, item = parameters
@@ -64,10 +91,7 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
             return Tensor(pointers[memory.argument], memory.type, memory.storage)
 
         layout = product_layout(spec, [tensor(operand) for operand in spec.computation.anchor.operands])
-        part, batch, row_tile, column_tile = (
-            bind(i) if not isinstance(i, int) else i for i in unravel(group, (spec.parts, view.batch, rows, columns))
-        )
-        first_row, first_column = row_tile * tile.rows, column_tile * tile.columns
+        own_part = part_of_group(spec, group)
         left, right = shared(tile.depth * tile.rows), shared(tile.depth * tile.columns)
         sums = local(tile.own_rows * tile.own_columns)
         for i in range(tile.own_rows * tile.own_columns):
@@ -76,17 +100,15 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
         across = tile.columns // tile.own_columns
         down = tile.rows // tile.own_rows
         x, y = bind(item % across), bind(item // across)
-        start = part * per_part
-        stop = steps if spec.parts == 1 else T.min(start + per_part, steps)
-        with serial(start, stop) as step:
+        with serial(own_part.start, own_part.stop) as step:
             depth = bind(step * tile.depth)
             _bring(
                 left,
                 tile.rows,
                 layout.left,
                 layout.left_at,
-                batch,
-                first_row,
+                own_part.batch,
+                own_part.first_row,
                 view.rows,
                 depth,
                 view.depth,
@@ -99,8 +121,8 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
                 tile.columns,
                 layout.right,
                 layout.right_at,
-                batch,
-                first_column,
+                own_part.batch,
+                own_part.first_column,
                 view.columns,
                 depth,
                 view.depth,
@@ -119,16 +141,10 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
             synchronise()
         for i in range(tile.own_rows):
             for j in range(tile.own_columns):
-                row, column = bind(first_row + y + i * down), bind(first_column + x + j * across)
-                inside = [row < view.rows] if view.rows % tile.rows else []
-                inside += [column < view.columns] if view.columns % tile.columns else []
-                with where(inside):
-                    index = layout.result(batch, row, column)
-                    value = sums.load(i * tile.own_columns + j)
-                    if spec.parts > 1:
-                        tensor(spec.computation.stores[0].memory).store([part, *index], value)
-                    else:
-                        emit_element(spec.computation, tensor, index, (value,))
+                row, column = bind(own_part.first_row + y + i * down), bind(own_part.first_column + x + j * across)
+                with where(own_part.inside(row, column)):
+                    index = layout.result(own_part.batch, row, column)
+                    finish_part(spec, tensor, own_part.part, index, sums.load(i * tile.own_columns + j))
 
     return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
 
@@ -165,7 +181,7 @@ def _bring(
         cells.store(k * width + i, value.load(0))
 
 
-def product_layout(spec: ProductSpec, operands: list[Tensor]) -> ProductLayout:
+def product_layout(spec: TiledSpec, operands: list[Tensor]) -> ProductLayout:
     """Where the operands and the result of a product lie."""
     op, view = spec.computation.anchor.op, spec.view
     a, b = operands

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edgec.backends.base import Argument, Group, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
 from edgec.backends.tvm.gpu.kernels import MAX_TEAM
-from edgec.backends.tvm.gpu.parts import in_parts
+from edgec.backends.tvm.gpu.parts import lower_in_parts
 from edgec.graph.ir import Value
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.graph.types import DType
@@ -58,4 +58,4 @@ def lower_device_sum(group: Group, storage: Mapping[Value, Storage], alias: Mapp
     bound = bind_computation(group, storage, alias)
     if parts < 2 or len(bound.operands) == MAX_KERNEL_ARGS:
         return None
-    return in_parts(SumSpec(bound.computation, parts), bound, anchor.output.type, 0)
+    return lower_in_parts(SumSpec(bound.computation, parts), bound, anchor)

@@ -11,12 +11,11 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from edgec.backends.base import Argument, Group, KernelCall, Lowering, Target
-from edgec.backends.tvm.computation import Computation, bind_computation
-from edgec.backends.tvm.gpu.parts import in_parts
-from edgec.backends.tvm.gpu.products import MIN_WORK, View, product_view
+from edgec.backends.base import Group, Lowering, Target
+from edgec.backends.tvm.computation import bind_computation
+from edgec.backends.tvm.gpu.parts import lower_in_parts
+from edgec.backends.tvm.gpu.products import TiledSpec, View, tiled_view
 from edgec.graph.ir import Value
-from edgec.graph.types import DType
 from edgec.runtime.abi import MAX_KERNEL_ARGS, Storage
 
 WARP = 32
@@ -64,50 +63,25 @@ _PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 @dataclass(frozen=True)
-class TensorCoreSpec:
-    """One part of `parts` of the depth for each group of tiles: with more than one, sums go to the last argument."""
-
-    computation: Computation
-    view: View
+class TensorCoreSpec(TiledSpec):
     tile: WarpTile
-    parts: int = 1
 
     @property
     def stem(self) -> str:
-        name = self.computation.stem if self.parts == 1 else f"f32_{self.computation.anchor.op.name}_part"
-        return f"{name}_tf32_{self.tile.rows}x{self.tile.columns}"
-
-    @property
-    def arguments(self) -> tuple[Argument, ...]:
-        return self.computation.arguments
-
-    @property
-    def threads(self) -> int:
-        return self.tile.threads
-
-    @property
-    def groups(self) -> int:
-        return self.parts * self.view.tiles(self.tile)
+        return f"{self.what}_tf32_{self.tile.rows}x{self.tile.columns}"
 
 
 def lower_tensor_cores(
     group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value], target: Target
 ) -> Lowering | None:
     """Tiles of warps, for an f32 product of some size on a target that allows TF32; None for others."""
-    view = product_view(group)
-    if not target.tf32 or view is None or min(view.rows, view.columns, view.depth) < MIN_WORK:
-        return None
-    if any(value.type.dtype is not DType.F32 for value in (*group.anchor.inputs, *group.anchor.outputs)):
+    view = tiled_view(group.anchor) if target.tf32 else None
+    if view is None:
         return None
     bound = bind_computation(group, storage, alias)
-    inputs, outputs = (tuple(v.type for v in vs) for vs in (group.anchor.inputs, group.anchor.outputs))
-    macs = group.anchor.op.cost(inputs, outputs).macs
     can_part = len(bound.operands) < MAX_KERNEL_ARGS
     tile, parts = choose_tile(view, _MULTIPROCESSORS[target.capability], can_part)
-    spec = TensorCoreSpec(bound.computation, view, tile, parts)
-    if parts > 1:
-        return in_parts(spec, bound, group.anchor.outputs[0].type, macs)
-    return Lowering((KernelCall(spec, bound.operands, spec.groups, macs, bound.label),))
+    return lower_in_parts(TensorCoreSpec(bound.computation, view, tile, parts), bound, group.anchor)
 
 
 def choose_tile(view: View, multiprocessors: int, can_part: bool) -> tuple[WarpTile, int]:

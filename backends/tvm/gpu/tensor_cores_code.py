@@ -29,10 +29,10 @@ from edgec.backends.tvm.builder import (
     when,
 )
 from edgec.backends.tvm.computation import Memory
-from edgec.backends.tvm.generic.kernel_code import emit_element
 from edgec.backends.tvm.generic.loops_code import where
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
-from edgec.backends.tvm.gpu.products_code import Place, product_layout
+from edgec.backends.tvm.gpu.parts_code import finish_part
+from edgec.backends.tvm.gpu.products_code import Place, part_of_group, product_layout
 from edgec.backends.tvm.gpu.tensor_cores import FRAGMENT, WARP, TensorCoreSpec
 
 _ROWS, _COLUMNS, _DEPTH = FRAGMENT
@@ -61,9 +61,6 @@ class _Operand:
 
 def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> PrimFunc:
     view, tile = spec.view, spec.tile
-    rows, columns = -(-view.rows // tile.rows), -(-view.columns // tile.columns)
-    steps = -(-view.depth // tile.depth)
-    per_part = -(-steps // spec.parts)
 
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, group, item = parameters
@@ -72,17 +69,15 @@ def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> PrimFunc:
             return Tensor(pointers[memory.argument], memory.type, memory.storage)
 
         layout = product_layout(spec, [tensor(operand) for operand in spec.computation.anchor.operands])
-        part, batch, row_tile, column_tile = (
-            i if isinstance(i, int) else bind(i) for i in unravel(group, (spec.parts, view.batch, rows, columns))
-        )
-        first_row, first_column = row_tile * tile.rows, column_tile * tile.columns
-        left = _Operand(layout.left, layout.left_at, layout.deep_left, tile.rows, first_row, view.rows, 0)
+        own_part = part_of_group(spec, group)
+        start, stop = own_part.start, own_part.stop
+        left = _Operand(layout.left, layout.left_at, layout.deep_left, tile.rows, own_part.first_row, view.rows, 0)
         right = _Operand(
             layout.right,
             layout.right_at,
             layout.deep_right,
             tile.columns,
-            first_column,
+            own_part.first_column,
             view.columns,
             left.cells(tile.depth),
         )
@@ -93,12 +88,10 @@ def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> PrimFunc:
         sums = local(down * across * 4)
         for i in range(down * across * 4):
             sums.store(i, constant(0.0))
-        start = part * per_part
-        stop = steps if spec.parts == 1 else bind(T.min(start + per_part, steps))
 
         def fetch(step: Index) -> None:
             for operand, registers in zip((left, right), ahead, strict=True):
-                _fetch(spec, operand, batch, bind(step * tile.depth), item, registers)
+                _fetch(spec, operand, own_part.batch, bind(step * tile.depth), item, registers)
 
         def stash(second: Index) -> None:
             for operand, registers in zip((left, right), ahead, strict=True):
@@ -121,18 +114,13 @@ def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> PrimFunc:
         synchronise()
 
         def finish(position: Index) -> None:
-            row, column = bind(first_row + position // tile.columns), bind(first_column + position % tile.columns)
-            inside = [row < view.rows] if view.rows % tile.rows else []
-            inside += [column < view.columns] if view.columns % tile.columns else []
-            with where(inside):
+            row = bind(own_part.first_row + position // tile.columns)
+            column = bind(own_part.first_column + position % tile.columns)
+            with where(own_part.inside(row, column)):
                 value = cells.load(position)
                 for i in range(1, tile.slices):
                     value = value + cells.load(position + i * tile.rows * tile.columns)
-                index = layout.result(batch, row, column)
-                if spec.parts > 1:
-                    tensor(spec.computation.stores[0].memory).store([part, *index], value)
-                else:
-                    emit_element(spec.computation, tensor, index, (bind(value),))
+                finish_part(spec, tensor, own_part.part, layout.result(own_part.batch, row, column), bind(value))
 
         turns = tile.rows * tile.columns // tile.threads
         with serial(0, turns // _UNROLLED) as turn:
