@@ -2,6 +2,9 @@
 
 Safe for any number of processes: a file appears under its name complete or not at all, and its first bytes are the hash
 of the rest, so that damage is a miss. A cache that cannot be written is a cache that misses.
+
+Entries lie in 256 shards, folders named by the first two hex digits of the hash. Each has its share of the limit, and
+only those that were written are looked over: a full cache has more than 100,000 files, a shard some hundreds.
 """
 
 from __future__ import annotations
@@ -10,12 +13,12 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
 
 DEFAULT_LIMIT = 1 << 30  # bytes
+_SHARDS = 256
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -25,14 +28,15 @@ def cache_folder() -> Path:
 
 
 class Cache:
-    """Bytes by key, up to `limit` bytes in all; what was not used for longest goes first."""
+    """Bytes by key, a hash in hex digits; of about `limit` bytes in all. What was not used for longest goes first."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT):
         self._folder = folder
-        self._limit = limit
+        self._share = limit // _SHARDS
+        self._written: set[Path] = set()
 
     def get(self, key: str) -> bytes | None:
-        path = self._folder / key
+        path = self._path(key)
         try:
             data = path.read_bytes()
         except OSError:
@@ -45,30 +49,48 @@ class Cache:
         return payload
 
     def put(self, key: str, payload: bytes) -> None:
+        path = self._path(key)
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._folder / key, hashlib.sha256(payload).digest() + payload)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, hashlib.sha256(payload).digest() + payload)
+            self._written.add(path.parent)
 
     def evict(self) -> None:
-        """Delete the least recently used entries while the cache is over its limit."""
-        entries = sorted(self._entries(), key=lambda entry: entry[1].st_mtime_ns)
-        excess = sum(status.st_size for _, status in entries) - self._limit
-        for path, status in entries:
-            if excess <= 0:
-                return
-            with contextlib.suppress(OSError):
-                path.unlink()
-            excess -= status.st_size
+        """Delete the least recently used entries of shards that were written, while a shard is over its share. What was
+        used last stays, be it larger than that.
+        """
+        for shard in self._written:
+            entries = sorted(_files(shard), key=lambda entry: entry[1].st_mtime_ns)
+            excess = sum(status.st_size for _, status in entries) - self._share
+            for path, status in entries[:-1]:
+                if excess <= 0:
+                    break
+                _delete(path)
+                excess -= status.st_size
+        if self._written:
+            # Files beside the shards are of releases that had none: their entries are never asked for again.
+            for path, _ in _files(self._folder):
+                _delete(path)
+        self._written.clear()
 
-    def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
-        try:
-            paths = list(self._folder.iterdir())
-        except OSError:
-            return
-        for path in paths:
-            # Another process may have deleted it since.
+    def _path(self, key: str) -> Path:
+        return self._folder / key[:2] / key
+
+
+def _files(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """Path and status of every file in a folder; other processes may delete some meanwhile."""
+    found = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             with contextlib.suppress(OSError):
-                yield path, path.stat()
+                if not entry.is_dir(follow_symlinks=False):
+                    found.append((entry.path, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _delete(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

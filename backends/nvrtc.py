@@ -37,6 +37,7 @@ def cubin(source: bytes, arch: str, run: Callable[[Job], bytes]) -> bytes:
     if code is None:
         code = run(partial(_compile, str(path), source, arch))
         cache.put(key, code)
+        cache.evict()
     return code
 
 

@@ -66,7 +66,7 @@ def test_image_obeys_the_rules_and_its_bytes_are_reproducible(name, own_cache):
     target = find_target(name)
     first = build_toys(specs, name)
     elf.check_image(first.data, target.arch)
-    for path in own_cache.iterdir():
+    for path in own_cache.glob("*/*"):
         path.unlink()
     second = build_toys(list(reversed(specs)), name)
     assert first.data == second.data
@@ -157,7 +157,7 @@ def test_concurrent_processes_share_a_cache(own_cache):
     images = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert images[0] == images[1] == build_toys([ToySpec()], "rpi4").data
-    assert len(list(own_cache.iterdir())) == 1
+    assert len(list(own_cache.glob("*/*"))) == 1
 
 
 def test_a_failing_import_of_the_generator_is_ours():
@@ -197,7 +197,7 @@ def test_another_generator_does_not_get_old_kernels(monkeypatch, own_cache):
     build_toys([ToySpec()], "x86")
     monkeypatch.setattr(build_module, "generator_version", lambda: "changed")
     build_toys([ToySpec()], "x86")
-    assert len(list(own_cache.iterdir())) == 2
+    assert len(list(own_cache.glob("*/*"))) == 2
 
 
 def test_c_source_target_has_a_table_that_compiles(tmp_path):
