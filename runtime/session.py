@@ -17,7 +17,14 @@ from edgec.runtime.format import Slot
 from edgec.runtime.library import Failure, ProfileCallback, Status, check, library
 from edgec.runtime.signature import Signature, TensorInfo, check_names, conform, cut_to_counts
 
-_FILLED = (Slot.INPUT, Slot.SCALAR)
+
+@dataclass(frozen=True)
+class _Views:
+    """Arrays over an arena: what a program takes, what it gives, and its loss; their addresses never change."""
+
+    filled: tuple[tuple[TensorInfo, np.ndarray], ...]
+    outputs: tuple[tuple[TensorInfo, np.ndarray], ...]
+    loss: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Session:
         self._handle = ctypes.c_void_p()
         check(library().edgec_session_open(model.pointer, threads or 0, ctypes.byref(self._handle)))
         self._finalizer = weakref.finalize(self, _close_session, self._handle, model, os.getpid())
-        self._views: dict[str, list[np.ndarray]] = {}
+        self._views: dict[str, _Views] = {}
         model.add(self)
 
     def close(self) -> None:
@@ -103,23 +110,19 @@ class Session:
         such program. Parameters and states are as before after each of them.
         """
         signature = self.signature(program)
-        feeds = {info.name: info.bounds[1] for info in signature.scalars if info.bounds is not None} | dict(feeds)
+        feeds = {**signature.greatest, **feeds}
         check_names(feeds, (*signature.inputs, *signature.scalars), f"program `{program}`")
-        arrays = {info.name: conform(feeds[info.name], info) for slot, info in signature.slots if slot in _FILLED}
         with self._lock:
             self._require_open()
             views = self._arena_views(signature)
-            for (slot, info), view in zip(signature.slots, views, strict=True):
-                if slot in _FILLED:
-                    np.copyto(view, arrays[info.name])
+            arrays = [conform(feeds[info.name], info) for info, _ in views.filled]
+            for (_, view), array in zip(views.filled, arrays, strict=True):
+                view[...] = array
             self._check_run(signature, library().edgec_run(self._handle, signature.index))
-            loss, outputs = None, {}
-            for (slot, info), view in zip(signature.slots, views, strict=True):
-                if slot == Slot.OUTPUT:
-                    outputs[info.name] = view
-                elif slot == Slot.LOSS:
-                    loss = float(view.reshape(()))
-            outputs = cut_to_counts(outputs, (info for _, info in signature.slots))
+            loss = None if views.loss is None else views.loss.item()
+            outputs = cut_to_counts(
+                {info.name: view for info, view in views.outputs}, (info for info, _ in views.outputs)
+            )
             return loss, {name: array.copy() for name, array in outputs.items()}
 
     @contextlib.contextmanager
@@ -166,15 +169,18 @@ class Session:
         if not self._finalizer.alive:
             raise ValueError("the session is closed")
 
-    def _arena_views(self, signature: Signature) -> list[np.ndarray]:
-        """Arrays over the arena, one for each slot; their addresses never change."""
+    def _arena_views(self, signature: Signature) -> _Views:
         if signature.name not in self._views:
             views = []
-            for number, (_, info) in enumerate(signature.slots):
+            for number, (slot, info) in enumerate(signature.slots):
                 address = ctypes.c_void_p()
                 check(library().edgec_binding_data(self._handle, signature.index, number, ctypes.byref(address)))
-                views.append(_view(address.value, info))
-            self._views[signature.name] = views
+                views.append((slot, info, _view(address.value, info)))
+            self._views[signature.name] = _Views(
+                tuple((info, view) for slot, info, view in views if slot in (Slot.INPUT, Slot.SCALAR)),
+                tuple((info, view) for slot, info, view in views if slot == Slot.OUTPUT),
+                next((view.reshape(()) for slot, _, view in views if slot == Slot.LOSS), None),
+            )
         return self._views[signature.name]
 
     def _check_run(self, signature: Signature, status: int) -> None:

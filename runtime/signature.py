@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,27 +44,32 @@ class Signature:
     macs: int
     updates: bool  # whether it changes parameters or states
 
-    def _with(self, slot: Slot) -> tuple[TensorInfo, ...]:
-        return tuple(info for role, info in self.slots if role == slot)
-
-    @property
+    @functools.cached_property
     def inputs(self) -> tuple[TensorInfo, ...]:
         return self._with(Slot.INPUT)
 
-    @property
+    @functools.cached_property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """Without the loss and what only counts slices of others."""
         outputs = self._with(Slot.OUTPUT)
         counts = {info.count for info in outputs}
         return tuple(info for info in outputs if info.name not in counts)
 
-    @property
+    @functools.cached_property
     def scalars(self) -> tuple[TensorInfo, ...]:
         return self._with(Slot.SCALAR)
 
-    @property
+    @functools.cached_property
     def loss(self) -> TensorInfo | None:
         return next(iter(self._with(Slot.LOSS)), None)
+
+    @functools.cached_property
+    def greatest(self) -> Mapping[str, int]:
+        """The greatest value of each scalar that has bounds, by name: what it takes if nobody gives it."""
+        return {info.name: info.bounds[1] for info in self.scalars if info.bounds is not None}
+
+    def _with(self, slot: Slot) -> tuple[TensorInfo, ...]:
+        return tuple(info for role, info in self.slots if role == slot)
 
 
 def cut_to_counts(outputs: Mapping[str, np.ndarray], infos: Iterable[TensorInfo]) -> dict[str, np.ndarray]:
@@ -80,16 +86,17 @@ def cut_to_counts(outputs: Mapping[str, np.ndarray], infos: Iterable[TensorInfo]
     return cut
 
 
-def check_names(given: Mapping[str, object], wanted: tuple[TensorInfo, ...], what: str) -> None:
+def check_names(given: Mapping[str, object], wanted: Sequence[TensorInfo], what: str) -> None:
     """RuntimeFailure E0601 unless exactly the wanted names are given."""
+    missing = [info.name for info in wanted if info.name not in given]
+    if not missing and len(given) == len(wanted):
+        return
     names = [info.name for info in wanted]
     takes = f"it takes {', '.join(f'`{name}`' for name in names)}" if names else "it takes none"
     for name in given:
         if name not in names:
             raise RuntimeFailure("E0601", f"{what} has no input or scalar `{name}`", hint=takes)
-    for name in names:
-        if name not in given:
-            raise RuntimeFailure("E0601", f"{what} needs `{name}`", hint=takes)
+    raise RuntimeFailure("E0601", f"{what} needs `{missing[0]}`", hint=takes)
 
 
 def conform(value: object, info: TensorInfo) -> np.ndarray:
@@ -97,6 +104,8 @@ def conform(value: object, info: TensorInfo) -> np.ndarray:
 
     Plain Python numbers and lists take the tensor's type.
     """
+    if type(value) is np.ndarray and value.dtype == info.dtype and value.shape == info.shape:
+        return value  # the case of every step of a loop: the rest takes as long as a small kernel
     array = _cast_array(value, info) if isinstance(value, (np.ndarray, np.generic)) else _convert(value, info)
     if array.shape != info.shape:
         raise RuntimeFailure("E0603", f"`{info.name}` has shape {array.shape}, the program takes {info.shape}")

@@ -13,8 +13,10 @@ from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
 from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.mul import Mul
 from edgec.graph.ops.reduce_max import ReduceMax
+from edgec.graph.ops.relu_grad import ReluGrad
 from edgec.graph.ops.reshape import Reshape
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.ops.softmax import Softmax
@@ -79,6 +81,20 @@ def test_the_gradient_of_a_mean_over_pixels_is_a_map():
     row = graph.add_leaf(Role.INPUT, "row", tensor(F32, 2, 40, 3))
     scores = graph.emit1(BroadcastTo((2, 40, 3, 3)), graph.emit1(Reshape((2, 40, 3, 1)), row))
     assert activation_storage(scores, AVX2).is_row_major
+
+
+def test_what_goes_to_the_gradient_of_a_pool_is_a_map():
+    graph = Graph("head")
+    dy, positions = (
+        graph.add_leaf(Role.INPUT, "dy", tensor(F32, 2, 320)),
+        graph.add_leaf(Role.INPUT, "positions", tensor(DType.U8, 2, 20, 4, 4)),
+    )
+    unflattened = graph.emit1(Reshape((2, 20, 4, 4)), dy)
+    y = graph.add_leaf(Role.INPUT, "y", unflattened.type)
+    passed = graph.emit1(ReluGrad(), unflattened, y)
+    graph.emit1(MaxPool2dGrad((2, 2), (2, 2), input_size=(8, 8)), passed, positions)
+    for value in (unflattened, passed):
+        assert activation_storage(value, AVX2) == Storage.channels_last((2, 20, 4, 4))
 
 
 def test_an_image_that_is_padded_anyway_stays_as_it_came():

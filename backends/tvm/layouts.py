@@ -31,7 +31,8 @@ from edgec.graph.ops.slice import Slice
 from edgec.graph.ops.transpose import Transpose
 from edgec.runtime.abi import Storage
 
-_MAKE_FEATURE_MAPS = (Convolution, MaxPool2d, MaxPool2dPositions, MaxPool2dGrad, AvgPool2d, AvgPool2dGrad)
+_POOLS = (MaxPool2d, MaxPool2dPositions, MaxPool2dGrad, AvgPool2d, AvgPool2dGrad)
+_MAKE_FEATURE_MAPS = (Convolution, *_POOLS)
 _UPDATES = (Accumulate, AdamUpdate, LionUpdate, SgdUpdate)
 _WEIGHT_ROLES = (Role.PARAM, Role.STATE, Role.CONSTANT)
 
@@ -171,8 +172,10 @@ def _is_moved_by_readers(value: Value) -> bool:
 
 def _is_feature_map(value: Value) -> bool:
     """Whether a rank-4 value is [N,C,H,W] rather than a batch of matrices: what it was computed from last, of rank 4
-    all the way, is a convolution's or a pool's and not made up from another rank.
+    all the way, is a convolution's or a pool's and not made up from another rank; or it goes to a pool.
     """
+    if _is_pooled(value):
+        return True
     while value.producer is not None:
         node = value.producer
         if isinstance(node.op, _MAKE_FEATURE_MAPS) or _is_spread_over_pixels(node):
@@ -184,6 +187,22 @@ def _is_feature_map(value: Value) -> bool:
             return not any(v.role in _WEIGHT_ROLES and v.type.shape == value.type.shape for v in node.inputs)
         value = max(computed, key=lambda v: v.type.size)  # of what is broadcast, the others
     return True
+
+
+def _is_pooled(value: Value) -> bool:
+    """Whether a pool or the gradient of one reads what is computed from a value element by element.
+
+    Convolutions pad a copy of what lies in another order; pools have no such copy.
+    """
+    seen, ahead = {value}, [value]
+    while ahead:
+        for node, _ in ahead.pop().uses:
+            if isinstance(node.op, _POOLS):
+                return True
+            fresh = {y for y in node.outputs if node.op.elementwise and y.type.shape == value.type.shape} - seen
+            seen |= fresh
+            ahead += fresh
+    return False
 
 
 def _is_spread_over_pixels(node: Node) -> bool:

@@ -167,6 +167,19 @@ def _global_pool_is_mean(graph: Graph, node: Node) -> Value | None:
     return None
 
 
+def _pool_before_activation(graph: Graph, node: Node) -> Value | None:
+    """The maximum of a window's relus or clips is that of the maximum: of fewer elements, whose gradient asks only
+    where the maximum passed, not where all that it was taken of did.
+    """
+    inner = node.inputs[0].producer if node.inputs else None
+    if not isinstance(node.op, MaxPool2d) or inner is None or not isinstance(inner.op, Relu | Clip):
+        return None
+    if len(inner.output.uses) > 1 or inner.output in graph.results():
+        return None
+    pooled = graph.emit1(node.op, inner.inputs[0], source=node.source, before=node)
+    return graph.emit1(inner.op, pooled, source=inner.source, before=node)
+
+
 def _drop_broadcast(graph: Graph, node: Node) -> Value | None:
     """Binary elementwise ops broadcast by themselves."""
     if not isinstance(node.op, Binary):
@@ -252,6 +265,7 @@ _RULES: tuple[Rule, ...] = (
     _merge_reshapes,
     _merge_transposes,
     _global_pool_is_mean,
+    _pool_before_activation,
     _drop_broadcast,
     _absorb_transpose,
 )

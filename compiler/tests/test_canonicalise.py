@@ -51,6 +51,16 @@ RULES = {
         "%y: f32[4,6] = reduce_mean(%x) {axes=(0,2)}",
         "%y: f32[4,6] = reshape(%x) {shape=(4,6)}",
     ),
+    "maximum of relus": (
+        "%a: f32[1,4,1,6] = relu(%x)\n%y: f32[1,4,1,3] = max_pool2d(%a) {kernel_size=(1,2), strides=(1,2)}",
+        "%a: f32[1,4,1,3] = max_pool2d(%x) {kernel_size=(1,2), strides=(1,2)}\n%y: f32[1,4,1,3] = relu(%a)",
+    ),
+    "maximum of clips": (
+        "%a: f32[1,4,1,6] = clip(%x) {low=-1.0, high=6.0}\n"
+        "%y: f32[1,4,2,6] = max_pool2d(%a) {kernel_size=(2,1), pads=(1,0,1,0)}",
+        "%a: f32[1,4,2,6] = max_pool2d(%x) {kernel_size=(2,1), pads=(1,0,1,0)}\n"
+        "%y: f32[1,4,2,6] = clip(%a) {low=-1.0, high=6.0}",
+    ),
     "global average pool": (
         "%y: f32[1,4,1,1] = avg_pool2d(%x) {kernel_size=(1,6)}",
         "%y: f32[1,4,1,1] = reduce_mean(%x) {axes=(2,3), keepdims=true}",
@@ -184,6 +194,12 @@ FINAL_BATCH = ("transposition of unit axes", "mean over unit axes")
 def test_a_batch_of_one_is_not_lost_before_training_programs_are_made(rule: str) -> None:
     before = program(RULES[rule][0])
     check_pass(canonicalise, before, before, Options(train=Train(batch=2)))
+
+
+def test_a_relu_that_others_read_stays_before_the_pool() -> None:
+    text = program("%a: f32[1,4,1,6] = relu(%x)\n%y: f32[1,4,1,3] = max_pool2d(%a) {kernel_size=(1,2), strides=(1,2)}")
+    text = text.replace("\n}", '\n output "a" = %a\n}')
+    check_pass(canonicalise, text, text)
 
 
 def test_products_are_flattened_once_training_programs_are_made() -> None:
