@@ -67,7 +67,7 @@ def measure(row: Row, rounds: int, folder: Path) -> Result:
         contenders |= _peers(row, folder)
     else:
         contenders[row.beside.name] = _ours(row.beside, folder)
-    macs = _artifact(row, folder)[1]
+    macs = artifact(row, folder)[1]
     contenders["peak"] = {"kind": "peak", "threads": 1}
     with _busy(row.busy):
         timings = compare(contenders, rounds=rounds)
@@ -92,7 +92,7 @@ def _busy(wanted: bool) -> Iterator[None]:
 
 
 def _ours(row: Row, folder: Path) -> dict[str, Any]:
-    return {"kind": "edgec", "artifact": str(_artifact(row, folder)[0]), **_common(row)}
+    return {"kind": "edgec", "artifact": str(artifact(row, folder)[0]), **_common(row)}
 
 
 def _peers(row: Row, folder: Path) -> dict[str, dict[str, Any]]:
@@ -126,19 +126,21 @@ def _shapes(row: Row) -> dict[str, tuple[int, ...]]:
     return {name: (row.batch, *shape) for name, shape in shapes.items()}
 
 
-def _artifact(row: Row, folder: Path) -> tuple[Path, int]:
+def artifact(row: Row, folder: Path, target: str = "x86") -> tuple[Path, int]:
     """The file, and the multiply-accumulates of the row's program."""
-    return _compiled(row.model, row.program, row.batch, tuple(sorted(row.train.items())), folder)
+    return _compiled(row.model, row.program, row.batch, tuple(sorted(row.train.items())), target, folder)
 
 
 @cache
-def _compiled(model: str, program: str, batch: int, options: tuple, folder: Path) -> tuple[Path, int]:
+def _compiled(model: str, program: str, batch: int, options: tuple, target: str, folder: Path) -> tuple[Path, int]:
     out = folder / f"{model}-{program}-{batch}-{abs(hash(options))}.edge"
     train = Train(batch=batch, dropout="off", **dict(options)) if program == "train" else None
     if model in SUBJECTS and program == "train":
         subject = SUBJECTS[model]
-        report = api.compile(subject.make().eval(), example_inputs=subject.inputs(batch), train=train, out=out)
+        report = api.compile(
+            subject.make().eval(), example_inputs=subject.inputs(batch), target=target, train=train, out=out
+        )
     else:
         shapes = _shapes(Row("", model, program, batch, 1))
-        report = api.compile(onnx_model(model, folder), shapes=shapes, train=train, out=out)
+        report = api.compile(onnx_model(model, folder), shapes=shapes, target=target, train=train, out=out)
     return out, report.programs[program].macs
