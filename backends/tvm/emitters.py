@@ -51,6 +51,8 @@ from edgec.backends.tvm.scatter import GatherGradSpec
 from edgec.backends.tvm.scatter_code import emit_gather_grad
 from edgec.backends.tvm.softmax import CrossEntropySpec, SoftmaxSpec
 from edgec.backends.tvm.softmax_code import emit_cross_entropy, emit_softmax
+from edgec.backends.tvm.winograd import WinogradFilterSpec, WinogradSpec
+from edgec.backends.tvm.winograd_code import emit_winograd, emit_winograd_filter
 
 # Spec class: emitter(spec, target) -> PrimFunc. One line per kind of kernel.
 EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
@@ -73,6 +75,8 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
     SoftmaxSpec: emit_softmax,
     CrossEntropySpec: emit_cross_entropy,
     TransposeSpec: emit_transpose,
+    WinogradFilterSpec: emit_winograd_filter,
+    WinogradSpec: emit_winograd,
     GenericSpec: emit_generic,
     DeviceDepthwiseSpec: emit_device_depthwise,
     DeviceDepthwiseSumSpec: emit_device_depthwise_sum,

@@ -28,11 +28,11 @@ _LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 
 def emit_gemm(spec: GemmSpec, target: Target) -> PrimFunc:
     return build_kernel(
-        spec.arguments, lambda left, right, *rest: _Gemm(spec, target, left, right, rest[:-2]).run(*rest[-2:])
+        spec.arguments, lambda left, right, *rest: Gemm(spec, target, left, right, rest[:-2]).run(*rest[-2:])
     )
 
 
-class _Gemm:
+class Gemm:
     def __init__(self, spec: GemmSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer]):
         self.spec, self.target, self.left, self.right, self.rest = spec, target, left, right, rest
         self.panels, self.tail = divmod(spec.right.columns, spec.right.width)

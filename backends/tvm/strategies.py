@@ -10,6 +10,7 @@ from edgec.backends.base import Group, Lowering, Target
 from edgec.backends.tvm.bits import lower_bits
 from edgec.backends.tvm.conv import lower_conv2d, lower_conv2d_input_grad, lower_conv2d_weight_grad
 from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_weight_grad
+from edgec.backends.tvm.conv_winograd import lower_winograd
 from edgec.backends.tvm.dropout import lower_dropout
 from edgec.backends.tvm.gathers import lower_gather
 from edgec.backends.tvm.generic.kernel import lower_generic
@@ -37,6 +38,7 @@ Strategy = Callable[[Request], Lowering | None]
 STRATEGIES: tuple[Strategy, ...] = (
     lower_depthwise,
     lower_depthwise_weight_grad,
+    lower_winograd,
     lower_conv2d,
     lower_conv2d_input_grad,
     lower_conv2d_weight_grad,
