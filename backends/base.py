@@ -145,6 +145,10 @@ class CodeImage:
 
 Progress = Callable[[int, int], None]  # done, total
 
+# (anchor, follower) -> whether `follower`, an elementwise node that reads an output of `anchor`'s group, can join the
+# epilogue.
+CanFuse = Callable[[Node, Node], bool]
+
 
 class Backend(Protocol):
     """Code generation for one target."""
@@ -154,8 +158,8 @@ class Backend(Protocol):
     def unsupported(self, node: Node) -> str | None:
         """Why this node cannot be lowered, or None. Must not load the code generator: `edgec check` calls it."""
 
-    def can_fuse(self, anchor: Node, follower: Node) -> bool:
-        """Whether `follower`, an elementwise node that reads an output of `anchor`'s group, can join the epilogue."""
+    def fusion(self) -> CanFuse:
+        """The rule for one graph, which may remember what it found: ask for another one when the graph has changed."""
 
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         """Storage of every param, state and constant leaf by name (row-major where absent), one for all programs."""

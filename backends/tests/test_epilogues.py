@@ -233,11 +233,11 @@ def test_fusion_is_offered_only_where_the_epilogue_can_read():
     for shape, fits in (((19, 1, 1), True), ((2, 19, 1, 1), True), ((3, 5), False)):
         other = graph.add_leaf(Role.INPUT, graph.fresh_name("o"), tensor(F32, *shape))
         graph.emit1(Add(), y, other)
-        assert backend.can_fuse(conv, graph.nodes[-1]) is fits
+        assert backend.fusion()(conv, graph.nodes[-1]) is fits
     # An input of the program is row-major; a map that a kernel computed is not.
     image = graph.add_leaf(Role.INPUT, "image", tensor(F32, *SHAPE))
     graph.emit1(Add(), y, image)
-    assert not backend.can_fuse(conv, graph.nodes[-1])
+    assert not backend.fusion()(conv, graph.nodes[-1])
     graph.emit1(Relu(), graph.emit1(Conv2d(), graph.leaves["x"], graph.leaves["w"]))
     graph.emit1(Add(), y, graph.nodes[-1].output)
-    assert backend.can_fuse(conv, graph.nodes[-1])
+    assert backend.fusion()(conv, graph.nodes[-1])

@@ -3,10 +3,14 @@
 import subprocess
 import sys
 
+import pytest
+
 from edgec.backends.targets import find_target
+from edgec.backends.tvm import layouts
 from edgec.backends.tvm.backend import TvmBackend
-from edgec.backends.tvm.layouts import activation_storage
+from edgec.backends.tvm.layouts import Layouts
 from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.add import Add
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
@@ -55,12 +59,13 @@ def test_everything_near_a_weight_lies_as_the_weight():
         assert chosen == {"w": expected, "v": expected}
         weights = [value for node in graph.nodes for value in node.outputs if value.type == graph.leaves["w"].type]
         assert len(weights) == 5
-        assert {activation_storage(value, AVX2) for value in weights} == {expected}
+        assert {Layouts(AVX2).of_activation(value) for value in weights} == {expected}
 
 
 def test_maps_are_nhwc_and_batches_of_matrices_row_major():
     graph = training_step()
-    maps = {node.output.name: activation_storage(node.output, AVX2) for node in graph.nodes if len(node.outputs) == 1}
+    found = Layouts(AVX2)
+    maps = {node.output.name: found.of_activation(node.output) for node in graph.nodes if len(node.outputs) == 1}
     assert maps["y"] == maps["dx"] == Storage.channels_last((2, 40, 8, 8))
     attention = Graph("attention")
     q = attention.add_leaf(Role.INPUT, "q", tensor(F32, 2, 4, 5, 6))
@@ -68,19 +73,19 @@ def test_maps_are_nhwc_and_batches_of_matrices_row_major():
     scaled = attention.emit1(Mul(), scores, attention.add_leaf(Role.PARAM, "s", tensor(F32, 1)))
     weights = attention.emit1(Softmax(3), scaled)
     for value in (scores, scaled, weights, attention.emit1(Concat(3), weights, weights)):
-        assert activation_storage(value, AVX2) == Storage.row_major(value.type.shape)
+        assert Layouts(AVX2).of_activation(value) == Storage.row_major(value.type.shape)
     pooled = graph.emit1(ReduceMax((2, 3), True), graph.nodes[1].output)
-    assert activation_storage(graph.emit1(Softmax(1), pooled), AVX2) == Storage.channels_last(pooled.type.shape)
+    assert Layouts(AVX2).of_activation(graph.emit1(Softmax(1), pooled)) == Storage.channels_last(pooled.type.shape)
 
 
 def test_the_gradient_of_a_mean_over_pixels_is_a_map():
     graph = Graph("mean")
     dy = graph.add_leaf(Role.INPUT, "dy", tensor(F32, 2, 40))
     spread = graph.emit1(BroadcastTo((2, 40, 3, 3)), graph.emit1(Reshape((2, 40, 1, 1)), dy))
-    assert activation_storage(spread, AVX2) == Storage.channels_last((2, 40, 3, 3))
+    assert Layouts(AVX2).of_activation(spread) == Storage.channels_last((2, 40, 3, 3))
     row = graph.add_leaf(Role.INPUT, "row", tensor(F32, 2, 40, 3))
     scores = graph.emit1(BroadcastTo((2, 40, 3, 3)), graph.emit1(Reshape((2, 40, 3, 1)), row))
-    assert activation_storage(scores, AVX2).is_row_major
+    assert Layouts(AVX2).of_activation(scores).is_row_major
 
 
 def test_what_goes_to_the_gradient_of_a_pool_is_a_map():
@@ -102,16 +107,31 @@ def test_an_image_that_is_padded_anyway_stays_as_it_came():
     x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 3, 8, 8))
     w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 16, 3, 3, 3))
     graph.emit1(Conv2d(pads=(1, 1, 1, 1)), x, w)
-    assert activation_storage(x, AVX2).is_row_major
+    assert Layouts(AVX2).of_activation(x).is_row_major
     graph.emit1(Conv2d(), x, w)
-    assert activation_storage(x, AVX2) == Storage.channels_last((1, 3, 8, 8))
+    assert Layouts(AVX2).of_activation(x) == Storage.channels_last((1, 3, 8, 8))
 
 
 def test_an_image_that_is_transposed_anyway_stays_as_it_came():
     graph = Graph("first")
     x = graph.add_leaf(Role.INPUT, "x", tensor(DType.U8, 1, 8, 8, 3))
     graph.emit1(Transpose((0, 3, 1, 2)), x)
-    assert activation_storage(x, AVX2).is_row_major
+    assert Layouts(AVX2).of_activation(x).is_row_major
+
+
+@pytest.mark.parametrize("of_weights", [False, True])
+def test_a_long_chain_is_followed_once(of_weights: bool, monkeypatch):
+    """Sums of the gradients of many steps, say: time would grow with the square of the steps."""
+    asked = []
+    rule = layouts._storage_of_weight
+    monkeypatch.setattr(layouts, "_storage_of_weight", lambda value, target: asked.append(value) or rule(value, target))
+    graph = training_step()
+    total = graph.nodes[-2].output if of_weights else graph.add_leaf(Role.INPUT, "rows", tensor(F32, 5, 7))
+    chain = [total := graph.emit1(Add(), total, total) for _ in range(50)]
+    found = Layouts(AVX2)
+    storages = {found.of_activation(value) for value in chain} | {found.expected(value) for value in chain}
+    assert storages == {Storage((40, 40, 3, 3), (2, 3, 1, 0), 16) if of_weights else Storage.row_major((5, 7))}
+    assert len(asked) <= 2 * len(chain)
 
 
 def test_micro_controllers_keep_rows():

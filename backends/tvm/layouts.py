@@ -64,26 +64,52 @@ def _block(columns: int, target: Target) -> int:
     return width if width < columns else 0
 
 
-def weight_storage(value: Value, target: Target, others: set[Value] | None = None) -> Storage | None:
-    """The storage of a weight, of its gradient, or of something computed from either; None for other values.
-
-    `others` collects values that are tied to no weight, for the next call: who asks for every value of a long chain of
-    elementwise nodes, such as the steps of an LSTM, would follow it each time.
+class Layouts:
+    """The storages of the values of a graph on a target with vectors. What was found is kept, since who asks for every
+    value of a long chain of elementwise nodes, such as the steps of an LSTM, would follow it each time: an object is
+    for a graph as it is, and a changed one wants another.
     """
-    others = set() if others is None else others
-    seen: set[Value] = set()
-    stack = [value]
-    while stack:
-        near = stack.pop()
-        if near in seen or near in others:
-            continue
-        seen.add(near)
-        storage = _storage_of_weight(near, target)
-        if storage is not None:
-            return storage
-        stack += reversed(_tied(near))
-    others |= seen
-    return None
+
+    def __init__(self, target: Target):
+        self._target = target
+        self._weights: dict[Value, Storage | None] = {}
+
+    def of_weight(self, value: Value) -> Storage | None:
+        """Of a weight, of its gradient, or of something computed from either; None for other values."""
+        seen: set[Value] = set()
+        stack = [value]
+        while stack:
+            near = stack.pop()
+            if near in seen:
+                continue
+            seen.add(near)
+            is_known = near in self._weights
+            storage = self._weights[near] if is_known else _storage_of_weight(near, self._target)
+            if storage is not None:
+                self._weights[value] = storage
+                return storage
+            if not is_known:
+                stack += reversed(_tied(near))
+        self._weights.update(dict.fromkeys(seen))
+        return None
+
+    def of_activation(self, value: Value) -> Storage:
+        """Of a computed value, or the one that an input should be copied to."""
+        found = self.of_weight(value)
+        if found is not None:
+            return found
+        shape = value.type.shape
+        if len(shape) != 4 or not _is_feature_map(value) or _is_padded_by_readers(value) or _is_moved_by_readers(value):
+            return Storage.row_major(shape)
+        return Storage.channels_last(shape)
+
+    def expected(self, value: Value) -> Storage:
+        """Of any value of a program, before the compiler has chosen."""
+        if value.role is None:
+            return self.of_activation(value)
+        if value.role in (Role.INPUT, Role.SCALAR):
+            return Storage.row_major(value.type.shape)
+        return self.of_weight(value) or Storage.row_major(value.type.shape)
 
 
 def _storage_of_weight(value: Value, target: Target) -> Storage | None:
@@ -117,20 +143,6 @@ def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target
             # The input gradient reads the transpose of what the forward product reads.
             return matmul_weight(node.op, shape, target)
     return None
-
-
-def activation_storage(value: Value, target: Target, others: set[Value] | None = None) -> Storage:
-    """Storage of a computed value, or the one that an input should be copied to, on a vector target.
-
-    `others`: as of `weight_storage`.
-    """
-    found = weight_storage(value, target, others)
-    if found is not None:
-        return found
-    shape = value.type.shape
-    if len(shape) != 4 or not _is_feature_map(value) or _is_padded_by_readers(value) or _is_moved_by_readers(value):
-        return Storage.row_major(shape)
-    return Storage.channels_last(shape)
 
 
 def scalar_storage(value: Value) -> Storage:

@@ -41,6 +41,7 @@ class _Fusion:
         self.schedule = schedule
         self.before = node_predecessors(schedule)
         self.forward = schedule.forward()
+        self.can_fuse = schedule.backend.fusion()
         self.placed: list[list[Node]] = []
         self.owner: dict[Node, list[Node]] = {}
 
@@ -68,7 +69,7 @@ class _Fusion:
         if (anchor in self.schedule.again) != (node in self.schedule.again):
             return False
         shapes = {v.type.shape for v in node.outputs} | {v.type.shape for v in node.inputs if v.producer in group}
-        if len(shapes) != 1 or not self.schedule.backend.can_fuse(anchor, node):
+        if len(shapes) != 1 or not self.can_fuse(anchor, node):
             return False
         index = _index(self.placed, group)
         needed = self._needed(node, group, index)

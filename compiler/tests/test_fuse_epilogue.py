@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from edgec.backends.base import Backend, Group
+from edgec.backends.base import Backend, CanFuse, Group
 from edgec.compiler.passbase import Options
 from edgec.compiler.passes.commit_updates import commit_updates
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.schedule import Schedule, TargetSchedules, verify_schedule
-from edgec.graph.ir import Module, Node
+from edgec.graph.ir import Module
 from edgec.graph.parse import parse_graph
 from edgec.tools.testing.reference_backend import ReferenceBackend
 
@@ -218,8 +218,8 @@ def test_forward_and_rest_share_no_group() -> None:
 
 
 class _Refusing(ReferenceBackend):
-    def can_fuse(self, anchor: Node, follower: Node) -> bool:
-        return follower.op.name != "hard_swish"
+    def fusion(self) -> CanFuse:
+        return lambda anchor, follower: follower.op.name != "hard_swish"
 
 
 def test_the_backend_decides_what_it_can_fuse() -> None:

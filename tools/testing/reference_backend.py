@@ -14,6 +14,7 @@ import numpy as np
 
 from edgec.backends.base import (
     Argument,
+    CanFuse,
     CodeImage,
     Group,
     KernelCall,
@@ -97,8 +98,8 @@ class ReferenceBackend:
     def unsupported(self, node: Node) -> str | None:
         return None
 
-    def can_fuse(self, anchor: Node, follower: Node) -> bool:
-        return follower.op.elementwise
+    def fusion(self) -> CanFuse:
+        return lambda anchor, follower: follower.op.elementwise
 
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         leaves = {value for groups in programs for group in groups for value in group.inputs}
