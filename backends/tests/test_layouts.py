@@ -99,7 +99,7 @@ def test_what_goes_to_the_gradient_of_a_pool_is_a_map():
     passed = graph.emit1(ReluGrad(), unflattened, y)
     graph.emit1(MaxPool2dGrad((2, 2), (2, 2), input_size=(8, 8)), passed, positions)
     for value in (unflattened, passed):
-        assert activation_storage(value, AVX2) == Storage.channels_last((2, 20, 4, 4))
+        assert Layouts(AVX2).of_activation(value) == Storage.channels_last((2, 20, 4, 4))
 
 
 def test_an_image_that_is_padded_anyway_stays_as_it_came():
