@@ -7,7 +7,7 @@ see the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -130,6 +130,17 @@ class Lowering:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several calls that become one. Its tasks come behind those of the parts before it; `arguments[i]` is which
+    of the whole kernel's arguments its own argument i is.
+    """
+
+    spec: KernelSpec
+    tasks: int
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class CodeImage:
     """Linked machine code: an ELF file without imports, relocations and writable data, mapped as it is.
 
@@ -174,6 +185,17 @@ class Backend(Protocol):
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         """Kernel calls for a group. `alias[output]` is the input whose memory it shares: one pointer serves both."""
+
+    def guarded(self, spec: KernelSpec, words: int) -> KernelSpec | None:
+        """The same kernel, which does nothing unless `words` more arguments, an f32 each, are finite. None where there
+        is no such kernel, or where programs had better stop at a guard.
+        """
+
+    def merge_key(self, spec: KernelSpec, tasks: int) -> Hashable:
+        """Calls with the same key may become one call, whatever they read and write; None: not this one."""
+
+    def merged(self, parts: Sequence[Part], arguments: Sequence[Argument]) -> KernelSpec | None:
+        """The kernel that does all parts side by side. None where they are too much for one."""
 
     def build(self, specs: Sequence[KernelSpec], *, progress: Progress | None = None) -> CodeImage:
         """Compile in worker processes, through the kernel cache, and link. UserError E0402, E0404."""

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgec.backends.base import CodeImage, KernelSpec, Workspace
+from edgec.backends.base import CodeImage, KernelSpec
 from edgec.compiler.memory.check import check_placements
 from edgec.compiler.memory.lifetimes import aligned
 from edgec.compiler.originals import find_originals
@@ -167,21 +167,12 @@ class _Packer:
 
     def _program(self, schedule: Schedule) -> Program:
         calls: list[Call] = []
-        guard = schedule.guard
-        for position, group in enumerate(schedule.groups):
-            if position == guard:
-                calls += self._guards(schedule)
-            for call in schedule.lowerings[group].calls:
-                operands = tuple(
-                    self._scratch(schedule, position, operand)
-                    if isinstance(operand, Workspace)
-                    else self._buffer(schedule, operand)
-                    for operand in call.operands
-                )
-                label = _shortened(call.label)
-                calls.append(Call(Opcode.KERNEL, self.kernels[call.spec], operands, call.tasks, call.macs, label))
-        if guard == len(schedule.groups):
-            calls += self._guards(schedule)
+        for launch in schedule.launches:
+            operands = tuple(self._operand(schedule, operand) for operand in launch.operands)
+            label = _shortened(launch.label)
+            calls.append(Call(Opcode.KERNEL, self.kernels[launch.spec], operands, launch.tasks, launch.macs, label))
+        if schedule.stop is not None:
+            calls[schedule.stop : schedule.stop] = self._guards(schedule)
         return Program(schedule.graph.name, schedule.plan.arena_bytes, tuple(calls), self._bindings(schedule))
 
     def _guards(self, schedule: Schedule) -> list[Call]:
@@ -193,6 +184,12 @@ class _Packer:
             if name is not None
         ]
 
+    def _operand(self, schedule: Schedule, operand: Value | tuple[int, int]) -> int:
+        if isinstance(operand, Value):
+            return self._buffer(schedule, operand)
+        span = schedule.plan.workspaces[operand]
+        return self.buffers.add(Buffer(Region.ARENA, span.offset, span.bytes))
+
     def _buffer(self, schedule: Schedule, value: Value) -> int:
         home = schedule.home(value)
         if schedule.in_arena(home):
@@ -203,10 +200,6 @@ class _Packer:
         if placement.region is Region.WEIGHTS:
             return self.buffers.add(Buffer(Region.WEIGHTS, 0, tensor.data.nbytes, index))
         return self.buffers.add(Buffer(placement.region, placement.offset, tensor.data.nbytes))
-
-    def _scratch(self, schedule: Schedule, position: int, workspace: Workspace) -> int:
-        span = schedule.plan.workspaces[position, workspace.index]
-        return self.buffers.add(Buffer(Region.ARENA, span.offset, span.bytes))
 
     def _bindings(self, schedule: Schedule) -> tuple[Binding, ...]:
         graph, bindings = schedule.graph, []
@@ -232,13 +225,8 @@ class _Packer:
 
 
 def kernel_specs(schedules: TargetSchedules) -> list[KernelSpec]:
-    """The specs of all calls of all programs, in order, with repetitions."""
-    return [
-        call.spec
-        for schedule in schedules.programs.values()
-        for group in schedule.groups
-        for call in schedule.lowerings[group].calls
-    ]
+    """The specs of all launches of all programs, in order, with repetitions."""
+    return [launch.spec for schedule in schedules.programs.values() for launch in schedule.launches]
 
 
 def _shortened(label: str) -> str:

@@ -70,6 +70,7 @@ class Fact(enum.Enum):
     PAIRED = "in-place pairs are chosen"
     LOWERED = "every group has its kernel calls"
     PLANNED = "every buffer has an offset, and the checker has accepted them"
+    LISTED = "the launches of every program stand in a list, and where its guard is"
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,11 @@ from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgec.compiler.passes.fold_constants import fold_constants
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.passes.keep_positions import keep_positions
+from edgec.compiler.passes.list_launches import list_launches
 from edgec.compiler.passes.lower_groups import lower_groups
 from edgec.compiler.passes.mark_trainable import mark_trainable
 from edgec.compiler.passes.mask_classes import mask_classes
+from edgec.compiler.passes.merge_launches import merge_launches
 from edgec.compiler.passes.narrow_doubles import narrow_doubles
 from edgec.compiler.passes.normalise_input import normalise_input
 from edgec.compiler.passes.order_channels import order_channels
@@ -234,6 +236,10 @@ SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
         ensures=frozenset({Fact.LOWERED}),
     ),
     Pass("plan_memory", Phase.PLAN, plan_memory, requires=frozenset({Fact.LOWERED}), ensures=frozenset({Fact.PLANNED})),
+    Pass(
+        "list_launches", Phase.PLAN, list_launches, requires=frozenset({Fact.PLANNED}), ensures=frozenset({Fact.LISTED})
+    ),
+    Pass("merge_launches", Phase.PLAN, merge_launches, requires=frozenset({Fact.LISTED}), optional=True),
 )
 
 

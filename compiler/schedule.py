@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edgec.backends.base import Backend, Group, Lowering
+from edgec.backends.base import Backend, Group, KernelSpec, Lowering
 from edgec.compiler.recompute import with_packs
 from edgec.compiler.tiling import Tiling
 from edgec.graph.errors import InternalError
@@ -54,6 +54,19 @@ class MemoryPlan:
     live_peak: int
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A kernel call as the artifact has it. Operands are values, and workspaces by the position of their group and
+    their index.
+    """
+
+    spec: KernelSpec
+    operands: tuple[Value | tuple[int, int], ...]
+    tasks: int
+    macs: int
+    label: str
+
+
 @dataclass(eq=False)
 class Schedule:
     """One program for one target. `graph` is its own copy: passes may add copies of values to it.
@@ -62,7 +75,8 @@ class Schedule:
     state it replaces, an output in place to the input it overwrites, a part to the concatenation it lies in. `offsets`
     are the bytes from the start of that memory, where there are any. `again` are nodes that compute for the backward
     part what the forward part did not keep; `seams` cut operands of tiled chains into strips and join their results;
-    `early` are the nodes of strips in the forward part, whether the loss depends on them or not.
+    `early` are the nodes of strips in the forward part, whether the loss depends on them or not. `launches` are the calls
+    of all groups; `stop` of them run before the guard.
     """
 
     graph: Graph
@@ -76,6 +90,8 @@ class Schedule:
     again: set[Node] = field(default_factory=set)
     seams: set[Node] = field(default_factory=set)
     early: set[Node] = field(default_factory=set)
+    launches: list[Launch] = field(default_factory=list)
+    stop: int | None = None
 
     @property
     def guarded(self) -> bool:

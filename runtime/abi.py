@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MAX_KERNEL_ARGS = 24
+MAX_DEVICE_ARGS = 64  # of a kernel for a device; OpenCL promises 1024 bytes of arguments, 16 for each pointer
 MAX_RANK = 8  # of a tensor that an artifact names: inputs, outputs, parameters, states
 MAX_NAME = 4095  # bytes of such a tensor's name: exporters join the names of all that they fused
 BUFFER_ALIGNMENT = 64  # bytes; of every buffer in the arena, the parameters and the weights section

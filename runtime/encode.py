@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgec.runtime import tables
-from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_KERNEL_ARGS, MAX_NAME, MAX_RANK, Arch, Storage
+from edgec.runtime.abi import BUFFER_ALIGNMENT, MAX_DEVICE_ARGS, MAX_KERNEL_ARGS, MAX_NAME, MAX_RANK, Arch, Storage
 from edgec.runtime.dtypes import DTYPES, dtype_name
 from edgec.runtime.format import Artifact, Opcode, Placement, Program, Region, Tensor, TensorKind, Variant
 from edgec.runtime.tables import Section
@@ -181,11 +181,10 @@ def _encode_buffers(variant: Variant) -> bytes:
 def _encode_kernels(variant: Variant, names: Names) -> tuple[bytes, bytes]:
     """KERNELS and ARGUMENTS."""
     kernels, arguments = [], []
+    most = MAX_DEVICE_ARGS if variant.arch.is_device else MAX_KERNEL_ARGS
     for kernel in variant.kernels:
-        if not 1 <= len(kernel.arguments) <= MAX_KERNEL_ARGS:
-            raise ValueError(
-                f"kernel `{kernel.name}` has {len(kernel.arguments)} pointers; 1 to {MAX_KERNEL_ARGS} work"
-            )
+        if not 1 <= len(kernel.arguments) <= most:
+            raise ValueError(f"kernel `{kernel.name}` has {len(kernel.arguments)} pointers; 1 to {most} work")
         kernels.append(
             {
                 "entry": kernel.entry,

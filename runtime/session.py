@@ -46,6 +46,7 @@ class ModelHandle:
         self._pointer = pointer
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._finalizer = weakref.finalize(self, library().edgec_model_close, pointer)
+        self._finalizer.atexit = False  # see `Session`
 
     @property
     def pointer(self) -> ctypes.c_void_p:
@@ -86,6 +87,8 @@ class Session:
         self._handle = ctypes.c_void_p()
         check(library().edgec_session_open(model.pointer, threads or 0, ctypes.byref(self._handle)))
         self._finalizer = weakref.finalize(self, _close_session, self._handle, model, os.getpid())
+        # What is open when the process ends stays open: other libraries that share a GPU may have ended before.
+        self._finalizer.atexit = False
         self._views: dict[str, _Views] = {}
         model.add(self)
 

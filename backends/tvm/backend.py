@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-from edgec.backends.base import CanFuse, CodeImage, Group, KernelSpec, Lowering, Progress, Target
+from edgec.backends.base import Argument, CanFuse, CodeImage, Group, KernelSpec, Lowering, Part, Progress, Target
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.fusion import Fusion
+from edgec.backends.tvm.gpu.launches import guarded_spec, merge_key, merged_spec
 from edgec.backends.tvm.layouts import Layouts, scalar_storage
 from edgec.backends.tvm.strategies import lower_group
 from edgec.graph.ir import Node, Role, Value
@@ -69,6 +70,15 @@ class TvmBackend:
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         return lower_group(group, storage, alias, self.target)
+
+    def guarded(self, spec: KernelSpec, words: int) -> KernelSpec | None:
+        return guarded_spec(spec, words) if self.target.arch.is_device else None
+
+    def merge_key(self, spec: KernelSpec, tasks: int) -> Hashable:
+        return merge_key(spec, tasks) if self.target.arch.is_device else None
+
+    def merged(self, parts: Sequence[Part], arguments: Sequence[Argument]) -> KernelSpec | None:
+        return merged_spec(parts, arguments)
 
     def build(self, specs: Sequence[KernelSpec], *, progress: Progress | None = None) -> CodeImage:
         return build(specs, self.target, progress=progress)

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -86,21 +87,31 @@ def build_kernel(arguments: Sequence[Argument], body: Callable[..., None], name:
     return builder.get()
 
 
-def build_device_kernel(
-    arguments: Sequence[Argument], groups: int, threads: int, body: Callable[..., None], name: str = "kernel"
-) -> PrimFunc:
+@dataclass(frozen=True)
+class DeviceKernel:
     """A kernel `void name(pointers...)` for `groups` groups of `threads` work items, whose statements
-    `body(*pointers, group, item)` emits.
+    `body(*pointers, group, item)` emits: once, when it is built.
     """
+
+    arguments: Sequence[Argument]
+    groups: int
+    threads: int
+    body: Callable[..., None]
+
+
+def build_device_kernel(kernel: DeviceKernel, name: str = "kernel") -> PrimFunc:
     scope = _LOCAL_SCOPE.set("local")
     try:
         with IRBuilder() as builder:
             with T.prim_func():
                 T.func_name(name)
                 T.func_attr({"tirx.noalias": True, "global_symbol": name, "calling_conv": _DEVICE_LAUNCH})
-                pointers = _pointers(arguments, _handles(arguments))
-                with T.launch_thread("blockIdx.x", groups) as group, T.launch_thread("threadIdx.x", threads) as item:
-                    body(*pointers, group, item)
+                pointers = _pointers(kernel.arguments, _handles(kernel.arguments))
+                with (
+                    T.launch_thread("blockIdx.x", kernel.groups) as group,
+                    T.launch_thread("threadIdx.x", kernel.threads) as item,
+                ):
+                    kernel.body(*pointers, group, item)
         return builder.get()
     finally:
         _LOCAL_SCOPE.reset(scope)
@@ -246,12 +257,19 @@ def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
 
 def maximum(bound: Expr, x: Expr) -> Expr:
     """`bound > x ? bound : x`: a NaN in `x` passes through, as in numpy."""
-    return T.max(bound, x)
+    return _nearer(bound, x, T.max, lambda x: bound > x)
 
 
 def minimum(bound: Expr, x: Expr) -> Expr:
     """`bound < x ? bound : x`: a NaN in `x` passes through, as in numpy."""
-    return T.min(bound, x)
+    return _nearer(bound, x, T.min, lambda x: bound < x)
+
+
+def _nearer(bound: Expr, x: Expr, own: Callable[..., Expr], beyond: Callable[[Expr], Expr]) -> Expr:
+    if _LOCAL_SCOPE.get() != "local":
+        return own(bound, x)
+    x = bind(x)  # functions of devices (fmax) take the number where there is one
+    return select(beyond(x), bound, x)
 
 
 def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:

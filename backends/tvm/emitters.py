@@ -8,6 +8,7 @@ from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc
 from edgec.backends.tvm.bits import GateByBitsSpec, InsideBitsSpec
 from edgec.backends.tvm.bits_code import emit_gate_by_bits, emit_inside_bits
+from edgec.backends.tvm.builder import DeviceKernel, build_device_kernel
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec
 from edgec.backends.tvm.depthwise_code import emit_depthwise
 from edgec.backends.tvm.depthwise_reduce_code import emit_depthwise_reduce
@@ -27,6 +28,8 @@ from edgec.backends.tvm.gpu.depthwise import DepthwiseSumSpec as DeviceDepthwise
 from edgec.backends.tvm.gpu.depthwise_code import emit_device_depthwise, emit_device_depthwise_sum
 from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 from edgec.backends.tvm.gpu.kernels_code import emit_item, emit_team
+from edgec.backends.tvm.gpu.launches import GuardedSpec, MergedSpec
+from edgec.backends.tvm.gpu.launches_code import guarded, merged
 from edgec.backends.tvm.gpu.parts import PartsSpec
 from edgec.backends.tvm.gpu.parts_code import emit_parts
 from edgec.backends.tvm.gpu.products import ProductSpec
@@ -54,8 +57,8 @@ from edgec.backends.tvm.softmax_code import emit_cross_entropy, emit_softmax
 from edgec.backends.tvm.winograd import WinogradFilterSpec, WinogradSpec
 from edgec.backends.tvm.winograd_code import emit_winograd, emit_winograd_filter
 
-# Spec class: emitter(spec, target) -> PrimFunc. One line per kind of kernel.
-EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
+# Spec class: emitter(spec, target) -> PrimFunc, of devices DeviceKernel. One line per kind of kernel.
+EMITTERS: Mapping[type, Callable[..., PrimFunc | DeviceKernel]] = {
     DepthwiseReduceSpec: emit_depthwise_reduce,
     DepthwiseSpec: emit_depthwise,
     GatherSpec: emit_gather,
@@ -91,4 +94,14 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc]] = {
 
 def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
     """The kernel of a spec as a TVM function that is exported as `symbol`."""
-    return EMITTERS[type(spec)](spec, target).with_attr("global_symbol", symbol)
+    made = _device_kernel(spec, target) if target.arch.is_device else EMITTERS[type(spec)](spec, target)
+    function = build_device_kernel(made) if isinstance(made, DeviceKernel) else made
+    return function.with_attr("global_symbol", symbol)
+
+
+def _device_kernel(spec: KernelSpec, target: Target) -> DeviceKernel:
+    if isinstance(spec, GuardedSpec):
+        return guarded(_device_kernel(spec.spec, target), spec)
+    if isinstance(spec, MergedSpec):
+        return merged([_device_kernel(part.spec, target) for part in spec.parts], spec)
+    return EMITTERS[type(spec)](spec, target)

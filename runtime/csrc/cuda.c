@@ -237,8 +237,8 @@ static void list_arguments(const device_work *work, uint64_t *addresses, void **
 
 static edgec_status perform(device *d, const device_work *work) {
     cuda *cu = (cuda *)d;
-    uint64_t addresses[EDGEC_MAX_ARGUMENTS];
-    void *arguments[EDGEC_MAX_ARGUMENTS];
+    uint64_t addresses[EDGEC_MAX_DEVICE_ARGUMENTS];
+    void *arguments[EDGEC_MAX_DEVICE_ARGUMENTS];
     edgec_status status = enter(cu);
     if (status != EDGEC_OK) return status;
     list_arguments(work, addresses, arguments);
@@ -256,8 +256,8 @@ static edgec_status record(device *d, void **graph) {
 static edgec_status add(device *d, void *graph, const device_work *work, void *const *earlier, uint32_t count,
                         void **node) {
     cuda *cu = (cuda *)d;
-    uint64_t addresses[EDGEC_MAX_ARGUMENTS];
-    void *arguments[EDGEC_MAX_ARGUMENTS];
+    uint64_t addresses[EDGEC_MAX_DEVICE_ARGUMENTS];
+    void *arguments[EDGEC_MAX_DEVICE_ARGUMENTS];
     list_arguments(work, addresses, arguments);
     if (work->groups == 0) {
         memset_node zeros = {addresses[0], 0, 0, 1, work->zeros, 1};

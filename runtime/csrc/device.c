@@ -132,7 +132,7 @@ static device_work work_of(const running *r, const format_call *c, device_operan
 static int is_nothing(const device_work *work) { return work->groups == 0 && work->zeros == 0; }
 
 static edgec_status do_call(const running *r, const format_call *c) {
-    device_operand operands[EDGEC_MAX_ARGUMENTS];
+    device_operand operands[EDGEC_MAX_DEVICE_ARGUMENTS];
     device_work work = work_of(r, c, operands);
     return is_nothing(&work) ? EDGEC_OK : r->d->driver->perform(r->d, &work);
 }
@@ -174,7 +174,7 @@ static edgec_status add_calls(const running *r, uint32_t first, uint32_t count, 
     memset(rows, 0, (size_t)count * words * sizeof *rows);
     for (uint32_t i = 0; i < count && status == EDGEC_OK; i++) {
         const format_call *call = &r->a->calls[first + i];
-        device_operand operands[EDGEC_MAX_ARGUMENTS];
+        device_operand operands[EDGEC_MAX_DEVICE_ARGUMENTS];
         device_work work = work_of(r, call, operands);
         uint32_t *row = rows + (size_t)i * words, waits = 0;
         nodes[i] = NULL;

@@ -38,6 +38,7 @@ extern "C" {
 #define EDGEC_MAX_RANK 8
 #define EDGEC_MAX_NAME 4095   /* bytes of a name, without the terminator */
 #define EDGEC_MAX_ARGUMENTS 24 /* pointers of a kernel */
+#define EDGEC_MAX_DEVICE_ARGUMENTS 64 /* of one for a device */
 #define EDGEC_ALIGNMENT 64    /* of an artifact in memory, and of everything in the arena */
 
 /* ---- Status. The high nibble is the group. ------------------------------------------------------------------- */

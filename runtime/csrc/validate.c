@@ -6,7 +6,10 @@
 
 #include "device.h"
 
-enum { MAX_THREADS = 1024 }; /* of a group on a device */
+enum {
+    MAX_THREADS = 1024, /* of a group on a device */
+    MAX_GUARDS = 2      /* behind what updates: the loss, and the norm of the gradients */
+};
 static const uint64_t MAX_BYTES = SIZE_MAX / 4; /* sums of a few sizes cannot overflow */
 
 static int valid_name(const artifact *a, uint32_t offset) {
@@ -114,7 +117,8 @@ static int next_range(uint32_t *end, uint32_t first, uint32_t count, uint32_t to
 }
 
 static int valid_kernel(const artifact *a, const format_kernel *k, uint32_t *end) {
-    if (!valid_name(a, k->name) || k->argument_count == 0 || k->argument_count > EDGEC_MAX_ARGUMENTS) return 0;
+    uint32_t most = is_device(a->variant->arch) ? EDGEC_MAX_DEVICE_ARGUMENTS : EDGEC_MAX_ARGUMENTS;
+    if (!valid_name(a, k->name) || k->argument_count == 0 || k->argument_count > most) return 0;
     if (!next_range(end, k->first_argument, k->argument_count, a->argument_count)) return 0;
     if (is_device(a->variant->arch)) return k->threads > 0 && k->threads <= MAX_THREADS;
     /* No function begins inside the ELF header. */
@@ -154,6 +158,21 @@ static int call_updates(const artifact *a, const format_call *c) {
         if (call_writes(a, c, i) && (region == REGION_PARAM || region == REGION_STATE)) return 1;
     }
     return 0;
+}
+
+static int call_reads(const artifact *a, const format_call *c, uint32_t buffer) {
+    for (uint32_t i = 0; i < c->operand_count; i++)
+        if (a->operands[c->first_operand + i] == buffer && !call_writes(a, c, i)) return 1;
+    return 0;
+}
+
+/* At the end of a device's program, where what updates reads what the guard does: it looks for itself. */
+static int may_follow_updates(const artifact *a, const format_program *p, uint32_t guard) {
+    if (!is_device(a->variant->arch) || guard + MAX_GUARDS < p->first_call + p->call_count) return 0;
+    uint32_t watched = a->operands[a->calls[guard].first_operand];
+    for (uint32_t i = p->first_call; i < guard; i++)
+        if (call_updates(a, &a->calls[i]) && !call_reads(a, &a->calls[i], watched)) return 0;
+    return 1;
 }
 
 static int is_integer(const format_binding *b) { return b->dtype >= EDGEC_I8 && b->dtype <= EDGEC_I64; }
@@ -196,7 +215,7 @@ static edgec_status validate_program(const artifact *a, uint32_t index, ends *en
     for (uint32_t i = p->first_call; i < end->calls; i++) {
         const format_call *c = &a->calls[i];
         if (!valid_call(a, p, c, &end->operands)) return refuse(refused, SECTION_CALLS, i);
-        if (is_guard(c) && updated) return refuse(refused, SECTION_CALLS, i);
+        if (is_guard(c) && updated && !may_follow_updates(a, p, i)) return refuse(refused, SECTION_CALLS, i);
         updated |= call_updates(a, c);
     }
     for (uint32_t i = p->first_binding; i < end->bindings; i++)

@@ -224,6 +224,21 @@ def device_variant(capability: int) -> Variant:
     )
 
 
+def guarded_variant(capability: int) -> Variant:
+    """The same as a compiler makes it: what updates looks at the loss itself, and the guard stands at the end."""
+    plain = device_variant(capability)
+    loss, index = KernelArgument(4, Access.READ), list(BUFFERS).index("loss")
+    kernels, calls = list(plain.kernels), list(LOSS)
+    for call_ in UPDATE[1:]:
+        kernel = plain.kernels[call_.kernel]
+        name = kernel.name.replace("sample", "guarded")
+        calls.append(dataclasses.replace(call_, kernel=len(kernels), operands=(*call_.operands, index)))
+        kernels.append(dataclasses.replace(kernel, name=name, arguments=(*kernel.arguments, loss)))
+    train = dataclasses.replace(plain.programs[1], calls=(*calls, UPDATE[0]))
+    programs = (plain.programs[0], train, *plain.programs[2:])
+    return dataclasses.replace(plain, kernels=tuple(kernels), programs=programs)
+
+
 def sample(*variants: Variant) -> Artifact:
     """The sample artifact; of x86-64 where no variants are given."""
     manifest = {"model": "sample", "é": [1, 2]}

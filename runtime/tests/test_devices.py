@@ -13,7 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from library_sources import CSRC, SOURCES, STRICT
-from sample_artifact import COLUMNS, DEVICE_BUFFERS, HOST, device_variant, feeds, placements, sample, variant
+from sample_artifact import (
+    COLUMNS,
+    DEVICE_BUFFERS,
+    HOST,
+    device_variant,
+    feeds,
+    guarded_variant,
+    placements,
+    sample,
+    variant,
+)
 
 from edgec.runtime import load
 from edgec.runtime.check import check_artifact
@@ -113,6 +123,59 @@ def test_training_and_checkpoints(run, artifact, tmp_path):
         artifact, "train", whole(STEPS) | lr, "--steps", str(STEPS), "--load-checkpoint", saved, STUB_CAPABILITY="87"
     )
     assert done.returncode == 0 and out["losses"][0] < again[0]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("guarded") / "sample.edge"
+    write_artifact(path, sample(variant(HOST), guarded_variant(87)))
+    return path
+
+
+def test_a_step_is_one_launch(run, guarded):
+    """Where what updates looks at the loss itself: one graph, launched once a step."""
+    with load(guarded, threads=1, target=HOST.name.lower()) as model:
+        expected = [model.step(feeds(seed), lr=0.05) for seed in range(STEPS)]
+    lr = {"lr": np.full(STEPS, 0.05, np.float32)}
+    done, out = run(guarded, "train", whole(STEPS) | lr, "--steps", str(STEPS), STUB_CAPABILITY="87")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(out["losses"], np.float32(expected))
+    assert re.findall(r"graph of (\d+)", done.stderr) == ["5"]
+    assert re.findall(r"launch (\d+)", done.stderr)[-1] == str(STEPS)
+
+
+def test_a_loss_that_is_not_finite_is_reported_and_updates_nothing(run, guarded):
+    arrays = feeds() | {"lr": np.float32(0.05)}
+    done, _ = run(guarded, "train", arrays, STUB_CAPABILITY="87")
+    assert done.returncode == 0 and "updates" in done.stderr
+    arrays["x"][0] = np.nan
+    done, _ = run(guarded, "train", arrays, STUB_CAPABILITY="87")
+    assert done.returncode == 1 and "error[E0605]" in done.stderr
+    assert "launch 1" in done.stderr and "updates" not in done.stderr
+
+
+def test_an_update_before_a_guard_must_read_what_it_does(tmp_path):
+    """Who updates without looking may not stand before a guard, on a device either; nor may a processor's kernel."""
+    plain, good = device_variant(87), guarded_variant(87)
+    calls = good.programs[1].calls
+    blind = (*calls[:3], *plain.programs[1].calls[4:], calls[-1])
+    early = (*calls[:4], calls[-1], *calls[4:], *calls[:3])
+    host = dataclasses.replace(variant(HOST), programs=with_calls(variant(HOST), blind))
+    for bad in (
+        dataclasses.replace(good, programs=with_calls(good, blind)),
+        dataclasses.replace(good, programs=with_calls(good, early)),
+        host,
+    ):
+        path = tmp_path / "bad.edge"
+        write_artifact(path, sample(bad))
+        with pytest.raises(RuntimeFailure, match="CALLS"):
+            check_artifact(path)
+
+
+def with_calls(of, calls):
+    programs = list(of.programs)
+    programs[1] = dataclasses.replace(programs[1], calls=calls)
+    return tuple(programs)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ static void __syncthreads() {
 
 template <class T> static T max(T a, T b) { return a > b ? a : b; }
 template <class T> static T min(T a, T b) { return a < b ? a : b; }
+static float max(float a, float b) { return fmaxf(a, b); } // as on a device: of a number and a NaN the number
+static float min(float a, float b) { return fminf(a, b); }
 static float as_f32(int bits) { float x; memcpy(&x, &bits, 4); return x; }
 static int as_i32(float x) { int bits; memcpy(&bits, &x, 4); return bits; }
 

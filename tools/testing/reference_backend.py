@@ -1,13 +1,13 @@
 """A backend whose kernels are the numpy references of the ops: what the compiler's own half is tested with.
 
 It makes the compiler's life as hard as a real one does: channels-last activations and weights in panels (on targets
-with vector lanes), workspaces, two calls for an anchor with an epilogue, in-place pairs. `plan_interp` executes its
-artifacts.
+with vector lanes), workspaces, two calls for an anchor with an epilogue, in-place pairs; on a device, kernels that ask
+for themselves whether the loss is finite, and merged ones of anything. `plan_interp` executes its artifacts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,17 +20,19 @@ from edgec.backends.base import (
     KernelCall,
     KernelSpec,
     Lowering,
+    Part,
     Progress,
     Target,
     Workspace,
 )
 from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops.base import Op
-from edgec.graph.types import TensorType
-from edgec.runtime.abi import Access, Arch, Storage
+from edgec.graph.types import DType, TensorType
+from edgec.runtime.abi import MAX_DEVICE_ARGS, Access, Arch, Storage
 
 SCALAR_TARGET = Target("reference-scalar", Arch.PORTABLE, "reference", "reference")
 VECTOR_TARGET = Target("reference", Arch.PORTABLE, "reference", "reference", lanes=4)
+DEVICE_TARGET = Target("reference-device", Arch.CUDA, "reference", "reference", capability=80)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class ReferenceSpec:
     def arguments(self) -> tuple[Argument, ...]:
         return tuple(operand.argument for operand in self.operands)
 
+    @property
+    def threads(self) -> int:
+        return 1
+
     def execute(self, memory: Sequence[np.ndarray]) -> None:
         """Run on one u8 array per operand, each at least as large as its argument."""
         registers: dict[int, np.ndarray] = {}
@@ -87,6 +93,50 @@ class ReferenceSpec:
             if operand.store >= 0:
                 flat = operand.storage.pack(np.asarray(registers[operand.store]))
                 raw[: operand.type.bytes] = np.ascontiguousarray(flat).view(np.uint8)
+
+
+@dataclass(frozen=True)
+class GuardedReference:
+    """A kernel that does nothing unless `words` more arguments are finite."""
+
+    spec: ReferenceSpec
+    words: int
+
+    @property
+    def stem(self) -> str:
+        return self.spec.stem
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        return (*self.spec.arguments, *[Argument(DType.F32, 1, Access.READ)] * self.words)
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    def execute(self, memory: Sequence[np.ndarray]) -> None:
+        if all(np.isfinite(word[:4].copy().view(np.float32)[0]) for word in memory[-self.words :]):
+            self.spec.execute(memory[: -self.words])
+
+
+@dataclass(frozen=True)
+class MergedReference:
+    """Several kernels, in no order."""
+
+    parts: tuple[Part, ...]
+    arguments: tuple[Argument, ...]
+
+    @property
+    def stem(self) -> str:
+        return f"reference_merged_{len(self.parts)}"
+
+    @property
+    def threads(self) -> int:
+        return 1
+
+    def execute(self, memory: Sequence[np.ndarray]) -> None:
+        for part in reversed(self.parts):
+            part.spec.execute([memory[i] for i in part.arguments])
 
 
 @dataclass
@@ -170,6 +220,15 @@ class ReferenceBackend:
         macs = sum(n.cost.macs for n in nodes)
         spec = ReferenceSpec(tuple(operands.values()), steps)
         return KernelCall(spec, tuple(operands), 1, macs, " ".join(n.source for n in nodes if n.source))
+
+    def guarded(self, spec: KernelSpec, words: int) -> KernelSpec | None:
+        return GuardedReference(spec, words) if self.target.arch.is_device else None
+
+    def merge_key(self, spec: KernelSpec, tasks: int) -> Hashable:
+        return "any" if self.target.arch.is_device else None
+
+    def merged(self, parts: Sequence[Part], arguments: Sequence[Argument]) -> KernelSpec | None:
+        return MergedReference(tuple(parts), tuple(arguments)) if len(arguments) <= MAX_DEVICE_ARGS else None
 
     def build(self, specs: Sequence[KernelSpec], *, progress: Progress | None = None) -> CodeImage:
         distinct = list(dict.fromkeys(specs))

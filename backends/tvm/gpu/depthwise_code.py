@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc
+from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import (
+    DeviceKernel,
     Index,
     Pointer,
     bind,
-    build_device_kernel,
     constant,
     local,
     serial,
@@ -30,7 +30,7 @@ from edgec.graph.ops.window import Window
 _Source = tuple[Index, list[Expr]]
 
 
-def emit_device_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
+def emit_device_depthwise(spec: DepthwiseSpec, target: Target) -> DeviceKernel:
     op, span = spec.computation.anchor.op, spec.span
     items = spec.chunks[0] * spec.chunks[1] * spec.chunks[2] * spec.chunks[3]
 
@@ -67,7 +67,7 @@ def emit_device_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
                 with where([y < height] if height % span else []):
                     emit_element(spec.computation, tensor, [n, c, y, x], (sums.load(j),))
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)
 
 
 def _rows(window: Window, forward: bool, span: int) -> dict[int, list[tuple[int, int]]]:
@@ -108,7 +108,7 @@ def _column(window: Window, forward: bool, x: Index, kx: int) -> _Source:
     return column, tests + ([column < window.output[1]] if last >= window.output[1] else [])
 
 
-def emit_device_depthwise_sum(spec: DepthwiseSumSpec, target: Target) -> PrimFunc:
+def emit_device_depthwise_sum(spec: DepthwiseSumSpec, target: Target) -> DeviceKernel:
     op = spec.computation.anchor.op
     per_part = -(-spec.positions // spec.parts)
     taps = [(ky, kx) for ky in range(op.kernel_size[0]) for kx in range(op.kernel_size[1])]
@@ -157,4 +157,4 @@ def emit_device_depthwise_sum(spec: DepthwiseSumSpec, target: Target) -> PrimFun
             total = bind(cells.load(item * spec.threads))
             finish_part(spec, tensor, part, [channel, 0, ky, kx], total)
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)

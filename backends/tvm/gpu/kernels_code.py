@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
-from edgec.backends.tvm.builder import Pointer, bind, build_device_kernel
+from edgec.backends.tvm._tvm import Expr, T
+from edgec.backends.tvm.builder import DeviceKernel, Pointer, bind
 from edgec.backends.tvm.generic.kernel_code import emit_row
 from edgec.backends.tvm.generic.loops_code import Team, where, working_as
 from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 
 
-def emit_item(spec: ItemSpec, target: Target) -> PrimFunc:
+def emit_item(spec: ItemSpec, target: Target) -> DeviceKernel:
     if not spec.rows:
         return _nothing(spec)
 
@@ -20,10 +20,10 @@ def emit_item(spec: ItemSpec, target: Target) -> PrimFunc:
         with where([row < spec.rows] if spec.rows % spec.threads else []):
             emit_row(spec.computation, spec.row_axes, pointers, row)
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)
 
 
-def emit_team(spec: TeamSpec, target: Target) -> PrimFunc:
+def emit_team(spec: TeamSpec, target: Target) -> DeviceKernel:
     if not spec.rows:
         return _nothing(spec)
 
@@ -32,9 +32,9 @@ def emit_team(spec: TeamSpec, target: Target) -> PrimFunc:
         with working_as(Team(item, spec.threads)):
             emit_row(spec.computation, spec.row_axes, pointers, group)
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)
 
 
-def _nothing(spec: ItemSpec | TeamSpec) -> PrimFunc:
+def _nothing(spec: ItemSpec | TeamSpec) -> DeviceKernel:
     """For a result without elements, whose index cannot even be written down; it is never launched."""
-    return build_device_kernel(spec.arguments, 1, spec.threads, lambda *_: T.evaluate(0))
+    return DeviceKernel(spec.arguments, 1, spec.threads, lambda *_: T.evaluate(0))

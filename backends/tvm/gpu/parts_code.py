@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
-from edgec.backends.tvm.builder import Index, Pointer, bind, build_device_kernel, serial, shared, synchronise
+from edgec.backends.tvm._tvm import Expr, T
+from edgec.backends.tvm.builder import DeviceKernel, Index, Pointer, bind, serial, shared, synchronise
 from edgec.backends.tvm.computation import Memory
 from edgec.backends.tvm.generic.kernel_code import emit_element
 from edgec.backends.tvm.generic.loops_code import Variable, where
@@ -25,7 +25,7 @@ def finish_part(
         emit_element(spec.computation, tensor, index, (total,))
 
 
-def emit_parts(spec: PartsSpec, target: Target) -> PrimFunc:
+def emit_parts(spec: PartsSpec, target: Target) -> DeviceKernel:
     shape = spec.computation.shape
     rows = math.prod(shape)
     per_slice = -(-spec.parts // spec.slices)
@@ -55,4 +55,4 @@ def emit_parts(spec: PartsSpec, target: Target) -> PrimFunc:
                 total.add(cells.load(own + i * spec.results))
             emit_element(spec.computation, tensor, unravel(row, shape), (total.value,))
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm._tvm import Expr, T
 from edgec.backends.tvm.builder import (
+    DeviceKernel,
     Index,
     Pointer,
     bind,
-    build_device_kernel,
     constant,
     local,
     serial,
@@ -81,7 +81,7 @@ def part_of_group(spec: TiledSpec, group: Expr) -> GroupPart:
     return GroupPart(spec, part, batch, row * tile.rows, column * tile.columns, start, stop)
 
 
-def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
+def emit_product(spec: ProductSpec, target: Target) -> DeviceKernel:
     view, tile = spec.view, spec.tile
 
     def body(*parameters: Pointer | Expr) -> None:
@@ -146,7 +146,7 @@ def emit_product(spec: ProductSpec, target: Target) -> PrimFunc:
                     index = layout.result(own_part.batch, row, column)
                     finish_part(spec, tensor, own_part.part, index, sums.load(i * tile.own_columns + j))
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)
 
 
 def _bring(

@@ -64,6 +64,7 @@ _DEFINITIONS = {
     Arch.OPENCL: r"^__kernel void {}\([^;{{]*\{{",
     Arch.CUDA: r'^extern "C" __global__ [^;{{]*\b{}\([^;{{]*\{{',
 }
+_OPENCL_SHARED = re.compile(r"^ *__local [^;]*;\n", re.MULTILINE)
 _OPENCL_POINTER = re.compile(r"__global (\w+)\* restrict (\w+)")
 
 
@@ -81,7 +82,8 @@ def _with_offsets(text: str) -> str:
     pointers = _OPENCL_POINTER.findall(head)
     head = _OPENCL_POINTER.sub(r"__global uchar* \2_base, ulong \2_offset", head)
     names = (f"  __global {kind}* restrict {p} = (__global {kind}*)({p}_base + {p}_offset);" for kind, p in pointers)
-    return "\n".join([head + brace, *names]) + body
+    shared = "".join(_OPENCL_SHARED.findall(body))  # only a function itself may declare it, no block inside
+    return "\n".join([head + brace, *names, shared]) + _OPENCL_SHARED.sub("", body)
 
 
 def device_source(functions: Mapping[str, bytes], arch: Arch) -> bytes:

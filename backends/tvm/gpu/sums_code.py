@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
-from edgec.backends.tvm.builder import Pointer, bind, build_device_kernel, serial
+from edgec.backends.tvm._tvm import Expr, T
+from edgec.backends.tvm.builder import DeviceKernel, Pointer, bind, serial
 from edgec.backends.tvm.computation import Memory
 from edgec.backends.tvm.generic.loops_code import Team, Variable, once, where, working_as
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.backends.tvm.gpu.sums import SumSpec
 
 
-def emit_sum(spec: SumSpec, target: Target) -> PrimFunc:
+def emit_sum(spec: SumSpec, target: Target) -> DeviceKernel:
     op, (operand,) = spec.computation.anchor.op, spec.computation.anchor.operands
     store = spec.computation.stores[0].memory
     extents = [operand.type.shape[axis] for axis in op.axes]
@@ -42,4 +42,4 @@ def emit_sum(spec: SumSpec, target: Target) -> PrimFunc:
             with once():
                 tensor(store).store([part, *result], value)
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)

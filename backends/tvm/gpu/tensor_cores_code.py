@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm._tvm import Expr, T
 from edgec.backends.tvm.builder import (
+    DeviceKernel,
     Index,
     Pointer,
     bind,
-    build_device_kernel,
     constant,
     local,
     serial,
@@ -59,7 +59,7 @@ class _Operand:
         return self.width * (depth + 4) if self.deep else depth * (self.width + 8)
 
 
-def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> PrimFunc:
+def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> DeviceKernel:
     view, tile = spec.view, spec.tile
 
     def body(*parameters: Pointer | Expr) -> None:
@@ -127,7 +127,7 @@ def emit_tensor_cores(spec: TensorCoreSpec, target: Target) -> PrimFunc:
             for i in range(_UNROLLED):
                 finish(bind((turn * _UNROLLED + i) * tile.threads + item))
 
-    return build_device_kernel(spec.arguments, spec.groups, spec.threads, body)
+    return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)
 
 
 def _element(operand: _Operand, depth: int, threads: int, item: Expr, turn: int) -> tuple[Index, Index]:

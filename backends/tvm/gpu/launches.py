@@ -1,0 +1,78 @@
+"""Kernels around others: one that first asks whether what is watched is finite, and one that does several side by side.
+
+A launch costs a device some microseconds, which is more than most of a training step's kernels take. Nothing here loads
+tvm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgec.backends.base import Argument, DeviceKernelSpec, Part
+from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
+from edgec.backends.tvm.gpu.parts import PartsSpec
+from edgec.backends.tvm.gpu.sums import SumSpec
+from edgec.graph.types import DType
+from edgec.runtime.abi import MAX_DEVICE_ARGS, Access
+
+MAX_PARTS = 16  # of a kernel: each may have shared memory of its own
+MAX_TASKS = 4096  # of a part: a kernel that fills a device has nothing to gain
+_SMALL = (ItemSpec, TeamSpec, PartsSpec, SumSpec)
+
+
+@dataclass(frozen=True)
+class GuardedSpec:
+    """A kernel that does nothing unless `words` more arguments, an f32 each, are finite."""
+
+    spec: DeviceKernelSpec
+    words: int
+
+    @property
+    def stem(self) -> str:
+        return self.spec.stem
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        return (*self.spec.arguments, *[Argument(DType.F32, 1, Access.READ)] * self.words)
+
+    @property
+    def threads(self) -> int:
+        return self.spec.threads
+
+
+@dataclass(frozen=True)
+class MergedSpec:
+    """Several kernels with groups of one size: each group does one task of one part."""
+
+    parts: tuple[Part, ...]
+    arguments: tuple[Argument, ...]
+
+    @property
+    def stem(self) -> str:
+        return f"{self.parts[0].spec.stem}_and_{len(self.parts) - 1}_more"
+
+    @property
+    def threads(self) -> int:
+        return self.parts[0].spec.threads
+
+    @property
+    def groups(self) -> int:
+        return sum(part.tasks for part in self.parts)
+
+
+def guarded_spec(spec: DeviceKernelSpec, words: int) -> GuardedSpec | None:
+    made = GuardedSpec(spec, words)
+    return made if len(made.arguments) <= MAX_DEVICE_ARGS else None
+
+
+def merge_key(spec: DeviceKernelSpec, tasks: int) -> int | None:
+    """The size of its groups, of a small kernel."""
+    plain = spec.spec if isinstance(spec, GuardedSpec) else spec
+    return spec.threads if isinstance(plain, _SMALL) and 0 < tasks <= MAX_TASKS else None
+
+
+def merged_spec(parts: Sequence[Part], arguments: Sequence[Argument]) -> MergedSpec | None:
+    if len(parts) > MAX_PARTS or len(arguments) > MAX_DEVICE_ARGS:
+        return None
+    return MergedSpec(tuple(parts), tuple(arguments))
