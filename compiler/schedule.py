@@ -75,8 +75,8 @@ class Schedule:
     state it replaces, an output in place to the input it overwrites, a part to the concatenation it lies in. `offsets`
     are the bytes from the start of that memory, where there are any. `again` are nodes that compute for the backward
     part what the forward part did not keep; `seams` cut operands of tiled chains into strips and join their results;
-    `early` are the nodes of strips in the forward part, whether the loss depends on them or not. `launches` are the calls
-    of all groups; `stop` of them run before the guard.
+    `early` are the nodes of strips in the forward part, whether the loss depends on them or not. `launches` are the
+    calls of all groups; `stop` of them run before the guard.
     """
 
     graph: Graph

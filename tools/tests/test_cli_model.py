@@ -71,7 +71,7 @@ def test_compile_can_dump_stop_and_keep(edgec_command, folder):
     words = ("compile", "cnn.onnx", "--batch", "1", "-o", "stopped.edge", "--dump-ir", "ir", "--stop-after", "plan")
     assert edgec_command(*words)[:2] == (0, "")
     dumps = sorted(path.name for path in (folder / "ir").iterdir())
-    assert dumps[0] == "000_import.ir" and dumps[-1].endswith("_plan_memory.ir")
+    assert dumps[0] == "000_import.ir" and dumps[-1].endswith("_merge_launches.ir")
     assert not (folder / "stopped.edge").exists()
     words = ("compile", "cnn.onnx", "--batch", str(BATCH), "-o", "kept.edge", "--keep-kernels", "kernels")
     assert edgec_command(*words)[0] == 0
