@@ -9,7 +9,9 @@ import pytest
 from edgec.backends.base import Target
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.strategies import lower_group
-from edgec.graph.types import DType
+from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.types import DType, tensor
 from edgec.tools.bench.kernels import Layer, cases
 from edgec.tools.testing.group_case import group_of, storages
 from edgec.tools.testing.kernel_call import disassemble
@@ -59,6 +61,19 @@ def test_no_accumulator_is_spilled(target: Target, layer: Layer, what: str):
         spills = sum(bool(SPILL.search(line)) for line in loop)
         # An accumulator in memory is stored at each of its multiply-adds; a few values that wait for their use are not.
         assert spills * 10 <= sum(bool(MULTIPLY_ADD.search(line)) for line in loop)
+
+
+@pytest.mark.parametrize("depth", [384, 512])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_chains_of_long_sums_are_a_loop_without_spills(target: Target, depth: int):
+    """LLVM likes to unroll a loop over three or four of them, which took a fifth of the time and most of the code."""
+    graph = Graph("deep")
+    a = graph.add_leaf(Role.INPUT, "a", tensor(F32, 84, depth))
+    graph.emit1(MatMul(), a, graph.add_leaf(Role.PARAM, "b", tensor(F32, depth, 96)))
+    lowering = lower_group(group_of(graph), storages(graph, target), {}, target)
+    hot = innermost(disassemble(lowering.calls[-1].spec, target), 8)
+    assert 1 <= len(hot) <= 2, "unrolled"
+    assert not any(SPILL.search(line) for loop in hot for line in loop)
 
 
 def test_arm_multiplies_by_element():
