@@ -62,6 +62,19 @@ def test_everything_near_a_weight_lies_as_the_weight():
         assert {Layouts(AVX2).of_activation(value) for value in weights} == {expected}
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_a_frozen_weight_lies_as_what_it_is_read_as(trainable: bool):
+    graph = Graph("infer")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(F32, 1, 40))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(F32, 1, 80, 40), trainable=trainable)
+    flat = graph.emit1(Reshape((80, 40)), w)
+    graph.outputs["y"] = graph.emit1(MatMul(transpose_b=True), x, flat)
+    backend = TvmBackend(AVX2)
+    leaves = backend.choose_storage([[group_of(graph)]])
+    assert leaves == ({} if trainable else {"w": Storage((80, 40), (1, 0), 16)})
+    assert backend.activation_storage([flat])[flat] == leaves.get("w", Storage.row_major((80, 40)))
+
+
 def test_maps_are_nhwc_and_batches_of_matrices_row_major():
     graph = training_step()
     found = Layouts(AVX2)

@@ -137,9 +137,12 @@ def _tied(value: Value) -> list[Value]:
 
 def _use_as_weight(node: Node, slot: int, shape: tuple[int, ...], target: Target) -> Storage | None:
     match node.op:
+        case Reshape() if _is_weight(node.output):
+            # A frozen weight lies as what it is read as: then the reshape is a view.
+            return _storage_of_weight(node.output, target)
         case Conv2d() | Conv2dInputGrad() if slot == 1:
             return convolution_weight(node.op, shape, target)
-        case MatMul() if slot == 1 and len(shape) == 2 and node.inputs[1].role in _WEIGHT_ROLES:
+        case MatMul() if slot == 1 and len(shape) == 2 and _is_weight(node.inputs[1]):
             # The input gradient reads the transpose of what the forward product reads.
             return matmul_weight(node.op, shape, target)
     return None
@@ -154,6 +157,14 @@ def scalar_storage(value: Value) -> Storage:
     if value.role is None and len(shape) == 4 and any(map(_is_of_strips, near)):
         return Storage(shape, (0, 2, 1, 3))
     return Storage.row_major(shape)
+
+
+def _is_weight(value: Value) -> bool:
+    """Whether a value is a weight, or a frozen one under another shape."""
+    frozen = value
+    while frozen.producer is not None and isinstance(frozen.producer.op, Reshape):
+        frozen = frozen.producer.inputs[0]
+    return frozen.role in _WEIGHT_ROLES and (frozen is value or not frozen.trainable)
 
 
 def _is_of_strips(node: Node | None) -> bool:

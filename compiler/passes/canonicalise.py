@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgec.compiler.passbase import Options
-from edgec.compiler.rewrite import remove_dead_nodes, replace_node, reshape
+from edgec.compiler.rewrite import param_behind, remove_dead_nodes, replace_node, reshape
 from edgec.graph.ir import Graph, Module, Node, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.avg_pool2d import AvgPool2d
@@ -243,6 +243,20 @@ def _absorb_transpose(graph: Graph, node: Node) -> Value | None:
     """A transposition of the last two axes of a matmul's operand becomes the matmul's attribute; not one of a computed
     matrix that many products read, each of which would transpose it again.
     """
+    return _transposed_matmul(graph, node, lambda value, uses: value.role is not None or uses == 1)
+
+
+def _absorb_weight_transpose(graph: Graph, node: Node) -> Value | None:
+    """The same of a frozen weight under another shape, however many products read it: it can be stored as they ask."""
+    return _transposed_matmul(graph, node, lambda value, _: _is_frozen(param_behind(value)))
+
+
+def _is_frozen(param: Value | None) -> bool:
+    return param is not None and not param.trainable
+
+
+def _transposed_matmul(graph: Graph, node: Node, absorbs: Callable[[Value, int], bool]) -> Value | None:
+    """A matmul without those transpositions that `absorbs`, which is told what is transposed and how many read it."""
     if not isinstance(node.op, MatMul):
         return None
     operands, flags = list(node.inputs), [node.op.transpose_a, node.op.transpose_b]
@@ -251,7 +265,7 @@ def _absorb_transpose(graph: Graph, node: Node) -> Value | None:
         swap = Transpose((*range(rank - 2), rank - 1, rank - 2))
         if value.producer is None or value.producer.op != swap:
             continue
-        if value.producer.inputs[0].role is not None or len(value.uses) == 1:
+        if absorbs(value.producer.inputs[0], len(value.uses)):
             operands[slot], flags[slot] = value.producer.inputs[0], not flags[slot]
     if operands == node.inputs:
         return None
@@ -271,11 +285,12 @@ _RULES: tuple[Rule, ...] = (
 )
 
 # These would lose sight of a batch of one among other axes of extent 1, which `append_loss` still has to follow, or of
-# what is done in training alone.
+# what is done in training alone; or ask what is trained.
 _FINAL_BATCH_RULES: tuple[Rule, ...] = (
     _drop_idle_dropout,
     _reshape_unit_transpose,
     _reshape_unit_reduction,
+    _absorb_weight_transpose,
     _flatten_matmul,
     _sink_reshape,
 )

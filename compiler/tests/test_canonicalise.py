@@ -176,6 +176,23 @@ def test_a_transposed_operand_is_an_attribute_of_the_product() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", ["", " trainable"])
+def test_a_frozen_weight_under_another_shape_is_not_transposed_for_its_many_readers(kind: str) -> None:
+    """As recurrent layers of ONNX read theirs in every step; one that is trained is transposed once for all."""
+    leaves = f"param %w: f32[1,6,6]{kind}\ninput %v: f32[4,6]"
+    flat = "%f: f32[6,6] = reshape(%w) {shape=(6,6)}\n"
+    before = program(
+        f"{flat}%t: f32[6,6] = transpose(%f) {{perm=(1,0)}}\n%a: f32[4,6] = matmul(%v, %t)\n"
+        "%y: f32[4,6] = matmul(%a, %t)",
+        leaves=leaves,
+    )
+    after = program(
+        f"{flat}%a: f32[4,6] = matmul(%v, %f) {{transpose_b=true}}\n%y: f32[4,6] = matmul(%a, %f) {{transpose_b=true}}",
+        leaves=leaves,
+    )
+    check_pass(canonicalise, before, before if kind else after)
+
+
 def test_what_has_other_readers_stays() -> None:
     text = program(
         """
