@@ -48,8 +48,9 @@ def lower(x: tuple[int, ...], outputs: int, target, pads=(1, 1, 1, 1), **leaf) -
         ((2, 35, 18, 21), 37, (0, 2, 1, 0), 4),  # channels that are no vectors, borders of any width
         ((3, 24, 14, 14), 16, (1, 1, 1, 1), 4),
         ((1, 128, 13, 12), 83, (1, 1, 1, 1), 2),
+        ((1, 300, 14, 14), 32, (1, 1, 1, 1), 2),  # sums in chains
     ],
-    ids=["ragged", "odd", "images", "small"],
+    ids=["ragged", "odd", "images", "small", "deep"],
 )
 @pytest.mark.parametrize("target", [X86, AVX2], ids=lambda t: t.name)
 def test_forward(target, x: tuple[int, ...], outputs: int, pads: tuple[int, ...], tile: int):

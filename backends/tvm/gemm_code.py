@@ -29,20 +29,22 @@ _MOST_PIECES = 1 << 16  # more than any loop over chains has
 
 def emit_gemm(spec: GemmSpec, target: Target) -> PrimFunc:
     return build_kernel(
-        spec.arguments, lambda left, right, *rest: Gemm(spec, target, left, right, rest[:-2]).run(*rest[-2:])
+        spec.arguments, lambda left, right, *rest: Gemm(spec, target, left, right, rest[:-2], rest[-2]).run(*rest[-2:])
     )
 
 
 class Gemm:
-    def __init__(self, spec: GemmSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer]):
+    def __init__(
+        self, spec: GemmSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer], lo: Expr
+    ):
         self.spec, self.target, self.left, self.right, self.rest = spec, target, left, right, rest
         self.panels, self.tail = divmod(spec.right.columns, spec.right.width)
-
-    def run(self, lo: Expr, hi: Expr) -> None:
-        spec, width = self.spec, self.spec.right.width
         # LLVM does not see that this is 0, and has no bound for it. Loops over few chains must stay loops: unrolled,
         # sums of one chain and totals fight for registers, and an accumulator that loses costs a fifth of the time.
         self.opaque_zero = (lo >> 31) * -_MOST_PIECES
+
+    def run(self, lo: Expr, hi: Expr) -> None:
+        spec, width = self.spec, self.spec.right.width
         with serial(lo, hi) as task:
             group, rest = task % spec.panel_groups, task // spec.panel_groups
             # The last remainder changes nothing but bounds the offsets: without it they overflow TVM's int32.

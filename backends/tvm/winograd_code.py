@@ -63,11 +63,11 @@ def emit_winograd_filter(spec: WinogradFilterSpec, target: Target) -> PrimFunc:
 
 
 def emit_winograd(spec: WinogradSpec, target: Target) -> PrimFunc:
-    return build_kernel(spec.arguments, lambda *rest: _Winograd(spec, target, rest[:-2]).run(*rest[-2:]))
+    return build_kernel(spec.arguments, lambda *rest: _Winograd(spec, target, rest[:-2], rest[-2]).run(*rest[-2:]))
 
 
 class _Winograd:
-    def __init__(self, spec: WinogradSpec, target: Target, pointers: Sequence[Pointer]):
+    def __init__(self, spec: WinogradSpec, target: Target, pointers: Sequence[Pointer], lo: Expr):
         self.spec, self.target = spec, target
         self.x, transformed, *self.rest, self.inputs, self.products = pointers
         self.filters = spec.filters
@@ -78,7 +78,7 @@ class _Winograd:
         product = GemmSpec(
             "", left, right, Placement(self.filters.width, (0, 0, 1)), nothing, spec.tile_rows, spec.tail_rows, 1, 1
         )
-        self.gemm = Gemm(product, target, self.inputs, transformed, ())
+        self.gemm = Gemm(product, target, self.inputs, transformed, (), lo)
 
     def run(self, lo: Expr, hi: Expr) -> None:
         spec = self.spec
