@@ -65,11 +65,11 @@ _READS = {
 
 @dataclass(frozen=True)
 class ReduceSpec:
-    """`fold` of `term` over loops `reduced` of a nest; then elementwise steps on each result.
+    """`fold` of `terms` over loops `reduced` of a nest, all in one pass; then elementwise steps on each result.
 
-    The first `term.reads` slots are operands, the next ones what results go to or steps read: `stores` say (value,
-    slot). A result of the fold is `Computed(0)` after division by `divisor`; steps count from 1. Loops keep the memory
-    order of slot 0; the innermost is contiguous there.
+    The first `reads` slots are operands, the next ones what results go to or steps read: `stores` say (value, slot).
+    What becomes of term i is `Computed(i)` after division by `divisor`; steps count on from there. Loops keep the
+    memory order of slot 0; the innermost is contiguous there.
     """
 
     stem: str
@@ -82,7 +82,12 @@ class ReduceSpec:
     steps: tuple[MapStep, ...]
     stores: tuple[tuple[Slot | Computed, Slot], ...]
     tasks: int
-    term: Term = Term.VALUE
+    terms: tuple[Term, ...] = (Term.VALUE,)
+
+    @property
+    def reads(self) -> int:
+        """Operands of the terms: each term reads the first few."""
+        return max(term.reads for term in self.terms)
 
     @property
     def inner_is_kept(self) -> bool:
@@ -104,31 +109,34 @@ def lower_reduction(request: Request) -> Lowering | None:
 
 
 def call_reduction(request: Request, spec: ReduceSpec, operands: Sequence[Value]) -> None:
-    """One kernel, or two where results are few: partial ones first."""
+    """One kernel, or several where results are few: partial ones first, then one for each term."""
     parts = _partials(spec, request.target)
     if parts == 1:
         request.call(spec, tuple(operands), spec.tasks)
         return
-    first, second = _in_two(spec, parts, request.target)
-    workspace = request.workspace(first.arguments[-1].elements)
-    request.call(first, (*(operands[slot] for slot in spec.slots[: spec.term.reads]), workspace), first.tasks)
-    request.call(second, (*operands, workspace), second.tasks)
+    first, others = _in_parts(spec, parts, request.target)
+    workspaces = [request.workspace(argument.elements) for argument in first.arguments[spec.reads :]]
+    request.call(first, (*(operands[slot] for slot in spec.slots[: spec.reads]), *workspaces), first.tasks)
+    for (second, slots), workspace in zip(others, workspaces, strict=True):
+        request.call(second, (*(operands[slot] for slot in slots), workspace), second.tasks)
 
 
 def term_spec(
     stem: str,
-    term: Term,
+    terms: tuple[Term, ...],
     operands: Sequence[tuple[TensorType, Storage]],
     axes: tuple[int, ...],
     divisor: int,
     target: Target,
 ) -> ReduceSpec | None:
-    """A sum of `term` over `axes`: `operands` are what it reads, the first in full, and the row-major result."""
-    (full, _), *_, (result, storage) = operands
+    """Sums of `terms` over `axes`: `operands` are what they read, the first in full, and the row-major results."""
+    full = operands[0][0]
+    results = operands[-len(terms) :]
     if any(kind.dtype is not DType.F32 or not kind.size for kind, _ in operands):
         return None
-    tensors = [_over(kind, own, full.shape) for kind, own in operands[:-1]]
-    tensors.append(_over_operand(Memory(result, storage, 0), ReduceSum(axes), full.shape, result.shape))
+    tensors = [_over(kind, own, full.shape) for kind, own in operands[: -len(terms)]]
+    for kind, own in results:
+        tensors.append(_over_operand(Memory(kind, own, 0), ReduceSum(axes), full.shape, kind.shape))
     nest = make_nest(tensors) if None not in tensors else None
     if nest is None or not nest.extents or nest.tensors[0].strides[-1] != 1:
         return None
@@ -139,12 +147,14 @@ def term_spec(
         return None
     if any(tensor.strides[inner] not in (0, 1) for tensor in nest.tensors):
         return None
-    arguments = [Argument(DType.F32, kind.size, Access.READ) for kind, _ in operands]
-    arguments[-1] = replace(arguments[-1], access=Access.WRITE)
-    slots, store = tuple(range(len(operands))), Slot(len(operands) - 1)
-    spec = ReduceSpec(
-        stem, tuple(arguments), nest, slots, reduced, Fold.SUM, divisor, (), ((Computed(0), store),), 1, term
+    first = len(operands) - len(terms)  # of the results
+    arguments = tuple(
+        Argument(DType.F32, kind.size, Access.WRITE if slot >= first else Access.READ)
+        for slot, (kind, _) in enumerate(operands)
     )
+    stores = tuple((Computed(i), Slot(first + i)) for i in range(len(terms)))
+    slots = tuple(range(len(operands)))
+    spec = ReduceSpec(stem, arguments, nest, slots, reduced, Fold.SUM, divisor, (), stores, 1, terms)
     return replace(spec, tasks=_tasks(spec, target))
 
 
@@ -249,11 +259,15 @@ def _partials(spec: ReduceSpec, target: Target) -> int:
     return next((n for n in divisors if n >= missing), divisors[-1] if divisors else 1)
 
 
-def _in_two(spec: ReduceSpec, parts: int, target: Target) -> tuple[ReduceSpec, ReduceSpec]:
-    """Partial results [parts][kept loops], and the reduction over those."""
+def _in_parts(
+    spec: ReduceSpec, parts: int, target: Target
+) -> tuple[ReduceSpec, list[tuple[ReduceSpec, tuple[int, ...]]]]:
+    """Partial results [parts][kept loops] of each term; and the reductions over those, with the arguments of `spec`
+    that stand before the partial results among theirs.
+    """
     cut = spec.reduced[0]
     extents = spec.nest.extents
-    reads = spec.term.reads
+    reads = spec.reads
     kept = math.prod(extents[axis] for axis in spec.kept)
 
     # The outermost reduced loop becomes two: the part, which is kept, and what is reduced within it.
@@ -268,44 +282,56 @@ def _in_two(spec: ReduceSpec, parts: int, target: Target) -> tuple[ReduceSpec, R
         Strides(loops, (*t.strides[:cut], t.strides[cut] * length, *t.strides[cut:]), t.base)
         for t in spec.nest.tensors[:reads]
     ]
-    nest = Nest(loops, (*walks, Strides(loops, tuple(to_partial))))
+    count = len(spec.terms)
     partial = Argument(DType.F32, parts * kept, Access.WRITE)
     reduced = tuple(axis + (axis >= cut) for axis in spec.reduced if axis != cut)
     first = ReduceSpec(
         f"{spec.stem}_partial",
-        (*(spec.arguments[slot] for slot in spec.slots[:reads]), partial),
-        nest,
-        tuple(range(reads + 1)),
+        (*(spec.arguments[slot] for slot in spec.slots[:reads]), *(partial,) * count),
+        Nest(loops, (*walks, *(Strides(loops, tuple(to_partial)),) * count)),
+        tuple(range(reads + count)),
         tuple(sorted((*(axis for axis in reduced), cut + 1))),
         spec.fold,
         1,
         (),
-        ((Computed(0), Slot(reads)),),
+        tuple((Computed(i), Slot(reads + i)) for i in range(count)),
         1,
-        spec.term,
+        spec.terms,
     )
     first = replace(first, tasks=_tasks(first, target))
+    chosen = [tuple(range(reads, len(spec.slots)))] if count == 1 else [(reads + i,) for i in range(count)]
+    return first, [_over_parts(spec, parts, partial, slots, target) for slots in chosen]
 
-    shape = (parts, *(extents[axis] for axis in spec.kept))
+
+def _over_parts(
+    spec: ReduceSpec, parts: int, partial: Argument, chosen: tuple[int, ...], target: Target
+) -> tuple[ReduceSpec, tuple[int, ...]]:
+    """The sum of partial results, with the slots `chosen` behind them; the arguments that those are."""
+    shape = (parts, *(spec.nest.extents[axis] for axis in spec.kept))
     source = Strides(shape, tuple(math.prod(shape[i + 1 :]) for i in range(len(shape))))
     others = [
-        Strides(shape, (0, *(tensor.strides[axis] for axis in spec.kept)), tensor.base)
-        for tensor in spec.nest.tensors[reads:]
+        Strides(
+            shape, (0, *(spec.nest.tensors[slot].strides[axis] for axis in spec.kept)), spec.nest.tensors[slot].base
+        )
+        for slot in chosen
     ]
-    second = replace(
-        spec,
-        stem=f"{spec.stem}_combine",
-        arguments=(*spec.arguments, replace(partial, access=Access.READ)),
-        nest=Nest(shape, (source, *others)),
-        slots=(len(spec.arguments), *spec.slots[reads:]),
-        reduced=(0,),
-        term=Term.VALUE,
-        stores=tuple((_moved(value, reads), _moved(slot, reads)) for value, slot in spec.stores),
-        steps=tuple(replace(s, operands=tuple(_moved(o, reads) for o in s.operands)) for s in spec.steps),
+    arguments = tuple(spec.slots[slot] for slot in chosen)
+
+    def moved(operand: Slot | Computed) -> Slot | Computed:
+        if isinstance(operand, Slot):
+            return Slot(chosen.index(operand.index) + 1)
+        return Computed(max(0, operand.step - len(spec.terms) + 1), operand.output)
+
+    second = ReduceSpec(
+        f"{spec.stem}_combine",
+        (*(spec.arguments[argument] for argument in arguments), replace(partial, access=Access.READ)),
+        Nest(shape, (source, *others)),
+        (len(arguments), *range(len(arguments))),
+        (0,),
+        spec.fold,
+        spec.divisor,
+        tuple(replace(step, operands=tuple(moved(operand) for operand in step.operands)) for step in spec.steps),
+        tuple((moved(value), moved(slot)) for value, slot in spec.stores if slot.index in chosen),
+        1,
     )
-    return first, replace(second, tasks=_tasks(second, target))
-
-
-def _moved(operand: Slot | Computed, reads: int) -> Slot | Computed:
-    """An operand when one slot takes the place of the first `reads`."""
-    return Slot(operand.index - reads + 1) if isinstance(operand, Slot) else operand
+    return replace(second, tasks=_tasks(second, target)), arguments

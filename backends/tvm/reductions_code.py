@@ -48,6 +48,10 @@ class _Accumulators:
         self._cells = self._cleared()
         self._totals = self._cleared() if long else None
 
+    @property
+    def count(self) -> int:
+        return len(self._widths)
+
     def add(self, cell: int, value: Expr) -> None:
         self._fold(self._cells[cell], value)
 
@@ -148,7 +152,7 @@ class _Emitter:
         def add(row: int, position: dict[int, Index]) -> None:
             offsets = self._offsets(position)
             for cell, (piece, lanes) in enumerate(pieces, row * len(pieces)):
-                sums.add(cell, self._term(offsets, start + piece, lanes))
+                self._add_terms(sums, cell, offsets, start + piece, lanes)
 
         def rows_of(position: dict[int, Index]) -> None:
             def add_group(group: Index) -> None:
@@ -160,12 +164,15 @@ class _Emitter:
                 add(row, position | {last: groups * rows + row})
 
         self._loops(outer, index, rows_of)
-        results = sums.results()
+        results = self._by_term(sums.results())
         for first, (piece, lanes) in enumerate(pieces):
-            total, *others = results[first :: len(pieces)]
-            for other in others:
-                total.store(0, self._combine(total.load(0, lanes), other.load(0, lanes)))
-            self._finish(total.load(0, lanes), index, start + piece)
+            totals = []
+            for cells in results:
+                total, *others = cells[first :: len(pieces)]
+                for other in others:
+                    total.store(0, self._combine(total.load(0, lanes), other.load(0, lanes)))
+                totals.append(total.load(0, lanes))
+            self._finish(totals, index, start + piece)
 
     # -- reduced elements side by side
 
@@ -187,21 +194,24 @@ class _Emitter:
 
             def add_step(i: Index) -> None:
                 for cell, (start, lanes) in enumerate(pieces[:count]):
-                    sums.add(cell, self._term(offsets, i * step + start, lanes))
+                    self._add_terms(sums, cell, offsets, i * step + start, lanes)
 
             if full:
                 sums.loop(full, add_step)
             for cell, (start, lanes) in enumerate(tail, count if full else 0):
-                sums.add(cell, self._term(offsets, full * step + start, lanes))
+                self._add_terms(sums, cell, offsets, full * step + start, lanes)
 
         self._loops(outer, index, row)
-        by_width: dict[int, Pointer] = {}
-        for cell, (_, lanes) in zip(sums.results(), pieces, strict=True):
-            if lanes in by_width:
-                by_width[lanes].store(0, self._combine(by_width[lanes].load(0, lanes), cell.load(0, lanes)))
-            else:
-                by_width[lanes] = cell
-        self._finish(fold_lanes(by_width, self._combine), index, 0)
+        totals = []
+        for cells in self._by_term(sums.results()):
+            by_width: dict[int, Pointer] = {}
+            for cell, (_, lanes) in zip(cells, pieces, strict=True):
+                if lanes in by_width:
+                    by_width[lanes].store(0, self._combine(by_width[lanes].load(0, lanes), cell.load(0, lanes)))
+                else:
+                    by_width[lanes] = cell
+            totals.append(fold_lanes(by_width, self._combine))
+        self._finish(totals, index, 0)
 
     def _loops(self, axes: Sequence[int], index: dict[int, Index], inside: Callable[[dict[int, Index]], None]) -> None:
         if not axes:
@@ -213,31 +223,28 @@ class _Emitter:
     # -- values
 
     def _offsets(self, position: dict[int, Index]) -> list[Index]:
-        return [self._offset(slot, position) for slot in range(self.spec.term.reads)]
+        return [self._offset(slot, position) for slot in range(self.spec.reads)]
 
-    def _term(self, offsets: list[Index], column: Index, lanes: int) -> Expr:
-        """What is folded of `lanes` neighbours along the innermost loop."""
+    def _add_terms(self, sums: _Accumulators, cell: int, offsets: Sequence[Index], column: Index, lanes: int) -> None:
+        """Add every term of `lanes` neighbours along the innermost loop; each has as many cells."""
 
         def load(slot: int) -> Expr:
             if self.tensors[slot].strides[self.inner] == 1:
                 return self.pointers[slot].load(offsets[slot] + column, lanes)
             return broadcast(self.pointers[slot].load(offsets[slot]), lanes)
 
-        match self.spec.term:
-            case Term.VALUE:
-                return load(0)
-            case Term.WEIGHTED:
-                return load(0) * load(1)
-            case Term.CENTRED_SQUARE | Term.WEIGHTED_SQUARE:
-                centred = bind(load(0) - load(1))
-                return centred * centred if self.spec.term is Term.CENTRED_SQUARE else centred * centred * load(2)
-            case Term.NORMAL_PRODUCT:
-                return load(0) * ((load(1) - load(2)) * load(3))
+        for number, term in enumerate(self.spec.terms):
+            sums.add(number * (sums.count // len(self.spec.terms)) + cell, _value(term, load))
+
+    def _by_term(self, cells: Sequence[Pointer]) -> list[Sequence[Pointer]]:
+        share = len(cells) // len(self.spec.terms)
+        return [cells[start : start + share] for start in range(0, len(cells), share)]
 
     def _accumulators(self, widths: Sequence[int], steps: int) -> _Accumulators:
-        """For a loop of `steps`."""
+        """For a loop of `steps`: cells of these widths for each term."""
         initial = {Fold.SUM: 0.0, Fold.MAX: -math.inf, Fold.MIN: math.inf}[self.spec.fold]
-        return _Accumulators(widths, initial, self._combine, long=self.spec.fold is Fold.SUM and steps > _CHAIN)
+        long = self.spec.fold is Fold.SUM and steps > _CHAIN
+        return _Accumulators([*widths] * len(self.spec.terms), initial, self._combine, long=long)
 
     def _combine(self, total: Expr, x: Expr) -> Expr:
         match self.spec.fold:
@@ -248,12 +255,12 @@ class _Emitter:
             case Fold.MIN:
                 return smaller(total, x)
 
-    def _finish(self, total: Expr, index: dict[int, Index], column: Index) -> None:
+    def _finish(self, totals: Sequence[Expr], index: dict[int, Index], column: Index) -> None:
         """Divide, run the steps and store. `column`: place along the innermost loop, if that is kept."""
-        lanes = total.ty.dtype.lanes
+        lanes = totals[0].ty.dtype.lanes
         if self.spec.divisor != 1:
-            total = total / constant(float(self.spec.divisor), lanes)
-        done: list[tuple[Expr, ...]] = [(bind(total),)]
+            totals = [total / constant(float(self.spec.divisor), lanes) for total in totals]
+        done: list[tuple[Expr, ...]] = [(bind(total),) for total in totals]
         place = index | {self.inner: column} if self.spec.inner_is_kept else index
 
         def value(operand: Slot | Computed) -> Expr:
@@ -267,3 +274,17 @@ class _Emitter:
             done.append(evaluate(step.op, [value(operand) for operand in step.operands]))
         for stored, slot in [(value(source), slot) for source, slot in self.spec.stores]:
             self.pointers[slot.index].store(self._offset(slot.index, place), stored)
+
+
+def _value(term: Term, load: Callable[[int], Expr]) -> Expr:
+    """What is folded, of vectors of the operands."""
+    match term:
+        case Term.VALUE:
+            return load(0)
+        case Term.WEIGHTED:
+            return load(0) * load(1)
+        case Term.CENTRED_SQUARE | Term.WEIGHTED_SQUARE:
+            centred = bind(load(0) - load(1))
+            return centred * centred if term is Term.CENTRED_SQUARE else centred * centred * load(2)
+        case Term.NORMAL_PRODUCT:
+            return load(0) * ((load(1) - load(2)) * load(3))

@@ -21,24 +21,26 @@ def lower_statistics(request: Request) -> Lowering | None:
         case Moments(axes=axes):
             (x, *weights), (mean, variance) = anchor.inputs, anchor.outputs
             count = anchor.op.sharing(x.type.shape, *(share.type.shape for share in weights))
-            wanted = [("mean", Term.WEIGHTED if weights else Term.VALUE, (x, *weights, mean), count)]
             # The mean in the form in which it broadcasts to x lies where the mean does.
-            term = Term.WEIGHTED_SQUARE if weights else Term.CENTRED_SQUARE
-            wanted.append(("variance", term, (x, mean, *weights, variance), count))
+            first, second = (Term.WEIGHTED, Term.WEIGHTED_SQUARE) if weights else (Term.VALUE, Term.CENTRED_SQUARE)
+            wanted = [("mean", {mean: first}, (x, *weights), count)]
+            wanted.append(("variance", {variance: second}, (x, mean, *weights), count))
         case NormParamGrad(axes=axes):
-            dy, *rest = anchor.inputs
             dgamma, dbeta = anchor.outputs
-            wanted = [("scale_grad", Term.NORMAL_PRODUCT, (dy, *rest, dgamma), 1)]
-            wanted.append(("shift_grad", Term.VALUE, (dy, dbeta), 1))
+            made = {dgamma: Term.NORMAL_PRODUCT, dbeta: Term.VALUE}
+            terms = {value: term for value, term in made.items() if value in request.group.outputs}
+            reads = max((term.reads for term in terms.values()), default=0)
+            wanted = [("norm_param_grad", terms, anchor.inputs[:reads], 1)]
         case _:
             return None
     calls = []
-    for name, term, values, divisor in wanted:
-        if values[-1] not in request.group.outputs:
+    for name, terms, operands, divisor in wanted:
+        if not all(value in request.group.outputs for value in terms):
             if name == "mean":
                 return None
             continue
-        spec = _spec(request, f"f32_{name}", term, values, axes, divisor)
+        values = (*operands, *terms)
+        spec = _spec(request, f"f32_{name}", tuple(terms.values()), values, axes, divisor)
         if spec is None:
             return None
         calls.append((spec, values))
@@ -48,17 +50,17 @@ def lower_statistics(request: Request) -> Lowering | None:
 
 
 def _spec(
-    request: Request, stem: str, term: Term, values: Sequence[Value], axes: tuple[int, ...], divisor: int
+    request: Request, stem: str, terms: tuple[Term, ...], values: Sequence[Value], axes: tuple[int, ...], divisor: int
 ) -> ReduceSpec | None:
     full = values[0].type.shape
     operands = []
     for value in values:
         kind, storage = value.type, request.storage[value]
-        if term in (Term.CENTRED_SQUARE, Term.WEIGHTED_SQUARE) and value is values[1]:
+        if terms[0] in (Term.CENTRED_SQUARE, Term.WEIGHTED_SQUARE) and value is values[1]:
             # Without the axes it was taken over, which it broadcasts along.
             if not storage.is_row_major:
                 return None
             kind = kind.with_shape(tuple(1 if axis in axes else n for axis, n in enumerate(full)))
             storage = type(storage).row_major(kind.shape)
         operands.append((kind, storage))
-    return term_spec(stem, term, operands, axes, divisor, request.target)
+    return term_spec(stem, terms, operands, axes, divisor, request.target)

@@ -1,11 +1,12 @@
 """Pass `fuse_epilogue`: elementwise nodes join the group that computes one of their operands.
 
-A node joins the group of an operand when the backend can fuse it, its results have the shape of that operand, both run
-on the same side of the guard, and no path leads from the group through a node outside of it back to the joining node:
-otherwise the group would have to run before and after that node. Paths include the order between readers of an old
-parameter and the node that overwrites it, so a fused update never has to run too early. Everything the joining node
-needs moves before the group, if it does not stand there already. What is computed again and what is not stay apart: a
-reader of a value that comes back at the start of a segment would else run there, and its result wait for its turn.
+A node joins the group of an operand, of one that nobody else reads if there is a choice, when the backend can fuse it,
+its results have the shape of that operand, both run on the same side of the guard, and no path leads from the group
+through a node outside of it back to the joining node: otherwise the group would have to run before and after that node.
+Paths include the order between readers of an old parameter and the node that overwrites it, so a fused update never has
+to run too early. Everything the joining node needs moves before the group, if it does not stand there already. What is
+computed again and what is not stay apart: a reader of a value that comes back at the start of a segment would else run
+there, and its result wait for its turn.
 
 Requires COMMITTED; ensures FUSED.
 """
@@ -54,11 +55,18 @@ class _Fusion:
         return self.placed
 
     def _candidates(self, node: Node) -> Iterator[list[Node]]:
-        """Groups of the operands that have the shape of the result, the one placed last first."""
+        """Groups of the operands that have the shape of the result: first those of an operand that nobody else reads,
+        which then needs no memory at all; of equals the one placed last.
+        """
         shape = node.outputs[0].type.shape
-        owners = [self.owner[v.producer] for v in node.inputs if v.producer is not None and v.type.shape == shape]
-        distinct = {id(group): group for group in owners}
-        yield from sorted(distinct.values(), key=lambda group: -_index(self.placed, group))
+        operands = [v for v in node.inputs if v.producer is not None and v.type.shape == shape]
+        read_here: dict[int, bool] = {}
+        groups = {}
+        for value in operands:
+            group = self.owner[value.producer]
+            groups[id(group)] = group
+            read_here[id(group)] = read_here.get(id(group), False) or len(value.uses) == 1
+        yield from sorted(groups.values(), key=lambda group: (not read_here[id(group)], -_index(self.placed, group)))
 
     def _join(self, node: Node, group: list[Node]) -> bool:
         anchor = group[0]

@@ -70,6 +70,21 @@ CASES: dict[str, tuple[str, list[str]]] = {
         }""",
         ["conv2d -> a", "conv2d+add -> y"],
     ),
+    "what two read has its memory anyway: a gradient joins the operand that it alone reads": (
+        """graph infer {
+          input %x: f32[1,4,5,5]
+          input %d: f32[1,4,5,5]
+          param %w: f32[4,4,1,1]
+          %g: f32[1,4,5,5] = conv2d(%d, %w)
+          %h: f32[1,4,5,5] = hard_swish(%x)
+          %r: f32[1,4,5,5] = relu(%h)
+          %y: f32[1,4,5,5] = relu_grad(%g, %r)
+          %z: f32[1,4,5,5] = conv2d(%r, %w)
+          output "y" = %y
+          output "z" = %z
+        }""",
+        ["hard_swish+relu -> r", "conv2d+relu_grad -> y", "conv2d -> z"],
+    ),
     "two branches: one hands its result to the other": (
         """graph infer {
           input %x: f32[1,4,5,5]
