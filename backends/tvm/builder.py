@@ -266,7 +266,7 @@ def minimum(bound: Expr, x: Expr) -> Expr:
 
 
 def _nearer(bound: Expr, x: Expr, own: Callable[..., Expr], beyond: Callable[[Expr], Expr]) -> Expr:
-    if _LOCAL_SCOPE.get() != "local":
+    if _LOCAL_SCOPE.get() != "local" or not scalar_type(x).startswith("float"):
         return own(bound, x)
     x = bind(x)  # functions of devices (fmax) take the number where there is one
     return select(beyond(x), bound, x)

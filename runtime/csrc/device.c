@@ -137,10 +137,14 @@ static edgec_status do_call(const running *r, const format_call *c) {
     return is_nothing(&work) ? EDGEC_OK : r->d->driver->perform(r->d, &work);
 }
 
-static edgec_status check_guard(const running *r, const format_call *c) {
-    uint32_t bits;
-    edgec_status status =
-        r->d->driver->read(r->d, locate(r, r->a->operands[c->first_operand]), &bits, sizeof bits);
+/* `copies`: NULL, or by buffer where what is watched may already lie on the host. */
+static edgec_status check_guard(const running *r, const format_call *c, void *const *copies) {
+    uint32_t watched = r->a->operands[c->first_operand], bits = 0;
+    edgec_status status = EDGEC_OK;
+    if (copies != NULL && copies[watched] != NULL)
+        memcpy(&bits, copies[watched], sizeof bits);
+    else
+        status = r->d->driver->read(r->d, locate(r, watched), &bits, sizeof bits);
     if (status != EDGEC_OK || (bits & 0x7F800000u) != 0x7F800000u) return status;
     return c->opcode == OPCODE_GUARD ? EDGEC_LOSS_NOT_FINITE : EDGEC_GRADIENT_NOT_FINITE;
 }
@@ -205,15 +209,14 @@ static edgec_status run_segment(const running *r, uint32_t first, uint32_t last)
     return status == EDGEC_OK ? driver->replay(r->d, *recording) : status;
 }
 
-static edgec_status run_calls(const running *r, const format_program *p) {
-    uint32_t end = p->first_call + p->call_count;
+static edgec_status run_calls(const running *r, uint32_t first, uint32_t end) {
     edgec_status status = EDGEC_OK;
-    for (uint32_t first = p->first_call; first < end && status == EDGEC_OK;) {
+    while (first < end && status == EDGEC_OK) {
         uint32_t last = first;
         while (last < end && last - first < DEVICE_RECORDED && !is_guard(&r->a->calls[last])) last++;
         if (last > first) status = run_segment(r, first, last);
         if (last < end && is_guard(&r->a->calls[last]) && status == EDGEC_OK)
-            status = check_guard(r, &r->a->calls[last++]);
+            status = check_guard(r, &r->a->calls[last++], NULL);
         first = last;
     }
     return status;
@@ -224,7 +227,7 @@ static edgec_status run_observed(const running *r, const format_program *p, devi
     for (uint32_t i = 0; i < p->call_count && status == EDGEC_OK; i++) {
         const format_call *c = &r->a->calls[p->first_call + i];
         uint64_t start = platform_nanoseconds();
-        status = is_guard(c) ? check_guard(r, c) : do_call(r, c);
+        status = is_guard(c) ? check_guard(r, c, NULL) : do_call(r, c);
         if (status == EDGEC_OK) status = r->d->driver->finish(r->d);
         observer(context, i, start, platform_nanoseconds() - start);
     }
@@ -249,14 +252,18 @@ edgec_status device_run(edgec_model *model, device_session *session, void *const
                         device_observer observer, void *context) {
     running r = {model, session, model->device, &model->artifact};
     const format_program *p = &r.a->programs[program];
+    uint32_t all = p->first_call + p->call_count, end = all;
     edgec_status status = copy_bindings(&r, p, addresses, 1);
     if (status != EDGEC_OK) return status;
     if (model->updates[program]) model->device_newer = 1;
-    status = observer != NULL ? run_observed(&r, p, observer, context) : run_calls(&r, p);
+    while (end > p->first_call && is_guard(&r.a->calls[end - 1])) end--; /* these only report: when all is copied */
+    status = observer != NULL ? run_observed(&r, p, observer, context) : run_calls(&r, p->first_call, end);
     if (status != EDGEC_OK && status != EDGEC_LOSS_NOT_FINITE && status != EDGEC_GRADIENT_NOT_FINITE) return status;
     edgec_status copied = copy_bindings(&r, p, addresses, 0);
     if (copied == EDGEC_OK) copied = r.d->driver->finish(r.d);
-    return status != EDGEC_OK ? status : copied;
+    if (status == EDGEC_OK) status = copied;
+    for (uint32_t i = end; i < all && status == EDGEC_OK; i++) status = check_guard(&r, &r.a->calls[i], addresses);
+    return status;
 }
 
 #endif
