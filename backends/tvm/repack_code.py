@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc
 from edgec.backends.tvm.builder import (
@@ -27,7 +29,7 @@ def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
     sources, source_tail = divmod(spec.depth, spec.source_width)
 
     def body(x: Pointer, y: Pointer, lo: Expr, hi: Expr) -> None:
-        def move(panel: Index, width: int, source: Index, source_width: int, to: int, tap: int) -> None:
+        def move(panel: Index, width: int, source: Index, source_width: int, to: Index, tap: Index) -> None:
             """One tap of a source panel into one panel: [width][source_width] to [source_width][width]."""
             base = source * (spec.source_width * spec.all_taps * spec.columns)
             base = base + (tap * spec.columns + panel * spec.width) * source_width
@@ -57,12 +59,20 @@ def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
                 block(width // side * side + start, lanes)
 
         def panel_of(panel: Index, width: int) -> None:
-            for to, tap in enumerate(spec.taps):
+            def all_sources(to: Index, tap: Index) -> None:
                 if sources:
                     with serial(0, sources) as source:
                         move(panel, width, source, spec.source_width, to, tap)
                 if source_tail:
                     move(panel, width, sources, source_tail, to, tap)
+
+            step = _step(spec.taps)
+            if step is not None:
+                with serial(0, len(spec.taps)) as to:
+                    all_sources(to, spec.taps[0] + to * step)
+                return
+            for to, tap in enumerate(spec.taps):
+                all_sources(to, tap)
 
         with serial(lo, hi) as panel:
             if not tail:
@@ -76,6 +86,14 @@ def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
                     panel_of(panels, tail)
 
     return build_kernel(spec.arguments, body)
+
+
+def _step(taps: tuple[int, ...]) -> int | None:
+    """By how much each tap differs from the one before, if that is the same for all of them, as where none is left
+    out: then they are a loop.
+    """
+    steps = {after - before for before, after in itertools.pairwise(taps)}
+    return steps.pop() if len(steps) == 1 else None
 
 
 def emit_pad(spec: PadSpec, target: Target) -> PrimFunc:
