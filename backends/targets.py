@@ -223,11 +223,14 @@ def _hint(name: str, known: dict, prefix: str) -> str:
 
 
 def tvm_target(target: Target) -> dict[str, object]:
-    """The keys of TVM's target for this machine. Optimisation level and fast-math stay at TVM's defaults (2, off)."""
+    """The keys of TVM's target for this machine. Fast-math stays off. At level 3, TVM's default, LLVM unrolls whole
+    loops of constant counts: kernels are as fast at level 2, and those of sums and transposes half as large.
+    """
     if target.c_source:
         return {"kind": "c"}
     if target.arch is Arch.OPENCL:
         return {"kind": "opencl", "max_threads_per_block": 256, "thread_warp_size": 1}
     if target.arch is Arch.CUDA:
         return {"kind": "cuda", "arch": target.cpu, "max_threads_per_block": 1024, "thread_warp_size": 32}
-    return {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": list(target.attributes)}
+    attributes = list(target.attributes)
+    return {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu, "mattr": attributes, "opt-level": 2}

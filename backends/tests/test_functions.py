@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from toy_functions import FunctionSpec
 
+from edgec.backends import elf
 from edgec.backends.base import Target
 from edgec.backends.targets import find_target
+from edgec.backends.tvm.build import FUNCTION
 from edgec.backends.tvm.codegen import compile_kernel
 
 LANES = 16  # every target's lanes divide it
@@ -52,7 +54,8 @@ def run(name: str, target: Target, x: np.ndarray, folder: Path) -> np.ndarray:
     padded = np.ones(size, np.float32)
     padded[: x.size] = x
     y = np.zeros_like(padded)
-    (folder / "f.o").write_bytes(compile_kernel(FunctionSpec(name, size), target, "kernel", "toy_functions"))
+    code = compile_kernel(FunctionSpec(name, size), target, "kernel", "toy_functions")
+    (folder / "f.o").write_bytes(elf.rename_symbol(code, FUNCTION, "kernel"))
     library = folder / f"{name}_{target.name}_{target.lanes}_{x.size}.so"
     subprocess.run(["gcc", "-shared", "-o", library, folder / "f.o"], check=True)
     pointers = [ctypes.c_void_p(array.ctypes.data) for array in (padded, y)]

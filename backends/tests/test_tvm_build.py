@@ -60,6 +60,17 @@ def test_built_kernels_run_from_the_mapped_image():
         np.testing.assert_allclose(y, x * np.float32(1 + spec.factor), rtol=1e-6)
 
 
+def test_equal_code_stands_once_in_the_image():
+    """Under names of their own, and only there."""
+    one, same, other = ToySpec(2.0), ToySpec(2.0, "scale_too"), ToySpec(3.0)
+    image = build_toys([one, same, other], "x86")
+    assert image.entries[one] == image.entries[same] != image.entries[other]
+    assert len(set(image.names.values())) == 3
+    assert len(image.data) == len(build_toys([one, other], "x86").data)
+    x = np.random.default_rng(0).standard_normal(ELEMENTS).astype(np.float32)
+    np.testing.assert_array_equal(call(image, same, x, 1)[:4], call(image, one, x, 1)[:4])
+
+
 @pytest.mark.parametrize("name", ["x86-64-v3", "rpi4"])
 def test_image_obeys_the_rules_and_its_bytes_are_reproducible(name, own_cache):
     specs = [ToySpec(float(i)) for i in range(4)]

@@ -27,6 +27,9 @@ from edgec.graph.errors import InternalError, UserError
 from edgec.runtime import abi
 from edgec.runtime.abi import Arch
 
+# What the function of every object is called, so that equal kernels are equal objects. LLVM turns loops that copy or
+# fill into calls of memcpy and memset, except within a function of that name; TVM gives no other way to tell it.
+FUNCTION = "memcpy"
 EMITTER = "edgec.backends.tvm.emitters"  # module with `emit(spec, target, symbol) -> PrimFunc`
 KERNEL_TIMEOUT = 300.0  # seconds for one kernel; the slowest known takes half a second
 IMAGE_TIMEOUT = 1800.0  # for all kernels of a CUDA target
@@ -51,9 +54,20 @@ def build(
         return CodeImage("c", c_image(code), entries, names)
     if target.arch.is_device:
         return _device_image(device_source(code, target.arch), target, names)
-    image = link(code, target.arch)
-    offsets = elf.entry_offsets(image, code)
+    image, offsets = _linked(code, target.arch)
     return CodeImage("elf", image, {spec: offsets[names[spec]] for spec in unique}, names)
+
+
+def _linked(code: dict[str, bytes], arch: Arch) -> tuple[bytes, dict[str, int]]:
+    """The image of objects by kernel name, and where each kernel begins in it. Equal objects stand there once, by the
+    first of their names: kernels that differ in what is no code, such as a number of images that tasks count.
+    """
+    kept: dict[bytes, str] = {}
+    for name in sorted(code):
+        kept.setdefault(code[name], name)
+    image = link({name: elf.rename_symbol(made, FUNCTION, name) for made, name in kept.items()}, arch)
+    offsets = elf.entry_offsets(image, kept.values())
+    return image, {name: offsets[kept[made]] for name, made in code.items()}
 
 
 def _device_image(source: bytes, target: Target, names: dict[KernelSpec, str]) -> CodeImage:

@@ -13,23 +13,20 @@ from edgec.backends import elf
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.targets import tvm_target
 from edgec.backends.tvm._tvm import IRModule, tirx, tvm
+from edgec.backends.tvm.build import FUNCTION
 from edgec.backends.tvm.c_source import tidy
 from edgec.backends.tvm.gpu.source import device_function
 
-# LLVM turns loops that copy or fill into calls of memcpy and memset, except within a function of that name; TVM gives
-# no other way to tell it.
-_NO_LIBRARY_CALLS = "memcpy"
-
 
 def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) -> bytes:
-    """An object file that defines the function `symbol`, or its text for a C-source target or a device.
+    """An object file that defines the function `FUNCTION`, or the text of `symbol` for a C-source target or a device.
 
     emitter: name of the module whose `emit(spec, target, symbol)` gives the kernel's PrimFunc.
     """
     function = importlib.import_module(emitter).emit(spec, target, symbol)
     machine = tvm.target.Target(tvm_target(target))
     if not target.c_source and not target.arch.is_device:
-        function = function.with_attr("global_symbol", _NO_LIBRARY_CALLS)
+        function = function.with_attr("global_symbol", FUNCTION)
     module = IRModule({symbol: function})
     for step in (tirx.transform.BindTarget(machine), tirx.transform.LowerIntrin()):
         module = step(module)
@@ -41,6 +38,6 @@ def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
         tvm.get_global_func("target.build.llvm")(module, machine).write_to_file(str(path))
-        code = elf.rename_symbol(path.read_bytes(), _NO_LIBRARY_CALLS, symbol)
-    elf.check_object(code, target.arch, symbol)
+        code = path.read_bytes()
+    elf.check_object(code, target.arch, FUNCTION)
     return code

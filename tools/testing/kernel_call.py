@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgec.backends import elf
 from edgec.backends.base import KernelSpec, Lowering, Target, Workspace
 from edgec.backends.tvm import codegen
+from edgec.backends.tvm.build import FUNCTION
 from edgec.graph.ir import Value
 from edgec.runtime.abi import Access, Arch
 
@@ -41,7 +43,8 @@ def _on_host(spec: KernelSpec, text: str) -> str:
 
 def compile_object(spec: KernelSpec, target: Target, path: Path) -> Path:
     """The object file of one kernel, exported as `kernel`; refused if it needs a symbol or writable data."""
-    path.write_bytes(codegen.compile_kernel(spec, target, "kernel", "edgec.backends.tvm.emitters"))
+    code = codegen.compile_kernel(spec, target, "kernel", "edgec.backends.tvm.emitters")
+    path.write_bytes(code if target.arch.is_device else elf.rename_symbol(code, FUNCTION, "kernel"))
     return path
 
 
