@@ -59,7 +59,8 @@ def make_plan(schedule: Schedule, ahead: int = 0) -> MemoryPlan:
             values[key] = span
         else:
             workspaces[key] = span
-    return MemoryPlan(values, workspaces, _top(requests, offsets), peak)
+    sizes = [aligned(request.bytes) for request in requests]
+    return MemoryPlan(values, workspaces, _top(sizes, offsets), peak)
 
 
 def _bound(requests: Sequence[Request]) -> int:
@@ -70,30 +71,32 @@ def _bound(requests: Sequence[Request]) -> int:
 
 def assign_offsets(requests: Sequence[Request], lower_bound: int) -> list[int]:
     """Offsets, aligned, such that requests that are alive in the same step do not overlap."""
+    sizes = [aligned(request.bytes) for request in requests]
     conflicts = _conflicts(requests)
     best: list[int] = []
     best_order: list[int] = []
     for order in _orders(requests):
-        offsets = _pack(requests, conflicts, order)
-        if not best or _top(requests, offsets) < _top(requests, best):
+        offsets = _pack(sizes, conflicts, order)
+        if not best or _top(sizes, offsets) < _top(sizes, best):
             best, best_order = offsets, order
-        if _top(requests, best) <= lower_bound:
+        if _top(sizes, best) <= lower_bound:
             return best
     order = best_order
     offsets = best
     for _ in range(ROUNDS if requests else 0):
-        top = _top(requests, offsets)
-        highest = [i for i in order if offsets[i] + aligned(requests[i].bytes) == top]
-        order = highest + [i for i in order if i not in set(highest)]
-        offsets = _pack(requests, conflicts, order)
-        if _top(requests, offsets) < _top(requests, best):
+        top = _top(sizes, offsets)
+        highest = [i for i in order if offsets[i] + sizes[i] == top]
+        first = set(highest)
+        order = highest + [i for i in order if i not in first]
+        offsets = _pack(sizes, conflicts, order)
+        if _top(sizes, offsets) < _top(sizes, best):
             best, best_order = offsets, order
-        if _top(requests, best) <= lower_bound:
+        if _top(sizes, best) <= lower_bound:
             return best
-    return _shuffled(requests, conflicts, best_order, lower_bound) if requests else best
+    return _shuffled(sizes, conflicts, best_order, lower_bound) if requests else best
 
 
-def _shuffled(requests: Sequence[Request], conflicts: list[list[int]], order: list[int], lower_bound: int) -> list[int]:
+def _shuffled(sizes: Sequence[int], conflicts: list[list[int]], order: list[int], lower_bound: int) -> list[int]:
     """The best packing of random changes to `order`: something that lies above the bound comes earlier, and every other
     time two requests change places. Changes that do no harm stay. The same for the same requests.
     """
@@ -102,9 +105,9 @@ def _shuffled(requests: Sequence[Request], conflicts: list[list[int]], order: li
     def below(count: int) -> int:
         return int(rng.random() * count)
 
-    offsets = _pack(requests, conflicts, order)
-    for _ in range(min(SHUFFLES // len(requests), MOST_SHUFFLES)):
-        high = [i for i in order if offsets[i] + aligned(requests[i].bytes) > lower_bound]
+    offsets = _pack(sizes, conflicts, order)
+    for _ in range(min(SHUFFLES // len(sizes), MOST_SHUFFLES)):
+        high = [i for i in order if offsets[i] + sizes[i] > lower_bound]
         if not high:
             break
         changed = list(order)
@@ -113,8 +116,8 @@ def _shuffled(requests: Sequence[Request], conflicts: list[list[int]], order: li
         if below(2):
             a, b = below(len(order)), below(len(order))
             changed[a], changed[b] = changed[b], changed[a]
-        packed = _pack(requests, conflicts, changed)
-        if _top(requests, packed) <= _top(requests, offsets):
+        packed = _pack(sizes, conflicts, changed)
+        if _top(sizes, packed) <= _top(sizes, offsets):
             order, offsets = changed, packed
     return offsets
 
@@ -148,20 +151,19 @@ def _conflicts(requests: Sequence[Request]) -> list[list[int]]:
     return conflicts
 
 
-def _pack(requests: Sequence[Request], conflicts: list[list[int]], order: Sequence[int]) -> list[int]:
+def _pack(sizes: Sequence[int], conflicts: list[list[int]], order: Sequence[int]) -> list[int]:
     """First fit: every request at the lowest aligned offset that is free for its whole lifetime."""
-    offsets = [-1] * len(requests)
+    placed: list[tuple[int, int] | None] = [None] * len(sizes)
     for i in order:
-        size = aligned(requests[i].bytes)
-        taken = sorted((offsets[j], offsets[j] + aligned(requests[j].bytes)) for j in conflicts[i] if offsets[j] >= 0)
-        offset = 0
-        for low, high in taken:
+        size, offset = sizes[i], 0
+        for low, high in sorted([span for j in conflicts[i] if (span := placed[j]) is not None]):
             if offset + size <= low:
                 break
-            offset = max(offset, high)
-        offsets[i] = offset
-    return offsets
+            if high > offset:
+                offset = high
+        placed[i] = offset, offset + size
+    return [span[0] for span in placed]
 
 
-def _top(requests: Sequence[Request], offsets: Sequence[int]) -> int:
-    return max((offset + aligned(r.bytes) for r, offset in zip(requests, offsets, strict=True)), default=0)
+def _top(sizes: Sequence[int], offsets: Sequence[int]) -> int:
+    return max((offset + size for size, offset in zip(sizes, offsets, strict=True)), default=0)
