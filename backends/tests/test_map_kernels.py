@@ -167,3 +167,18 @@ def test_small_work_is_one_task_and_large_work_is_many():
         group = op_group(Relu(), [TensorType(DType.F32, shape)])
         storage = {v: natural(shape) for v in (*group.inputs, *group.outputs)}
         assert lower_map(Request(group, storage, {}, TARGETS[0])).calls[0].tasks == tasks
+
+
+@pytest.mark.parametrize("op", [Add(), Mul()], ids=str)
+def test_the_order_of_a_sum_or_product_makes_no_other_kernel(op: Op):
+    specs = []
+    for swapped in (False, True):
+        graph = Graph("chain")
+        a, b, c = (graph.add_leaf(Role.INPUT, name, TensorType(DType.F32, (32,))) for name in "abc")
+        pair = (graph.emit1(Div(), a, b), c)
+        last = graph.emit1(op, *(reversed(pair) if swapped else pair))
+        group = Group(tuple(graph.nodes), (a, b, c), (last,))
+        storage = {value: Storage.row_major((32,)) for value in graph.values()}
+        (call,) = lower_map(Request(group, storage, {}, TARGETS[0])).calls
+        specs.append(call.spec)
+    assert specs[0] == specs[1]

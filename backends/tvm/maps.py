@@ -6,7 +6,7 @@ index space; most kernels have one. Nothing here loads tvm.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgec.backends.base import Argument, Lowering, Target
@@ -14,9 +14,11 @@ from edgec.backends.tvm.computation import Computation, Computed, Memory, bind_c
 from edgec.backends.tvm.movement import Part, movement_parts
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strides import Nest, Strides, Window, broadcast, even_windows, extents_of, make_nest, strides_of
+from edgec.graph.ops.add import Add
 from edgec.graph.ops.base import Op
 from edgec.graph.ops.compress import Compress
 from edgec.graph.ops.decompress import Decompress
+from edgec.graph.ops.mul import Mul
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
@@ -123,9 +125,14 @@ def map_spec(computation: Computation, target: Target) -> MapSpec | None:
         if region is None:
             return None
         regions += _cut_flat(region, _task_count(computation), 4 * target.lanes)
-    steps = tuple(MapStep(step.op, tuple(map(reference, step.operands))) for step in followers)
+    steps = tuple(MapStep(step.op, _in_order(step.op, map(reference, step.operands))) for step in followers)
     stores = tuple((reference(store.value), reference(store.memory)) for store in computation.stores)
     return MapSpec(computation.stem, computation.arguments, tuple(regions), steps, stores, _task_count(computation))
+
+
+def _in_order(op: Op, operands: Iterable[Slot | Computed]) -> tuple[Slot | Computed, ...]:
+    """One order for sums and products that differ in nothing else, so that they are one kernel."""
+    return tuple(sorted(operands, key=repr) if isinstance(op, (Add, Mul)) else operands)
 
 
 def _are_compressed(computation: Computation) -> bool:

@@ -105,7 +105,8 @@ class _Emitter:
                 self._elements(self._offsets(index | {inner: i}), 1)
             return
         offsets = self._offsets(index)
-        full = n // self.lanes if n // self.lanes > _UNROLLED else 0
+        # The only row is run once: written out it would be no faster.
+        full = n // self.lanes if n // self.lanes > (_UNROLLED if inner else 1) else 0
         if full:
             with serial(0, full) as vector:
                 self._elements(self._advance(offsets, vector * self.lanes), self.lanes)
