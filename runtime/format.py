@@ -100,7 +100,8 @@ class Opcode(enum.IntEnum):
 class Call:
     """One step of a program. `operands` are buffer indices (one except for KERNEL); `label` names the source nodes.
 
-    `kernel` is -1 except for KERNEL. Nothing may write PARAM or STATE before a guard of the same program.
+    `kernel` is -1 except for KERNEL. Nothing may write PARAM or STATE before a guard of the same program, but for
+    kernels of a device that read what the guard does, where the guard ends the program.
     """
 
     opcode: Opcode

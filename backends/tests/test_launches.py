@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from edgec.backends.base import KernelCall, Part
+from edgec.backends.base import KernelCall, KernelSpec, Part
 from edgec.backends.targets import find_target
+from edgec.backends.tvm import codegen
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.gpu.launches import GuardedSpec, MergedSpec, guarded_spec, merge_key, merged_spec
 from edgec.backends.tvm.strategies import lower_group
@@ -111,6 +113,22 @@ def test_what_stays_alone() -> None:
     assert guarded_spec(wide, 1) is None
     assert merged_spec([Part(relu, 1, (0, 1))] * 17, relu.arguments) is None
     assert merged_spec([Part(relu, 1, (0, 1))], relu.arguments * MAX_DEVICE_ARGS) is None
+
+
+def shared_bytes(spec: KernelSpec) -> int:
+    text = codegen.compile_kernel(spec, CUDA, "kernel", "edgec.backends.tvm.emitters").decode()
+    return sum(4 * int(count) for count in re.findall(r"__shared__[^;]*\[(\d+)\];", text))
+
+
+def test_parts_share_out_what_every_device_has() -> None:
+    """Of shared memory: sums of rows have two or three arrays, one for each thing that a team adds up."""
+    call = small(Softmax(1), (3, 400), 0).call
+    part = Part(call.spec, call.tasks, (0, 1))
+    fitting = max(count for count in range(1, 17) if merged_spec([part] * count, call.spec.arguments) is not None)
+    assert 1 < fitting < 16
+    for count in (1, fitting):
+        merged_kernel = merged([call] * count)
+        assert count * shared_bytes(call.spec) == shared_bytes(merged_kernel) <= 16384
 
 
 def test_the_sums_of_parts_merge_too() -> None:

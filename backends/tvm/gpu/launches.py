@@ -13,11 +13,16 @@ from edgec.backends.base import Argument, DeviceKernelSpec, Part
 from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
 from edgec.backends.tvm.gpu.parts import PartsSpec
 from edgec.backends.tvm.gpu.sums import SumSpec
+from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+from edgec.graph.ops.matmul import MatMul
+from edgec.graph.ops.reduction import Reduction
 from edgec.graph.types import DType
 from edgec.runtime.abi import MAX_DEVICE_ARGS, Access
 
-MAX_PARTS = 16  # of a kernel: each may have shared memory of its own
+MAX_PARTS = 16  # of a kernel
+MAX_SHARED = 16384  # bytes, of all its parts: each has its own. OpenCL promises a group 32 KB, CUDA 48
 MAX_TASKS = 4096  # of a part: a kernel that fills a device has nothing to gain
+_ONE_SUM = (Conv2dWeightGrad, MatMul, Reduction)
 _SMALL = (ItemSpec, TeamSpec, PartsSpec, SumSpec)
 
 
@@ -75,4 +80,15 @@ def merge_key(spec: DeviceKernelSpec, tasks: int) -> int | None:
 def merged_spec(parts: Sequence[Part], arguments: Sequence[Argument]) -> MergedSpec | None:
     if len(parts) > MAX_PARTS or len(arguments) > MAX_DEVICE_ARGS:
         return None
+    if sum(_shared_bytes(part.spec) for part in parts) > MAX_SHARED:
+        return None
     return MergedSpec(tuple(parts), tuple(arguments))
+
+
+def _shared_bytes(spec: DeviceKernelSpec) -> int:
+    """At most: a sum over a team takes an f32 from each item, and no op has more than four."""
+    plain = spec.spec if isinstance(spec, GuardedSpec) else spec
+    if isinstance(plain, ItemSpec):
+        return 0
+    one = not isinstance(plain, TeamSpec) or isinstance(plain.computation.anchor.op, _ONE_SUM)
+    return 4 * spec.threads * (1 if one else 4)
