@@ -101,6 +101,11 @@ class DeviceKernelSpec(KernelSpec, Protocol):
     def threads(self) -> int:
         """Work items of a group, which is a task."""
 
+    def narrowed(self, most: int) -> DeviceKernelSpec:
+        """If its items wait for one another the same tasks by groups of at most `most` items (64 and more), for devices
+        whose groups are no larger. Else itself: there, fewer items do one part of a task after another.
+        """
+
 
 @dataclass(frozen=True)
 class Workspace:

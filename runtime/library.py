@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     BAD_IMAGE = 0x24
     NO_DRIVER = 0x25
     NO_DEVICE = 0x26
+    SMALL_DEVICE = 0x27
     OUT_OF_MEMORY = 0x30
     CANNOT_READ = 0x31
     CANNOT_WRITE = 0x32
@@ -64,6 +65,7 @@ _CODES = {
     Status.BAD_IMAGE: "E0504",
     Status.NO_DRIVER: "E0504",
     Status.NO_DEVICE: "E0504",
+    Status.SMALL_DEVICE: "E0504",
     Status.OUT_OF_MEMORY: "E0609",
     Status.CANNOT_READ: "E0507",
     Status.CANNOT_WRITE: "E0505",
@@ -95,6 +97,7 @@ _HINTS = {
     Status.NO_KERNELS: "the variant is for static linking; compile the model with the --target of this machine",
     Status.NO_DRIVER: "install the GPU's driver (libcuda.so.1, libOpenCL.so.1), or add a processor's --target",
     Status.NO_DEVICE: "compile the model with the --target of this GPU; `edgec inspect` lists those in the artifact",
+    Status.SMALL_DEVICE: "compile the model for a processor too: --target mobile-gpu,arm-cpu",
     Status.DEVICE_MEMORY: "`edgec memory` shows what the artifact needs; close what else uses the GPU",
     Status.OUT_OF_MEMORY: "`edgec memory` shows what the artifact needs",
     Status.CHECKPOINT_MISMATCH: "use the artifact that wrote it, or one with the same graph, scheme and optimizer",
@@ -121,6 +124,7 @@ class Options(Structure):
         ("kernel_count", c_uint32),
         ("refused", POINTER(Location)),
         ("shortage", POINTER(Shortage)),
+        ("cache", c_char_p),
     ]
 
 

@@ -15,7 +15,8 @@ from edgec.backends.targets import tvm_target
 from edgec.backends.tvm._tvm import IRModule, tirx, tvm
 from edgec.backends.tvm.build import FUNCTION
 from edgec.backends.tvm.c_source import tidy
-from edgec.backends.tvm.gpu.source import device_function
+from edgec.backends.tvm.gpu.source import cuda_function, opencl_function
+from edgec.runtime.abi import Arch
 
 
 def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) -> bytes:
@@ -23,21 +24,24 @@ def compile_kernel(spec: KernelSpec, target: Target, symbol: str, emitter: str) 
 
     emitter: name of the module whose `emit(spec, target, symbol)` gives the kernel's PrimFunc.
     """
-    function = importlib.import_module(emitter).emit(spec, target, symbol)
     machine = tvm.target.Target(tvm_target(target))
-    if not target.c_source and not target.arch.is_device:
-        function = function.with_attr("global_symbol", FUNCTION)
-    module = IRModule({symbol: function})
-    for step in (tirx.transform.BindTarget(machine), tirx.transform.LowerIntrin()):
-        module = step(module)
+
+    def generate(one: KernelSpec, name: str = symbol) -> tvm.runtime.Module:
+        function = importlib.import_module(emitter).emit(one, target, symbol).with_attr("global_symbol", name)
+        module = IRModule({symbol: function})
+        for step in (tirx.transform.BindTarget(machine), tirx.transform.LowerIntrin()):
+            module = step(module)
+        return tvm.get_global_func(f"target.build.{machine.kind.name}")(module, machine)
+
     if target.c_source:
-        return tidy(tvm.get_global_func("target.build.c")(module, machine).inspect_source(), symbol).encode()
-    if target.arch.is_device:
-        source = tvm.get_global_func(f"target.build.{machine.kind.name}")(module, machine).inspect_source()
-        return device_function(source, symbol, target.arch).encode()
+        return tidy(generate(spec).inspect_source(), symbol).encode()
+    if target.arch is Arch.CUDA:
+        return cuda_function(generate(spec).inspect_source(), symbol).encode()
+    if target.arch is Arch.OPENCL:
+        return opencl_function(lambda one: generate(one).inspect_source(), spec, symbol).encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
-        tvm.get_global_func("target.build.llvm")(module, machine).write_to_file(str(path))
+        generate(spec, FUNCTION).write_to_file(str(path))
         code = path.read_bytes()
     elf.check_object(code, target.arch, FUNCTION)
     return code

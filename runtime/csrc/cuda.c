@@ -52,6 +52,10 @@ typedef struct cuda {
     int (*StreamSynchronize)(void *);
     int (*LaunchKernel)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,
                         void **);
+    int (*EventCreate)(void **, unsigned);
+    int (*EventRecord)(void *, void *);
+    int (*EventElapsedTime)(float *, void *, void *);
+    int (*EventDestroy)(void *);
     int (*GraphCreate)(void **, unsigned);
     int (*GraphAddKernelNode)(void **, void *, void *const *, size_t, const kernel_node *);
     int (*GraphAddMemsetNode)(void **, void *, void *const *, size_t, const memset_node *, void *);
@@ -99,6 +103,10 @@ static edgec_status open_library(cuda *cu) {
         {"cuStreamDestroy_v2", &cu->StreamDestroy},
         {"cuStreamSynchronize", &cu->StreamSynchronize},
         {"cuLaunchKernel", &cu->LaunchKernel},
+        {"cuEventCreate", &cu->EventCreate},
+        {"cuEventRecord", &cu->EventRecord},
+        {"cuEventElapsedTime", &cu->EventElapsedTime},
+        {"cuEventDestroy_v2", &cu->EventDestroy},
         {"cuGraphCreate", &cu->GraphCreate},
         {"cuGraphAddKernelNode_v2", &cu->GraphAddKernelNode},
         {"cuGraphAddMemsetNode", &cu->GraphAddMemsetNode},
@@ -247,6 +255,23 @@ static edgec_status perform(device *d, const device_work *work) {
                                     arguments, NULL));
 }
 
+static edgec_status timed(device *d, const device_work *work, uint64_t *ns) {
+    cuda *cu = (cuda *)d;
+    void *events[2] = {NULL, NULL};
+    float milliseconds;
+    edgec_status status = enter(cu);
+    for (int i = 0; i < 2 && status == EDGEC_OK; i++) status = failure(cu->EventCreate(&events[i], 0));
+    if (status == EDGEC_OK) status = failure(cu->EventRecord(events[0], cu->stream));
+    if (status == EDGEC_OK) status = perform(d, work);
+    if (status == EDGEC_OK) status = failure(cu->EventRecord(events[1], cu->stream));
+    if (status == EDGEC_OK) status = finish(d);
+    if (status == EDGEC_OK && cu->EventElapsedTime(&milliseconds, events[0], events[1]) == 0)
+        *ns = (uint64_t)(milliseconds * 1e6f);
+    for (int i = 0; i < 2; i++)
+        if (events[i] != NULL) cu->EventDestroy(events[i]);
+    return status;
+}
+
 static edgec_status record(device *d, void **graph) {
     cuda *cu = (cuda *)d;
     edgec_status status = enter(cu);
@@ -302,6 +327,7 @@ const device_driver cuda_driver = {
     .read = read_memory,
     .perform = perform,
     .finish = finish,
+    .timed = timed,
     .record = record,
     .add = add,
     .recorded = recorded,

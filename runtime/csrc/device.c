@@ -20,14 +20,14 @@ static edgec_status allocate_region(device *d, const void *data, uint64_t bytes,
     return status == EDGEC_OK ? d->driver->write(d, (device_operand){*memory, 0}, data, (size_t)bytes) : status;
 }
 
-edgec_status device_open(edgec_model *model, edgec_shortage *shortage) {
+edgec_status device_open(edgec_model *model, const edgec_options *options) {
     const artifact *a = &model->artifact;
     const device_driver *driver = driver_of(a->variant->arch);
     size_t total = driver->bytes(a->kernel_count);
     device *d = model->allocator.allocate(model->allocator.context, total, EDGEC_ALIGNMENT);
     if (d == NULL) return EDGEC_OUT_OF_MEMORY;
     memset(d, 0, total);
-    *d = (device){driver, total};
+    *d = (device){driver, total, &model->allocator, options->cache};
     model->device = d;
 
     uint64_t needed = a->variant->param_bytes + a->variant->state_bytes + model->arena_bytes, free_bytes = 0;
@@ -38,7 +38,9 @@ edgec_status device_open(edgec_model *model, edgec_shortage *shortage) {
     }
     if (status == EDGEC_OK) status = allocate_region(d, model->param, a->variant->param_bytes, &model->device_param);
     if (status == EDGEC_OK) status = allocate_region(d, model->state, a->variant->state_bytes, &model->device_state);
-    if (status == EDGEC_DEVICE_MEMORY && shortage != NULL) *shortage = (edgec_shortage){needed, free_bytes};
+    if (status == EDGEC_OK) status = driver->finish(d);
+    if (status == EDGEC_DEVICE_MEMORY && options->shortage != NULL)
+        *options->shortage = (edgec_shortage){needed, free_bytes};
     if (status != EDGEC_OK) device_close(model);
     return status;
 }
@@ -62,6 +64,7 @@ edgec_status device_fetch(edgec_model *model) {
         status = d->driver->read(d, (device_operand){model->device_param, 0}, model->param, (size_t)v->param_bytes);
     if (status == EDGEC_OK && v->state_bytes > 0)
         status = d->driver->read(d, (device_operand){model->device_state, 0}, model->state, (size_t)v->state_bytes);
+    if (status == EDGEC_OK) status = d->driver->finish(d);
     if (status == EDGEC_OK) model->device_newer = 0;
     return status;
 }
@@ -71,7 +74,8 @@ edgec_status device_push(edgec_model *model, uint8_t region, uint64_t offset, si
     if (d == NULL || bytes == 0) return EDGEC_OK;
     int state = region == REGION_STATE;
     device_operand to = {state ? model->device_state : model->device_param, offset};
-    return d->driver->write(d, to, (state ? model->state : model->param) + offset, bytes);
+    edgec_status status = d->driver->write(d, to, (state ? model->state : model->param) + offset, bytes);
+    return status == EDGEC_OK ? d->driver->finish(d) : status;
 }
 
 /* ---- Sessions. ---- */
@@ -131,20 +135,24 @@ static device_work work_of(const running *r, const format_call *c, device_operan
 
 static int is_nothing(const device_work *work) { return work->groups == 0 && work->zeros == 0; }
 
-static edgec_status do_call(const running *r, const format_call *c) {
+/* With `ns` it is timed. */
+static edgec_status do_call(const running *r, const format_call *c, uint64_t *ns) {
     device_operand operands[EDGEC_MAX_DEVICE_ARGUMENTS];
     device_work work = work_of(r, c, operands);
-    return is_nothing(&work) ? EDGEC_OK : r->d->driver->perform(r->d, &work);
+    if (is_nothing(&work)) return EDGEC_OK;
+    return ns != NULL ? r->d->driver->timed(r->d, &work, ns) : r->d->driver->perform(r->d, &work);
 }
 
 /* `copies`: NULL, or by buffer where what is watched may already lie on the host. */
 static edgec_status check_guard(const running *r, const format_call *c, void *const *copies) {
     uint32_t watched = r->a->operands[c->first_operand], bits = 0;
     edgec_status status = EDGEC_OK;
-    if (copies != NULL && copies[watched] != NULL)
+    if (copies != NULL && copies[watched] != NULL) {
         memcpy(&bits, copies[watched], sizeof bits);
-    else
+    } else {
         status = r->d->driver->read(r->d, locate(r, watched), &bits, sizeof bits);
+        if (status == EDGEC_OK) status = r->d->driver->finish(r->d);
+    }
     if (status != EDGEC_OK || (bits & 0x7F800000u) != 0x7F800000u) return status;
     return c->opcode == OPCODE_GUARD ? EDGEC_LOSS_NOT_FINITE : EDGEC_GRADIENT_NOT_FINITE;
 }
@@ -201,7 +209,7 @@ static edgec_status run_segment(const running *r, uint32_t first, uint32_t last)
     edgec_status status = EDGEC_OK;
     if (*recording != NULL) return driver->replay(r->d, *recording);
     if (driver->record == NULL) {
-        for (uint32_t i = first; i < last && status == EDGEC_OK; i++) status = do_call(r, &r->a->calls[i]);
+        for (uint32_t i = first; i < last && status == EDGEC_OK; i++) status = do_call(r, &r->a->calls[i], NULL);
         return status;
     }
     status = driver->record(r->d, &graph);
@@ -226,10 +234,9 @@ static edgec_status run_observed(const running *r, const format_program *p, devi
     edgec_status status = r->d->driver->finish(r->d);
     for (uint32_t i = 0; i < p->call_count && status == EDGEC_OK; i++) {
         const format_call *c = &r->a->calls[p->first_call + i];
-        uint64_t start = platform_nanoseconds();
-        status = is_guard(c) ? check_guard(r, c, NULL) : do_call(r, c);
-        if (status == EDGEC_OK) status = r->d->driver->finish(r->d);
-        observer(context, i, start, platform_nanoseconds() - start);
+        uint64_t start = platform_nanoseconds(), ns = 0;
+        status = is_guard(c) ? check_guard(r, c, NULL) : do_call(r, c, &ns);
+        observer(context, i, start, ns != 0 ? ns : platform_nanoseconds() - start);
     }
     return status;
 }
@@ -253,15 +260,16 @@ edgec_status device_run(edgec_model *model, device_session *session, void *const
     running r = {model, session, model->device, &model->artifact};
     const format_program *p = &r.a->programs[program];
     uint32_t all = p->first_call + p->call_count, end = all;
-    edgec_status status = copy_bindings(&r, p, addresses, 1);
-    if (status != EDGEC_OK) return status;
-    if (model->updates[program]) model->device_newer = 1;
     while (end > p->first_call && is_guard(&r.a->calls[end - 1])) end--; /* these only report: when all is copied */
-    status = observer != NULL ? run_observed(&r, p, observer, context) : run_calls(&r, p->first_call, end);
-    if (status != EDGEC_OK && status != EDGEC_LOSS_NOT_FINITE && status != EDGEC_GRADIENT_NOT_FINITE) return status;
-    edgec_status copied = copy_bindings(&r, p, addresses, 0);
-    if (copied == EDGEC_OK) copied = r.d->driver->finish(r.d);
-    if (status == EDGEC_OK) status = copied;
+    edgec_status status = copy_bindings(&r, p, addresses, 1), copied = EDGEC_OK;
+    if (status == EDGEC_OK) {
+        if (model->updates[program]) model->device_newer = 1;
+        status = observer != NULL ? run_observed(&r, p, observer, context) : run_calls(&r, p->first_call, end);
+    }
+    if (status == EDGEC_OK || status == EDGEC_LOSS_NOT_FINITE || status == EDGEC_GRADIENT_NOT_FINITE)
+        copied = copy_bindings(&r, p, addresses, 0);
+    edgec_status finished = r.d->driver->finish(r.d); /* also of what failed: copies are between places of the session */
+    if (status == EDGEC_OK) status = copied != EDGEC_OK ? copied : finished;
     for (uint32_t i = end; i < all && status == EDGEC_OK; i++) status = check_guard(&r, &r.a->calls[i], addresses);
     return status;
 }

@@ -14,6 +14,8 @@ static inline int is_device(uint8_t arch) { return arch == ARCH_CUDA || arch == 
 typedef struct device {
     const struct device_driver *driver;
     size_t allocation;
+    const edgec_allocator *allocator;
+    const char *cache; /* while it is opened: as of edgec_options */
 } device;
 
 /* One pointer of a kernel. */
@@ -51,11 +53,14 @@ typedef struct device_driver {
     void (*pin)(device *d, void *data, size_t bytes);
     void (*unpin)(device *d, void *data);
 
-    /* `data` may change when `write` returns, what is pinned after `finish`; `read` waits for all that was done before. */
+    /* All of these may be done later; `finish` waits for them. Until then `data` must not change or be read. */
     edgec_status (*write)(device *d, device_operand to, const void *data, size_t bytes);
     edgec_status (*read)(device *d, device_operand from, void *data, size_t bytes);
     edgec_status (*perform)(device *d, const device_work *work);
     edgec_status (*finish)(device *d);
+
+    /* `perform` and `finish`; sets `ns` to what the device took for it, by its own clock. Leaves `ns` if that is unknown. */
+    edgec_status (*timed)(device *d, const device_work *work, uint64_t *ns);
 
     /* Work that is kept to be done again and again, each piece when those it names as earlier are done and perhaps
      * beside others. `recorded` ends what `record` began, also if something failed: then there is no recording. NULL
@@ -98,9 +103,8 @@ typedef void (*device_observer)(void *context, uint32_t call, uint64_t started_n
 /* As `probe`. */
 edgec_status device_probe(const format_variant *variant);
 
-/* Takes the variant's code and the model's regions to a device. Sets `shortage` if it is not NULL and the status is
- * EDGEC_DEVICE_MEMORY. */
-edgec_status device_open(edgec_model *model, edgec_shortage *shortage);
+/* Takes the variant's code and the model's regions to a device. */
+edgec_status device_open(edgec_model *model, const edgec_options *options);
 void device_close(edgec_model *model);
 
 /* The model's regions on the host are made those of the device. The model is locked for writing. */
@@ -119,7 +123,7 @@ edgec_status device_run(edgec_model *model, device_session *session, void *const
 #else
 
 static inline edgec_status device_probe(const format_variant *v) { return (void)v, EDGEC_NO_DRIVER; }
-static inline edgec_status device_open(edgec_model *m, edgec_shortage *s) { return (void)m, (void)s, EDGEC_NO_DRIVER; }
+static inline edgec_status device_open(edgec_model *m, const edgec_options *o) { return (void)m, (void)o, EDGEC_NO_DRIVER; }
 static inline void device_close(edgec_model *m) { (void)m; }
 static inline edgec_status device_fetch(edgec_model *m) { return (void)m, EDGEC_OK; }
 static inline edgec_status device_push(edgec_model *m, uint8_t region, uint64_t offset, size_t bytes) {

@@ -61,6 +61,7 @@ typedef enum edgec_status {
     EDGEC_BAD_IMAGE = 0x24,       /* the code image is not what the loader, or the GPU's driver, accepts */
     EDGEC_NO_DRIVER = 0x25,       /* for a GPU, and its driver's library is not installed or too old */
     EDGEC_NO_DEVICE = 0x26,       /* the driver has no GPU that the code is for */
+    EDGEC_SMALL_DEVICE = 0x27,    /* the GPU lets a kernel have too few work items or too little local memory */
 
     /* The system refused. */
     EDGEC_OUT_OF_MEMORY = 0x30,
@@ -133,6 +134,7 @@ typedef struct edgec_options {
     uint32_t kernel_count;
     edgec_location *refused; /* if not NULL, set when the status is EDGEC_DAMAGED or EDGEC_MALFORMED */
     edgec_shortage *shortage; /* if not NULL, set when the status is EDGEC_DEVICE_MEMORY */
+    const char *cache; /* the folder for what a GPU's driver compiles; NULL: $EDGEC_CACHE or the user's cache folder; "": none */
 } edgec_options;
 
 /* Maps the file, checks all of it that the chosen variant uses, and copies what training changes into RAM.

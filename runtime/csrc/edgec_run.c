@@ -35,7 +35,8 @@ static const char *code_of(edgec_status status) {
         case EDGEC_NO_KERNELS:
         case EDGEC_BAD_IMAGE:
         case EDGEC_NO_DRIVER:
-        case EDGEC_NO_DEVICE: return "E0504";
+        case EDGEC_NO_DEVICE:
+        case EDGEC_SMALL_DEVICE: return "E0504";
         case EDGEC_CANNOT_WRITE: return "E0505";
         case EDGEC_NOT_A_CHECKPOINT:
         case EDGEC_CHECKPOINT_NEWER:

@@ -126,7 +126,7 @@ static edgec_status open_file(const platform_file *file, const edgec_options *op
     if (status != EDGEC_OK) return status;
     model->linked = options->kernels;
     if (is_device(a.variant->arch))
-        status = device_open(model, options->shortage);
+        status = device_open(model, options);
     else if (a.code != NULL)
         status = platform_code_map(file, (size_t)(a.code - a.base), a.code_bytes, &model->code);
     if (status == EDGEC_OK) {

@@ -45,6 +45,10 @@ edgec_status platform_writer_write(platform_writer *writer, const void *data, si
 edgec_status platform_writer_commit(platform_writer *writer);
 void platform_writer_abandon(platform_writer *writer);
 
+/* The path of a file of what can be made again, in a folder that comes to be if it can: below `folder`, or if that is
+ * NULL below $EDGEC_CACHE or the user's cache folder. EDGEC_CANNOT_WRITE if there is none, as `folder` "" says. */
+edgec_status platform_cache_path(char path[PLATFORM_MAX_PATH], const char *folder, const char *name);
+
 /* ---- Code. ---- */
 
 typedef struct platform_code {

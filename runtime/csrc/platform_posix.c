@@ -163,6 +163,34 @@ edgec_status platform_writer_commit(platform_writer *writer) {
     return EDGEC_OK;
 }
 
+/* Makes a folder and those that it lies in; whoever cannot, cannot write there either. */
+static void make_folder(char *path) {
+    for (char *p = path + 1; *p != '\0'; p++) {
+        if (*p != '/') continue;
+        *p = '\0';
+        (void)mkdir(path, 0777);
+        *p = '/';
+    }
+    (void)mkdir(path, 0700);
+}
+
+edgec_status platform_cache_path(char path[PLATFORM_MAX_PATH], const char *folder, const char *name) {
+    static const char *const variables[] = {"EDGEC_CACHE", "XDG_CACHE_HOME", "HOME"};
+    static const char *const below[] = {"", "/edgec", "/.cache/edgec"};
+    const char *own = "";
+    for (int i = 0; folder == NULL && i < 3; i++) {
+        folder = getenv(variables[i]);
+        own = below[i];
+        if (folder != NULL && *folder == '\0') folder = NULL;
+    }
+    if (folder == NULL || *folder == '\0') return EDGEC_CANNOT_WRITE;
+    int length = snprintf(path, PLATFORM_MAX_PATH, "%s%s/programs", folder, own);
+    if (length < 0 || length >= PLATFORM_MAX_PATH) return EDGEC_CANNOT_WRITE;
+    make_folder(path);
+    int more = snprintf(path + length, (size_t)(PLATFORM_MAX_PATH - length), "/%s", name);
+    return more >= 0 && more < PLATFORM_MAX_PATH - length ? EDGEC_OK : EDGEC_CANNOT_WRITE;
+}
+
 /* ---- Code. ---- */
 
 static edgec_status copy_code(const uint8_t *source, size_t bytes, platform_code *code) {

@@ -15,6 +15,7 @@ const char *edgec_status_text(edgec_status status) {
         case EDGEC_BAD_IMAGE: return "the artifact's code image cannot be loaded";
         case EDGEC_NO_DRIVER: return "the artifact needs a GPU whose driver is not installed here";
         case EDGEC_NO_DEVICE: return "the artifact has no variant for the GPUs of this machine";
+        case EDGEC_SMALL_DEVICE: return "the GPU allows a kernel too few work items or too little local memory";
         case EDGEC_OUT_OF_MEMORY: return "not enough memory";
         case EDGEC_CANNOT_READ: return "the file cannot be read";
         case EDGEC_CANNOT_WRITE: return "the file cannot be written";

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "invoke.h"
 #include "sample_kernels.c"
@@ -162,6 +163,21 @@ EXPORT int cuLaunchKernel(void *kernel, unsigned x, unsigned y, unsigned z, unsi
     for (uint32_t i = 0; i < l.kernel->count; i++) memcpy(&l.pointers[i], arguments[i], sizeof(void *));
     return submit(&l);
 }
+/* Clocks of the host. */
+EXPORT int cuEventCreate(void **event, unsigned flags) {
+    *event = calloc(1, sizeof(struct timespec));
+    return *event != NULL ? (int)flags : NO_MEMORY;
+}
+EXPORT int cuEventRecord(void *event, void *stream) {
+    if (!entered || stream != &stream_here) return INVALID;
+    return timespec_get(event, TIME_UTC) == TIME_UTC ? 0 : INVALID;
+}
+EXPORT int cuEventElapsedTime(float *milliseconds, void *first, void *second) {
+    const struct timespec *a = first, *b = second;
+    *milliseconds = (float)(b->tv_sec - a->tv_sec) * 1e3f + (float)(b->tv_nsec - a->tv_nsec) * 1e-6f;
+    return 0;
+}
+EXPORT int cuEventDestroy_v2(void *event) { return free(event), 0; }
 /* A node is its number and one more. */
 static int add_node(void **node, recording *r, void *const *earlier, size_t count, launch *l) {
     if (r->count == MOST) return INVALID;

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from edgec.backends.base import Argument, Group, KernelCall, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
@@ -58,6 +59,9 @@ class DepthwiseSpec:
     def groups(self) -> int:
         return -(-math.prod(self.chunks) // self.threads)
 
+    def narrowed(self, most: int) -> Self:
+        return self
+
 
 @dataclass(frozen=True)
 class DepthwiseSumSpec:
@@ -67,6 +71,7 @@ class DepthwiseSumSpec:
     channels: int
     positions: int
     parts: int = 1
+    threads: int = MAX_TEAM
 
     @property
     def stem(self) -> str:
@@ -78,12 +83,11 @@ class DepthwiseSumSpec:
         return self.computation.arguments
 
     @property
-    def threads(self) -> int:
-        return MAX_TEAM
-
-    @property
     def groups(self) -> int:
         return self.channels * self.parts
+
+    def narrowed(self, most: int) -> Self:
+        return replace(self, threads=min(self.threads, most))
 
 
 def lower_device_depthwise(

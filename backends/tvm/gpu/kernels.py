@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from edgec.backends.base import Argument, Group, KernelCall, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
@@ -30,7 +31,7 @@ from edgec.graph.ops.softmax_cross_entropy import SoftmaxCrossEntropy
 from edgec.runtime.abi import Storage
 
 ITEMS = 128  # of a group that works on separate results
-MAX_TEAM = 256  # every device with OpenCL 1.2 that runs networks has groups of this size
+MAX_TEAM = 256
 MIN_TEAM = 32  # below, a sum is done by one item sooner
 
 
@@ -60,6 +61,9 @@ class ItemSpec(_ResultsSpec):
     def groups(self) -> int:
         return -(-self.rows // self.threads)
 
+    def narrowed(self, most: int) -> Self:
+        return self
+
 
 @dataclass(frozen=True)
 class TeamSpec(_ResultsSpec):
@@ -72,6 +76,9 @@ class TeamSpec(_ResultsSpec):
     @property
     def groups(self) -> int:
         return self.rows
+
+    def narrowed(self, most: int) -> Self:
+        return replace(self, threads=min(self.threads, most))
 
 
 def lower_device(group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:

@@ -7,7 +7,8 @@ tvm.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from edgec.backends.base import Argument, DeviceKernelSpec, Part
 from edgec.backends.tvm.gpu.kernels import ItemSpec, TeamSpec
@@ -45,10 +46,15 @@ class GuardedSpec:
     def threads(self) -> int:
         return self.spec.threads
 
+    def narrowed(self, most: int) -> Self:
+        return replace(self, spec=self.spec.narrowed(most))
+
 
 @dataclass(frozen=True)
 class MergedSpec:
-    """Several kernels with groups of one size: each group does one task of one part."""
+    """Several kernels with groups of one size: each group does one task of one part. Narrowed, parts whose items do not
+    wait for one another have larger groups than it.
+    """
 
     parts: tuple[Part, ...]
     arguments: tuple[Argument, ...]
@@ -59,11 +65,14 @@ class MergedSpec:
 
     @property
     def threads(self) -> int:
-        return self.parts[0].spec.threads
+        return min(part.spec.threads for part in self.parts)
 
     @property
     def groups(self) -> int:
         return sum(part.tasks for part in self.parts)
+
+    def narrowed(self, most: int) -> Self:
+        return replace(self, parts=tuple(replace(part, spec=part.spec.narrowed(most)) for part in self.parts))
 
 
 def guarded_spec(spec: DeviceKernelSpec, words: int) -> GuardedSpec | None:

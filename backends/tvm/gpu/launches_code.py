@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import DeviceKernel, Pointer, bind, when
+from edgec.backends.tvm.builder import DeviceKernel, Pointer, bind, serial, when
 from edgec.backends.tvm.gpu.launches import GuardedSpec, MergedSpec
 
 _EXPONENT = 0x7F800000  # all of its bits: an infinity or no number
@@ -35,7 +35,9 @@ def merged(kernels: Sequence[DeviceKernel], spec: MergedSpec) -> DeviceKernel:
         first = 0
         for part, kernel in zip(spec.parts, kernels, strict=True):
             with when(tirx.And(group >= first, group < first + part.tasks)):
-                kernel.body(*(pointers[i] for i in part.arguments), bind(group - first), item)
+                with serial(0, kernel.threads // spec.threads) as turn:
+                    own = bind(item + turn * spec.threads) if kernel.threads > spec.threads else item
+                    kernel.body(*(pointers[i] for i in part.arguments), bind(group - first), own)
             first += part.tasks
 
     return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)

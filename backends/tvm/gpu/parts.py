@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 from edgec.backends.base import Argument, KernelCall, KernelSpec, Lowering, Workspace
 from edgec.backends.tvm.computation import BoundComputation, Computation, Computed, Memory, Step, Store
@@ -27,6 +27,7 @@ class PartsSpec:
 
     computation: Computation
     parts: int
+    threads: int = THREADS
 
     @property
     def stem(self) -> str:
@@ -37,21 +38,20 @@ class PartsSpec:
         return self.computation.arguments
 
     @property
-    def threads(self) -> int:
-        return THREADS
+    def results(self) -> int:
+        """Of a group of THREADS, so that every slice has two parts and more: a power of two."""
+        return THREADS // min(MAX_SLICES, 1 << max(self.parts // 2, 1).bit_length() - 1)
 
     @property
     def slices(self) -> int:
-        """A power of two, so that every slice has two parts and more."""
-        return min(MAX_SLICES, 1 << max(self.parts // 2, 1).bit_length() - 1)
-
-    @property
-    def results(self) -> int:
-        return THREADS // self.slices
+        return self.threads // self.results
 
     @property
     def groups(self) -> int:
         return -(-math.prod(self.computation.shape) // self.results)
+
+    def narrowed(self, most: int) -> Self:
+        return replace(self, threads=max(self.results, min(self.threads, most)))
 
 
 class PartedSpec(KernelSpec, Protocol):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from edgec.backends.base import Argument, Group, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
@@ -47,6 +47,7 @@ class Tile:
 
 LARGE = Tile(64, 64, 16, 4, 4)
 SMALL = Tile(32, 32, 16, 2, 2)
+NARROW = Tile(32, 32, 16, 4, 4)  # divides both
 
 
 class GroupTile(Protocol):
@@ -103,11 +104,21 @@ class TiledSpec:
 
 @dataclass(frozen=True)
 class ProductSpec(TiledSpec):
+    """`step`: what a group has of its tile at a time, one after another. None: all of it."""
+
     tile: Tile
+    step: Tile | None = None
 
     @property
     def stem(self) -> str:
         return f"{self.what}_tile{self.tile.rows}"
+
+    @property
+    def threads(self) -> int:
+        return (self.step or self.tile).threads
+
+    def narrowed(self, most: int) -> Self:
+        return self if self.threads <= most else replace(self, step=NARROW)
 
 
 def lower_device_product(

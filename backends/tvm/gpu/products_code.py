@@ -7,7 +7,8 @@ the products of its own rows and columns, which lie a whole tile apart so that n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, T
@@ -24,13 +25,15 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.computation import Memory
 from edgec.backends.tvm.generic.convolution_code import inside_input, read_position, reader
-from edgec.backends.tvm.generic.loops_code import where
+from edgec.backends.tvm.generic.loops_code import loops, where
 from edgec.backends.tvm.generic.tensor_code import Tensor, bound_places, unravel
 from edgec.backends.tvm.gpu.parts_code import finish_part
 from edgec.backends.tvm.gpu.products import ProductSpec, Tile, TiledSpec
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
+
+MAX_UNROLLED = 4
 
 # (batch, row or column, depth) -> the operand's index, and what must hold for there being such an element.
 Place = Callable[[Index, Index, Index], tuple[list[Index], list[Expr]]]
@@ -82,7 +85,7 @@ def part_of_group(spec: TiledSpec, group: Expr) -> GroupPart:
 
 
 def emit_product(spec: ProductSpec, target: Target) -> DeviceKernel:
-    view, tile = spec.view, spec.tile
+    tile = spec.step or spec.tile
 
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, group, item = parameters
@@ -91,62 +94,76 @@ def emit_product(spec: ProductSpec, target: Target) -> DeviceKernel:
             return Tensor(pointers[memory.argument], memory.type, memory.storage)
 
         layout = product_layout(spec, [tensor(operand) for operand in spec.computation.anchor.operands])
-        own_part = part_of_group(spec, group)
-        left, right = shared(tile.depth * tile.rows), shared(tile.depth * tile.columns)
-        sums = local(tile.own_rows * tile.own_columns)
-        for i in range(tile.own_rows * tile.own_columns):
-            sums.store(i, constant(0.0))
-        # Neighbouring items have neighbouring columns.
-        across = tile.columns // tile.own_columns
-        down = tile.rows // tile.own_rows
-        x, y = bind(item % across), bind(item // across)
-        with serial(own_part.start, own_part.stop) as step:
-            depth = bind(step * tile.depth)
-            _bring(
-                left,
-                tile.rows,
-                layout.left,
-                layout.left_at,
-                own_part.batch,
-                own_part.first_row,
-                view.rows,
-                depth,
-                view.depth,
-                tile,
-                item,
-                layout.deep_left,
-            )
-            _bring(
-                right,
-                tile.columns,
-                layout.right,
-                layout.right_at,
-                own_part.batch,
-                own_part.first_column,
-                view.columns,
-                depth,
-                view.depth,
-                tile,
-                item,
-                layout.deep_right,
-            )
-            synchronise()
-            with serial(0, tile.depth) as k:
-                own = [bind(left.load(k * tile.rows + y + i * down)) for i in range(tile.own_rows)]
-                others = [bind(right.load(k * tile.columns + x + j * across)) for j in range(tile.own_columns)]
-                for i, a in enumerate(own):
-                    for j, b in enumerate(others):
-                        place = i * tile.own_columns + j
-                        sums.store(place, sums.load(place) + a * b)
-            synchronise()
-        for i in range(tile.own_rows):
-            for j in range(tile.own_columns):
-                row, column = bind(own_part.first_row + y + i * down), bind(own_part.first_column + x + j * across)
-                with where(own_part.inside(row, column)):
-                    index = layout.result(own_part.batch, row, column)
-                    finish_part(spec, tensor, own_part.part, index, sums.load(i * tile.own_columns + j))
+        whole = part_of_group(spec, group)
+        cells = shared(tile.depth * tile.rows), shared(tile.depth * tile.columns)
+        with loops(spec.tile.rows // tile.rows, spec.tile.columns // tile.columns) as (i, j):
+            row, column = bind(whole.first_row + i * tile.rows), bind(whole.first_column + j * tile.columns)
+            _emit_tile(tile, layout, replace(whole, first_row=row, first_column=column), cells, item, tensor)
 
     return DeviceKernel(spec.arguments, spec.groups, spec.threads, body)
+
+
+def _emit_tile(
+    tile: Tile,
+    layout: ProductLayout,
+    own_part: GroupPart,
+    cells: tuple[Pointer, Pointer],
+    item: Expr,
+    tensor: Callable[[Memory], Tensor],
+) -> None:
+    spec, view, (left, right) = own_part.spec, own_part.spec.view, cells
+    sums = local(tile.own_rows * tile.own_columns)
+    for i in range(tile.own_rows * tile.own_columns):
+        sums.store(i, constant(0.0))
+    # Neighbouring items have neighbouring columns.
+    across = tile.columns // tile.own_columns
+    down = tile.rows // tile.own_rows
+    x, y = bind(item % across), bind(item // across)
+    with serial(own_part.start, own_part.stop) as step:
+        depth = bind(step * tile.depth)
+        _bring(
+            left,
+            tile.rows,
+            layout.left,
+            layout.left_at,
+            own_part.batch,
+            own_part.first_row,
+            view.rows,
+            depth,
+            view.depth,
+            tile,
+            item,
+            layout.deep_left,
+        )
+        _bring(
+            right,
+            tile.columns,
+            layout.right,
+            layout.right_at,
+            own_part.batch,
+            own_part.first_column,
+            view.columns,
+            depth,
+            view.depth,
+            tile,
+            item,
+            layout.deep_right,
+        )
+        synchronise()
+        with serial(0, tile.depth) as k:
+            own = [bind(left.load(k * tile.rows + y + i * down)) for i in range(tile.own_rows)]
+            others = [bind(right.load(k * tile.columns + x + j * across)) for j in range(tile.own_columns)]
+            for i, a in enumerate(own):
+                for j, b in enumerate(others):
+                    place = i * tile.own_columns + j
+                    sums.store(place, sums.load(place) + a * b)
+        synchronise()
+    for i in range(tile.own_rows):
+        for j in range(tile.own_columns):
+            row, column = bind(own_part.first_row + y + i * down), bind(own_part.first_column + x + j * across)
+            with where(own_part.inside(row, column)):
+                index = layout.result(own_part.batch, row, column)
+                finish_part(spec, tensor, own_part.part, index, sums.load(i * tile.own_columns + j))
 
 
 def _bring(
@@ -164,21 +181,23 @@ def _bring(
     deep: bool,
 ) -> None:
     """`tile.depth` x `width` elements of an operand to shared memory, depth outermost; zeros where there are none."""
-    for turn in range(tile.depth * width // tile.threads):
-        position = bind(item + turn * tile.threads)
-        inner = tile.depth if deep else width
-        outer_place, inner_place = bind(position // inner), bind(position % inner)
-        k, i = (inner_place, outer_place) if deep else (outer_place, inner_place)
-        place, deeper = bind(first + i), bind(depth + k)
-        value = local(1)
-        value.store(0, constant(0.0))
-        conditions = [place < extent] if extent % width else []
-        conditions += [deeper < depths] if depths % tile.depth else []
-        with where(conditions):
-            index, tests = at(batch, place, deeper)
-            with where(tests):
-                value.store(0, tensor.load(index))
-        cells.store(k * width + i, value.load(0))
+    turns = tile.depth * width // tile.threads
+    with ExitStack() as stack:
+        for turn in range(turns) if turns <= MAX_UNROLLED else [stack.enter_context(serial(0, turns))]:
+            position = bind(item + turn * tile.threads)
+            inner = tile.depth if deep else width
+            outer_place, inner_place = bind(position // inner), bind(position % inner)
+            k, i = (inner_place, outer_place) if deep else (outer_place, inner_place)
+            place, deeper = bind(first + i), bind(depth + k)
+            value = local(1)
+            value.store(0, constant(0.0))
+            conditions = [place < extent] if extent % width else []
+            conditions += [deeper < depths] if depths % tile.depth else []
+            with where(conditions):
+                index, tests = at(batch, place, deeper)
+                with where(tests):
+                    value.store(0, tensor.load(index))
+            cells.store(k * width + i, value.load(0))
 
 
 def product_layout(spec: TiledSpec, operands: list[Tensor]) -> ProductLayout:

@@ -1,14 +1,17 @@
 """The text of kernels for devices: what TVM prints as OpenCL C or CUDA C, made to stand alone. Loads no tvm.
 
 A CUDA kernel takes addresses. An OpenCL kernel takes, for each pointer, a memory object and an offset into it in bytes:
-a whole arena is one object, and sub-objects would have to be aligned as each device likes.
+a whole arena is one object, and sub-objects would have to be aligned as each device likes. How many items a group may
+have depends on the device too, and on what its compiler makes of a kernel. One whose items do not wait for one another
+runs in groups of any size; of the others there is a second text, for FEW_ITEMS.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from edgec.backends.base import DeviceKernelSpec
 from edgec.backends.tvm.c_source import plain_literals, without_unread_locals
 from edgec.graph.errors import InternalError
 from edgec.runtime.abi import Arch
@@ -59,6 +62,7 @@ __device__ __forceinline__ void multiply_tf32(float *d, float a0, float a1, floa
 }
 #endif
 """
+FEW_ITEMS = 64  # of a group, where the device or the kernel does not let it have more
 _PRELUDES = {Arch.OPENCL: _OPENCL, Arch.CUDA: _CUDA}
 _DEFINITIONS = {
     Arch.OPENCL: r"^__kernel void {}\([^;{{]*\{{",
@@ -66,24 +70,50 @@ _DEFINITIONS = {
 }
 _OPENCL_SHARED = re.compile(r"^ *__local [^;]*;\n", re.MULTILINE)
 _OPENCL_POINTER = re.compile(r"__global (\w+)\* restrict (\w+)")
+_ITEM = "get_local_id(0)"
 
 
-def device_function(source: str, symbol: str, arch: Arch) -> str:
+def cuda_function(source: str, symbol: str) -> str:
     """The function `symbol` of a generated file, for `device_source`. InternalError where it cannot be."""
+    return _function(source, symbol, Arch.CUDA)
+
+
+def opencl_function(source: Callable[[DeviceKernelSpec], str], spec: DeviceKernelSpec, symbol: str) -> str:
+    """The same, of the files that `source` makes of a spec and of narrower ones."""
+    text = _function(source(spec), symbol, Arch.OPENCL)
+    if not waits(text):
+        return _opencl_form(text, spec.threads)
+    narrow = spec.narrowed(FEW_ITEMS)
+    if narrow == spec:
+        return _opencl_form(text, spec.threads)
+    few = _function(source(narrow), symbol, Arch.OPENCL)
+    return f"#ifndef FEW_ITEMS\n{_opencl_form(text, spec.threads)}#else\n{_opencl_form(few, narrow.threads)}#endif\n"
+
+
+def waits(text: str) -> bool:
+    """Whether the items of a group in OpenCL C wait for one another."""
+    return "barrier(" in text
+
+
+def _function(source: str, symbol: str, arch: Arch) -> str:
     start = re.search(_DEFINITIONS[arch].format(re.escape(symbol)), source, re.MULTILINE)
     if start is None:
         raise InternalError(f"kernel `{symbol}`: the text does not define its function\n{source}")
-    text = without_unread_locals(plain_literals(source[start.start() :].rstrip() + "\n", symbol))
-    return _with_offsets(text) if arch is Arch.OPENCL else text
+    return without_unread_locals(plain_literals(source[start.start() :].rstrip() + "\n", symbol))
 
 
-def _with_offsets(text: str) -> str:
-    head, brace, body = text.partition("{")
+def _opencl_form(text: str, threads: int) -> str:
+    """With offsets; for groups of just `threads` items, or of any number that share out what so many would do."""
+    head, _, body = text.partition("{")
     pointers = _OPENCL_POINTER.findall(head)
     head = _OPENCL_POINTER.sub(r"__global uchar* \2_base, ulong \2_offset", head)
-    names = (f"  __global {kind}* restrict {p} = (__global {kind}*)({p}_base + {p}_offset);" for kind, p in pointers)
-    shared = "".join(_OPENCL_SHARED.findall(body))  # only a function itself may declare it, no block inside
-    return "\n".join([head + brace, *names, shared]) + _OPENCL_SHARED.sub("", body)
+    names = [f"  __global {kind}* restrict {p} = (__global {kind}*)({p}_base + {p}_offset);" for kind, p in pointers]
+    if waits(body):
+        head = head.replace("__kernel ", f"__kernel __attribute__((reqd_work_group_size({threads}, 1, 1))) ")
+        shared = "".join(_OPENCL_SHARED.findall(body))  # only a function itself may declare it, no block inside
+        return "\n".join([head + "{", *names, shared]) + _OPENCL_SHARED.sub("", body)
+    loop = f"  for (int item = (int){_ITEM}; item < {threads}; item += (int)get_local_size(0)) {{"
+    return "\n".join([head + "{", *names, loop]) + body.replace(_ITEM, "item").rstrip() + "\n}\n"
 
 
 def device_source(functions: Mapping[str, bytes], arch: Arch) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from edgec.backends.base import Argument, Group, Lowering
 from edgec.backends.tvm.computation import Computation, bind_computation
@@ -29,6 +30,7 @@ class SumSpec:
 
     computation: Computation
     parts: int
+    threads: int = MAX_TEAM
 
     @property
     def stem(self) -> str:
@@ -39,12 +41,11 @@ class SumSpec:
         return self.computation.arguments
 
     @property
-    def threads(self) -> int:
-        return MAX_TEAM
-
-    @property
     def groups(self) -> int:
         return math.prod(self.computation.shape)
+
+    def narrowed(self, most: int) -> Self:
+        return replace(self, threads=min(self.threads, most))
 
 
 def lower_device_sum(group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering | None:
