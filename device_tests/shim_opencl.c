@@ -93,7 +93,9 @@ EXPORT int32_t clGetDeviceInfo(void *d, uint32_t what, size_t n, void *value, si
 EXPORT int32_t clGetKernelWorkGroupInfo(void *k, void *d, uint32_t what, size_t n, void *value, size_t *m) {
     int32_t code = REAL(int32_t, clGetKernelWorkGroupInfo, (void *, void *, uint32_t, size_t, void *, size_t *))(
         k, d, what, n, value, m);
-    if (code == 0 && what == KERNEL_GROUP) lower(value, sizeof(size_t), "SHIM_KERNEL_GROUP");
+    if (code != 0 || what != KERNEL_GROUP) return code;
+    lower(value, sizeof(size_t), "SHIM_DEVICE_GROUP");
+    lower(value, sizeof(size_t), "SHIM_KERNEL_GROUP");
     return code;
 }
 

@@ -96,9 +96,10 @@ def test_guarded_parts_of_one_kernel_ask_for_themselves(three: list[Small]) -> N
 def test_shared_memory_of_a_part_is_declared_by_the_function(three: list[Small]) -> None:
     """OpenCL C lets only functions themselves declare local memory."""
     text = build([merged([each.call for each in three])], find_target("mobile-gpu")).data.decode()
-    body = text[text.index("__kernel") :].splitlines()
-    declared = [number for number, line in enumerate(body) if "__local" in line]
-    assert declared and max(declared) < next(number for number, line in enumerate(body) if "if (" in line)
+    for form in text.split("__kernel ")[1:]:  # large groups and small ones
+        body = form.splitlines()
+        declared = [number for number, line in enumerate(body) if "__local" in line]
+        assert declared and max(declared) < next(number for number, line in enumerate(body) if "if (" in line)
 
 
 def test_what_stays_alone() -> None:

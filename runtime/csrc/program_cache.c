@@ -2,6 +2,10 @@
  * searched, and a program that takes another's place costs that one a compilation. */
 #include "program_cache.h"
 
+#include "device.h"
+
+#if EDGEC_DEVICES
+
 #include <stdio.h>
 #include <string.h>
 
@@ -75,3 +79,5 @@ void program_cache_keep(const char *folder, const program_identity *identity, co
     else
         platform_writer_abandon(&writer);
 }
+
+#endif
