@@ -12,6 +12,7 @@ from edgec.backends.tvm.strategies import lower_group
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.types import DType, tensor
+from edgec.tools.bench.arm.code import parse
 from edgec.tools.bench.kernels import Layer, cases
 from edgec.tools.testing.group_case import group_of, storages
 from edgec.tools.testing.kernel_call import disassemble
@@ -82,6 +83,24 @@ def test_arm_multiplies_by_element():
         adds = [line for line in loop if MULTIPLY_ADD.search(line)]
         assert all(".s[" in line for line in adds)
         assert 5 * sum(line.startswith("ld") for line in loop) <= len(adds)
+
+
+def test_arm_clips_by_fmax_and_fmin():
+    """Which pass NaN on as numpy does; a comparison and a selection would be two instructions for each of them."""
+    code = code_of(POINTWISE, "forward", find_target("rpi4"))
+    assert re.search(r"fmax\tv", code) and re.search(r"fmin\tv", code)
+    assert not re.search(r"fcm\w\w\tv", code)
+
+
+@pytest.mark.parametrize("what", ["forward", "input grad"])
+def test_arm_addresses_neighbours_by_displacements(what: str):
+    """Accesses to a tile's results share an address: scalar arithmetic is less than one instruction for each."""
+    (function,) = (f for f in parse(code_of(DEPTHWISE, what, find_target("rpi4"))) if f.name == "kernel")
+    hot = [block for block in function.blocks if block.mix.stores >= 12]
+    assert hot, "no block stores a tile"
+    for block in hot:
+        scalar = [i for i in block.instructions if re.match(r"[wx]\d", i.operands)]
+        assert len(scalar) < block.mix.loads + block.mix.stores, [str(i) for i in scalar]
 
 
 def test_the_search_sees_a_spill():

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.backends.base import Argument
+from edgec.backends.base import Argument, Target
 from edgec.backends.tvm._tvm import Expr, IRBuilder, PrimFunc, T, tirx
 from edgec.graph.types import DType
+from edgec.runtime.abi import Arch
 
 # What lies in memory. Half floats are their bits, a bool is a byte of 0 or 1.
 MEMORY_DTYPE = {
@@ -66,6 +67,44 @@ class Pointer:
     def address(self, index: Index) -> Expr:
         """Of one element, for a function that the target's text defines."""
         return T.address_of(self._buffer[index])
+
+
+# Whether what is written is for a 64-bit Arm core, whose code is better with some help.
+_FOR_ARM: ContextVar[bool] = ContextVar("for Arm", default=False)
+
+
+@contextmanager
+def instructions_of(target: Target) -> Iterator[None]:
+    """Write kernels for the instructions of a target."""
+    before = _FOR_ARM.set(target.arch is Arch.AARCH64)
+    try:
+        yield
+    finally:
+        _FOR_ARM.reset(before)
+
+
+def displaced(index: Index) -> Index:
+    """On Arm, the same index with its constant added last: LLVM then makes it the displacement of a load or store from
+    an address that neighbours share. Within a product it costs each access an addition and an extension.
+    """
+    if isinstance(index, int) or not _FOR_ARM.get():
+        return index
+    rest, constant = _split_constant(index)
+    return rest + constant if constant else rest
+
+
+def _split_constant(index: Expr) -> tuple[Expr, int]:
+    """(rest, constant) of sums, differences and products with constants."""
+    match index:
+        case tirx.IntImm():
+            return tirx.const(0, "int32"), index.value
+        case tirx.Add() | tirx.Sub():
+            (a, m), (b, n) = _split_constant(index.a), _split_constant(index.b)
+            return (a + b, m + n) if isinstance(index, tirx.Add) else (a - b, m - n)
+        case tirx.Mul(b=tirx.IntImm()):
+            a, m = _split_constant(index.a)
+            return a * index.b, m * index.b.value
+    return index, 0
 
 
 # Where local arrays lie: "global" is the only scope that TVM's C generator knows, and to LLVM all scopes are the stack.
@@ -256,20 +295,38 @@ def select(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
 
 
 def maximum(bound: Expr, x: Expr) -> Expr:
-    """`bound > x ? bound : x`: a NaN in `x` passes through, as in numpy."""
-    return _nearer(bound, x, T.max, lambda x: bound > x)
+    """The larger of two; NaN if `x` is one, as in numpy."""
+    return _extremum("llvm.maximum", T.max, bound, x, lambda x: bound > x)
 
 
 def minimum(bound: Expr, x: Expr) -> Expr:
-    """`bound < x ? bound : x`: a NaN in `x` passes through, as in numpy."""
-    return _nearer(bound, x, T.min, lambda x: bound < x)
+    """The smaller of two; NaN if `x` is one, as in numpy."""
+    return _extremum("llvm.minimum", T.min, bound, x, lambda x: bound < x)
 
 
-def _nearer(bound: Expr, x: Expr, own: Callable[..., Expr], beyond: Callable[[Expr], Expr]) -> Expr:
+def larger(best: Expr, x: Expr) -> Expr:
+    """The larger of two floats; NaN if either is one, as in numpy."""
+    # TVM's `x != x` is never true.
+    return maximum(best, x) if _passes_nan_on(x) else select(x == x, select(x > best, x, best), x)
+
+
+def smaller(best: Expr, x: Expr) -> Expr:
+    """The smaller of two floats; NaN if either is one, as in numpy."""
+    return minimum(best, x) if _passes_nan_on(x) else select(x == x, select(x < best, x, best), x)
+
+
+def _extremum(intrinsic: str, own: Callable[..., Expr], bound: Expr, x: Expr, beyond: Callable[[Expr], Expr]) -> Expr:
+    if _passes_nan_on(x):
+        return T.call_llvm_pure_intrin(x.ty, intrinsic, bound, x)
     if _LOCAL_SCOPE.get() != "local" or not scalar_type(x).startswith("float"):
         return own(bound, x)
     x = bind(x)  # functions of devices (fmax) take the number where there is one
     return select(beyond(x), bound, x)
+
+
+def _passes_nan_on(x: Expr) -> bool:
+    """Whether the machine has extrema that do, in one instruction: `fmax` and `fmin` of Arm."""
+    return _FOR_ARM.get() and scalar_type(x) == "float32"
 
 
 def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:

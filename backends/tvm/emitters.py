@@ -8,7 +8,7 @@ from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc
 from edgec.backends.tvm.bits import GateByBitsSpec, InsideBitsSpec
 from edgec.backends.tvm.bits_code import emit_gate_by_bits, emit_inside_bits
-from edgec.backends.tvm.builder import DeviceKernel, build_device_kernel
+from edgec.backends.tvm.builder import DeviceKernel, build_device_kernel, instructions_of
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec
 from edgec.backends.tvm.depthwise_code import emit_depthwise
 from edgec.backends.tvm.depthwise_reduce_code import emit_depthwise_reduce
@@ -94,8 +94,9 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc | DeviceKernel]] = {
 
 def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
     """The kernel of a spec as a TVM function that is exported as `symbol`."""
-    made = _device_kernel(spec, target) if target.arch.is_device else EMITTERS[type(spec)](spec, target)
-    function = build_device_kernel(made) if isinstance(made, DeviceKernel) else made
+    with instructions_of(target):
+        made = _device_kernel(spec, target) if target.arch.is_device else EMITTERS[type(spec)](spec, target)
+        function = build_device_kernel(made) if isinstance(made, DeviceKernel) else made
     return function.with_attr("global_symbol", symbol)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import Index, Pointer, broadcast, lanes_of, local, serial
+from edgec.backends.tvm.builder import Index, Pointer, broadcast, displaced, lanes_of, local, serial
 from edgec.backends.tvm.conversions import narrow
 from edgec.backends.tvm.epilogue import Accumulator, Broadcast, Epilogue, Full, Reference, Result
 from edgec.backends.tvm.expressions import evaluate
@@ -28,7 +28,7 @@ def finish(epilogue: Epilogue, pointers: Sequence[Pointer], result: Expr, place:
 
     `pointers` are those of `epilogue.arguments`.
     """
-    lanes = lanes_of(result)
+    lanes, offset = lanes_of(result), displaced(place.offset)
     done: list[tuple[Expr, ...]] = []
 
     def value(reference: Reference) -> Expr:
@@ -38,7 +38,7 @@ def finish(epilogue: Epilogue, pointers: Sequence[Pointer], result: Expr, place:
             case Result(step, output):
                 return done[step][output]
             case Full(argument):
-                return pointers[argument].load(place.offset, lanes)
+                return pointers[argument].load(offset, lanes)
             case Broadcast(argument, column_stride, row_stride, rows):
                 row = place.row if rows == 1 else place.row // rows
                 index = (row * row_stride if row_stride else 0) + (place.column if column_stride else 0)
@@ -48,7 +48,7 @@ def finish(epilogue: Epilogue, pointers: Sequence[Pointer], result: Expr, place:
         done.append(evaluate(step.op, [value(operand) for operand in step.operands]))
     # All reads come before the first store: a stored argument may be one that is read.
     for reference, argument in [(value(store.value), store.argument) for store in epilogue.stores]:
-        pointers[argument].store(place.offset, narrow(reference, epilogue.arguments[argument].dtype))
+        pointers[argument].store(offset, narrow(reference, epilogue.arguments[argument].dtype))
 
 
 def each_row(

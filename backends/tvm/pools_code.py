@@ -18,6 +18,7 @@ from edgec.backends.tvm.builder import (
     cast,
     constant,
     fill_value,
+    larger,
     local,
     serial,
     split_width,
@@ -28,7 +29,6 @@ from edgec.backends.tvm.generic.loops_code import loops, loops_over, where
 from edgec.backends.tvm.generic.pooling_code import (
     divisor,
     first_tap,
-    larger,
     taken_position,
     tap_at,
     tap_number,

@@ -14,13 +14,14 @@ from edgec.backends.tvm.builder import (
     broadcast,
     build_kernel,
     constant,
+    larger,
     local,
     serial,
+    smaller,
     split_width,
 )
 from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.expressions import evaluate
-from edgec.backends.tvm.generic.pooling_code import larger, smaller
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import Index, bind, constant, select
+from edgec.backends.tvm.builder import Index, bind, constant, larger, select, smaller
 from edgec.backends.tvm.generic.loops_code import loops
-from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.gather import Gather
 from edgec.graph.ops.gather_elements import GatherElements
@@ -103,8 +102,3 @@ def _update(y: Tensor, at: Sequence[Index], value: Expr, reduction: str) -> None
         case "max":
             value = larger(old, value) if y.dtype.is_float else T.max(old, value)
     y.store(at, value)
-
-
-def smaller(best: Expr, x: Expr) -> Expr:
-    """The smaller of two; NaN if one of them is, as in numpy."""
-    return select(tirx.any(x < best, x != x), x, best)

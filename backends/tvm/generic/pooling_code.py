@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import MEMORY_DTYPE, Index, bind, cast, constant, like, select
+from edgec.backends.tvm.builder import MEMORY_DTYPE, Index, bind, cast, constant, larger, like, select
 from edgec.backends.tvm.generic.convolution_code import (
     inside_input,
     read_position,
@@ -22,15 +22,6 @@ from edgec.graph.ops.max_pool2d_grad import MaxPool2dGrad
 from edgec.graph.ops.max_pool2d_positions import MaxPool2dPositions, position_dtype
 from edgec.graph.ops.window import Window
 from edgec.graph.types import DType
-
-
-def larger(best: Expr, x: Expr) -> Expr:
-    """The larger of two; NaN if one of them is, as in numpy."""
-    return select(x == x, select(x > best, x, best), x)  # TVM's `x != x` is never true
-
-
-def smaller(best: Expr, x: Expr) -> Expr:
-    return select(x == x, select(x < best, x, best), x)
 
 
 def max_pool2d(op: MaxPool2d, inputs: Sequence[Tensor], index: Sequence[Index]) -> tuple[Expr, ...]:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import Index, constant, select
-from edgec.backends.tvm.generic.indexing_code import smaller
+from edgec.backends.tvm.builder import Index, constant, larger, select, smaller
 from edgec.backends.tvm.generic.loops_code import Variable, divided
-from edgec.backends.tvm.generic.pooling_code import larger
 from edgec.backends.tvm.generic.tensor_code import Tensor
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
