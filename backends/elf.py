@@ -6,13 +6,15 @@ Written from the System V gABI (chapters 4 and 5). Only what the rules need is r
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from edgec.graph.errors import InternalError
 from edgec.runtime.abi import Arch
 
 PAGE = 4096
+# What LLVM makes of a run of stores of one constant, and the linker adds where a kernel calls it.
+FILL = "memset"
 
 _MACHINES = {Arch.X86_64: 62, Arch.AARCH64: 183}  # e_machine
 _ET_REL, _ET_DYN = 1, 3
@@ -143,13 +145,13 @@ def rename_symbol(data: bytes, old: str, new: str) -> bytes:
 
 
 def check_object(data: bytes, arch: Arch, symbol: str) -> None:
-    """One kernel's relocatable object: it defines `symbol`, needs nothing from anybody and holds nothing writable.
+    """One kernel's relocatable object: it defines `symbol`, needs nothing but `FILL` and holds nothing writable.
 
     InternalError names the kernel and what is wrong.
     """
     elf = parse(data)
     _require(elf.type == _ET_REL and elf.machine == _MACHINES[arch], symbol, "is not an object for its target")
-    _check_closed(elf, symbol)
+    _check_closed(elf, symbol, {FILL})
     if not any(s.name == symbol and s.is_function and s.is_defined for s in elf.symbols):
         raise InternalError(f"kernel `{symbol}`: the object does not define its function")
 
@@ -192,8 +194,13 @@ def entry_offsets(data: bytes, names: Iterable[str]) -> dict[str, int]:
     return offsets
 
 
-def _check_closed(elf: Elf, where: str) -> None:
-    undefined = sorted({s.name for s in elf.symbols if not s.is_defined})
+def needs_fill(data: bytes) -> bool:
+    """Whether an object calls `FILL`."""
+    return any(symbol.name == FILL and not symbol.is_defined for symbol in parse(data).symbols)
+
+
+def _check_closed(elf: Elf, where: str, given: Set[str] = frozenset()) -> None:
+    undefined = sorted({s.name for s in elf.symbols if not s.is_defined} - given)
     if undefined:
         raise InternalError(f"{_quote(where)} needs symbols from outside: {', '.join(undefined)}")
     writable = [s.name for s in elf.sections if s.is_loaded and s.is_writable]

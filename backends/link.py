@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +19,18 @@ PHDRS { code PT_LOAD FILEHDR PHDRS FLAGS(5); }
 SECTIONS
 {
   . = SIZEOF_HEADERS;
-  .text : SUBALIGN(64) { KEEP(*(.text)) *(.text.*) } :code
+  .text : SUBALIGN(64) { KEEP(*(.text)) *(.text.*) FILL_CODE } :code
   .rodata (READONLY) : { *(.rodata .rodata.*) *(.got .got.plt) } :code
   /DISCARD/ : { *(.dynamic) *(.dynsym) *(.dynstr) *(.hash) *(.gnu.hash) *(.interp) *(.comment) *(.note*) }
 }
 """
+# memset(to, byte, count), byte by byte: kernels that fill much, or often, have code of their own for it.
+_FILL = {
+    # mov rcx, rdx; mov rdx, rdi; mov eax, esi; rep stosb; mov rax, rdx; ret
+    Arch.X86_64: bytes.fromhex("4889d1 4889fa 89f0 f3aa 4889d0 c3"),
+    # mov x3, x0; 1: cbz x2, 2f; strb w1, [x3], #1; sub x2, x2, #1; b 1b; 2: ret
+    Arch.AARCH64: struct.pack("<6I", 0xAA0003E3, 0xB4000082, 0x38001461, 0xD1000442, 0x17FFFFFD, 0xD65F03C0),
+}
 _FLAGS = (
     "-pie",
     "--no-dynamic-linker",
@@ -48,7 +56,8 @@ def link(objects: Mapping[str, bytes], arch: Arch) -> bytes:
     linker = require(toolchain(arch).linker, "link kernels")
     with tempfile.TemporaryDirectory(prefix="edgec-link-") as name:
         folder = Path(name)
-        (folder / "image.ld").write_text(_SCRIPT)
+        fill = _fill_code(arch) if any(map(elf.needs_fill, objects.values())) else ""
+        (folder / "image.ld").write_text(_SCRIPT.replace("FILL_CODE", fill))
         inputs = []
         # Numbers, not symbols: names of files may be shorter than names of kernels.
         for number, symbol in enumerate(sorted(objects)):
@@ -59,3 +68,8 @@ def link(objects: Mapping[str, bytes], arch: Arch) -> bytes:
         image = (folder / "image").read_bytes()
     elf.check_image(image, arch)
     return image
+
+
+def _fill_code(arch: Arch) -> str:
+    """`elf.FILL` as statements of the linker's script."""
+    return " ".join([f". = ALIGN(64); HIDDEN({elf.FILL} = .);", *(f"BYTE({byte})" for byte in _FILL[arch])])

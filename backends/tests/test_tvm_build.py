@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy_emitter  # noqa: F401  tvm is loaded once, here, and inherited by every forked process
-from toys import ELEMENTS, ToySpec, build_toys
+from toys import ELEMENTS, FILLED, ToySpec, build_toys
 
 from edgec.backends import elf
 from edgec.backends.base import CodeImage
@@ -39,14 +39,18 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def call(image: CodeImage, spec: ToySpec, x: np.ndarray, tasks: int) -> np.ndarray:
+    y = np.zeros_like(x)
+    run(image, spec, x, y, tasks)
+    return y
+
+
+def run(image: CodeImage, spec: ToySpec, x: np.ndarray, y: np.ndarray, tasks: int = 1) -> None:
     """Map the image as the runtime does, and run all tasks."""
     memory = mmap.mmap(-1, len(image.data), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     memory.write(image.data)
     start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
-    y = np.zeros_like(x)
     function(start + image.entries[spec])(x.ctypes.data, y.ctypes.data, 0, tasks)
-    return y
 
 
 def test_built_kernels_run_from_the_mapped_image():
@@ -58,6 +62,20 @@ def test_built_kernels_run_from_the_mapped_image():
     for spec in specs:
         y = call(image, spec, x, ELEMENTS // target.lanes)
         np.testing.assert_allclose(y, x * np.float32(1 + spec.factor), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["x86", "rpi4"])
+def test_a_kernel_may_fill_memory_as_llvm_likes(name):
+    """Which is by a call of memset."""
+    filling = ToySpec(behaviour="fill")
+    image = build_toys([filling, ToySpec()], name)
+    elf.check_image(image.data, find_target(name).arch)
+    assert any(symbol.name == elf.FILL for symbol in elf.parse(image.data).symbols)
+    if name == "x86":
+        x = np.ones(2 * FILLED, np.float32)
+        memory = x.copy()
+        run(image, filling, memory, memory)
+        np.testing.assert_array_equal(memory, np.where(np.arange(2 * FILLED) < FILLED, 0, x))
 
 
 def test_equal_code_stands_once_in_the_image():

@@ -12,6 +12,7 @@ from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
 ELEMENTS = 64
+FILLED = 1024  # elements that `fill` makes zero: more than LLVM stores without a call
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def like(x: Expr, value: float) -> Expr:
 def fill_value(lo: Expr, lanes: int = 1) -> Expr:
     """Zeros for filling memory, made of a kernel's `lo` in a way that LLVM does not see through.
 
-    Neighbouring stores of a constant 0 become a call of memset, which no kernel may make. `lo` is never negative.
+    Neighbouring stores of a constant 0 become a call of memset, which is slow here. `lo` is never negative.
     """
     return broadcast(tirx.reinterpret("float32", lo >> 31), lanes)
 
