@@ -5,7 +5,8 @@
 
 `run` prints a JSON object for each artifact and target: what differs from the ops' references or from the processor's
 losses, whether a second run gives the same bits, milliseconds a step, by how much the process and the device's memory
-grow in LONG steps, and the kernels that take longest.
+grow in LONG steps, the kernels that take longest, and what opening took first and again. For each artifact with several
+targets one more: training that goes from target to target by checkpoints.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +57,23 @@ def build(folder: Path, targets: tuple[str, ...]) -> None:
 def run(folder: Path) -> None:
     for path in sorted(folder.glob("*.edge")):
         targets = [variant.target for variant in read_artifact(path).variants]
+        check = check_ops if path.stem == "ops" else check_model
         for target in targets:
-            if target == CPU:
-                continue
-            began = time.perf_counter()
-            record = {"artifact": path.stem, "target": target}
-            try:
-                record |= check_ops(path, target) if path.stem == "ops" else check_model(path, target)
-            except Exception as error:  # the next one may tell more
-                record["error"] = f"{type(error).__name__}: {error}"
-            sys.stdout.write(json.dumps(record | {"seconds": round(time.perf_counter() - began, 2)}) + "\n")
-            sys.stdout.flush()
+            if target != CPU:
+                report(path, target, check, target)
+        if CPU in targets:
+            report(path, " and ".join(targets), check_moves, [*targets, CPU])
+
+
+def report(path: Path, name: str, check: Callable[..., dict], argument: object) -> None:
+    began = time.perf_counter()
+    record = {"artifact": path.stem, "target": name}
+    try:
+        record |= check(path, argument)
+    except Exception as error:  # the next one may tell more
+        record["error"] = f"{type(error).__name__}: {error}"
+    sys.stdout.write(json.dumps(record | {"seconds": round(time.perf_counter() - began, 2)}) + "\n")
+    sys.stdout.flush()
 
 
 def check_ops(path: Path, target: str) -> dict:
@@ -88,9 +97,36 @@ def check_ops(path: Path, target: str) -> dict:
     return {"cases": len(OP_CASES), "wrong": wrong}
 
 
-def check_model(path: Path, target: str) -> dict:
+def read_batches(path: Path) -> list[dict]:
     stacked = dict(np.load(path.with_suffix(".npz")))
-    batches = [{name: array[i] for name, array in stacked.items()} for i in range(len(stacked["lr"]))]
+    return [{name: array[i] for name, array in stacked.items()} for i in range(len(stacked["lr"]))]
+
+
+def opening(path: Path, target: str) -> float:
+    """Milliseconds."""
+    began = time.perf_counter()
+    load(path, target=target).close()
+    return round((time.perf_counter() - began) * 1e3, 1)
+
+
+def check_moves(path: Path, targets: list[str]) -> dict:
+    """A few steps on each, from the checkpoint of the one before, beside the processor's alone."""
+    batches, each = read_batches(path), STEPS // len(targets)
+    expected, _, _ = train(load(path, target=CPU), batches[: each * len(targets)])
+    losses = []
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "c.edgeckpt"
+        for place, target in enumerate(targets):
+            with load(path, target=target) as model, model.session() as session:
+                if place:
+                    model.load_checkpoint(saved)
+                losses += [session.run("train", batch)[0] for batch in batches[place * each : (place + 1) * each]]
+                model.save_checkpoint(saved)
+    return {"loss_error": max(abs(loss - wanted) / abs(wanted) for loss, wanted in zip(losses, expected, strict=True))}
+
+
+def check_model(path: Path, target: str) -> dict:
+    batches, opened = read_batches(path), [opening(path, target) for _ in range(2)]
     expected, _, outputs = train(load(path, target=CPU), batches)
     losses, times, got = train(load(path, target=target), batches)
     again, _, _ = train(load(path, target=target), batches)
@@ -113,6 +149,7 @@ def check_model(path: Path, target: str) -> dict:
         "loss_error": max(loss_errors),
         "inference_error": max(float(np.abs(got[name] - outputs[name]).max()) for name in outputs) / scale,
         "same_bits": losses == again,
+        "opening_ms": opened,
         "first_step_ms": round(times[0] * 1e3, 2),
         "step_ms": round(step, 3),
         "grown_kb": grown,

@@ -115,6 +115,7 @@ def test_checkpoints_move(gpu: Model, cpu: Model, artifact: Path, tmp_path: Path
     third.load_checkpoint(tmp_path / "g.edgeckpt")
     for name, array in gpu.parameters().items():
         np.testing.assert_array_equal(third.parameters()[name], array)
+    np.testing.assert_allclose(steps(third, 2, seed=2), steps(gpu, 2, seed=2), rtol=1e-5)
 
 
 def test_nothing_is_updated_behind_a_loss_that_is_not_finite(gpu: Model) -> None:
