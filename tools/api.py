@@ -60,6 +60,7 @@ def compile(
     values: Mapping[str, ArrayLike] | None = None,
     memory_budget: int | str | None = None,
     originals: Literal["keep", "drop"] = "keep",
+    tuning: str | Path | None = None,
     data: Data | None = None,
 ) -> Report:
     """Compile an ONNX or torch model, with its training step if `train` is given, and write the artifact to `out`.
@@ -71,6 +72,7 @@ def compile(
     values: inputs of an ONNX model that never change, such as a sampling rate; the artifact does not have them.
     memory_budget: bytes of arena, or `256KB`, of a model that is not trained (E0405); of training, `Train` says it.
     originals: "drop" makes a smaller artifact, whose `parameters()` lack what no program reads, such as folded weights.
+    tuning: a database of `edgec tune`, or "off" for the cost model alone; by default the one in the cache folder.
     data: what `Train(update="auto", memory_budget=...)` measures with, as `edgec.search` takes it.
 
         edgec.compile("m.onnx", target="rpi4", shapes={"x": (1, 3, 224, 224)}, out="m.edge", train=edgec.Train(batch=8))
@@ -91,6 +93,7 @@ def compile(
         values or {},
         inference_budget(memory_budget, train),
         originals,
+        tuning,
     )
     if train is not None and train.update == AUTO:
         request = with_found_scheme(request, data)

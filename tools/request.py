@@ -15,6 +15,7 @@ from edgec import __version__
 from edgec.backends.base import Target
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
+from edgec.backends.tvm.tuning.database import find_tuning, fingerprint
 from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.byte_sizes import wanted_bytes
 from edgec.compiler.passbase import Options
@@ -47,6 +48,7 @@ class Request:
     example_inputs: the arguments of a torch module's forward.
     new_head, images: what is changed in the model, see `compiler/adapt.py`.
     memory_budget: bytes of arena that `infer` may take where nothing is trained; `train` has a budget of its own.
+    tuning: a database of `edgec tune`, or "off"; by default the user's.
     originals: "drop" leaves out what `Model.parameters()` gives and no program reads.
     """
 
@@ -61,13 +63,16 @@ class Request:
     values: Mapping[str, ArrayLike] = field(default_factory=dict)
     memory_budget: int | None = None
     originals: Literal["keep", "drop"] = "keep"
+    tuning: str | Path | None = None
 
     @property
     def options(self) -> Options:
         return Options(self.train, self.new_head, self.images, self.memory_budget, self.originals)
 
     def backends(self) -> list[TvmBackend]:
-        return [TvmBackend(target) for target in self.targets]
+        """One for each target. UserError E0507, E0508 for the tuning database."""
+        tuning = find_tuning(self.tuning)
+        return [TvmBackend(target, tuning) for target in self.targets]
 
     def read(self) -> Module:
         """The imported module. UserError E01.."""
@@ -81,7 +86,9 @@ class Request:
     def provenance(self) -> dict:
         """For the manifest: where the artifact comes from. No path, no date: equal input gives equal bytes."""
         fixed = {"values": {name: np.asarray(value).tolist() for name, value in self.values.items()}}
-        made = {"edgec": __version__, **(fixed if self.values else {})}
+        tuning = find_tuning(self.tuning)
+        tuned = {"tuning": fingerprint(tuning)} if tuning.records else {}
+        made = {"edgec": __version__, **tuned, **(fixed if self.values else {})}
         if not isinstance(self.model, str | Path):
             return made
         with open(self.model, "rb") as file:

@@ -10,6 +10,7 @@ from edgec.backends.tvm.fusion import Fusion
 from edgec.backends.tvm.gpu.launches import guarded_spec, merge_key, merged_spec
 from edgec.backends.tvm.layouts import Layouts, scalar_storage
 from edgec.backends.tvm.strategies import lower_group
+from edgec.backends.tvm.tuning.choice import MODEL, Chooser
 from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops import ALL_OPS
 from edgec.graph.ops.gate_by_bits import GateByBits
@@ -23,8 +24,8 @@ _DTYPES = (DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I32, DTyp
 class TvmBackend:
     """Code generation for one CPU or micro-controller."""
 
-    def __init__(self, target: Target):
-        self.target = target
+    def __init__(self, target: Target, tuning: Chooser = MODEL):
+        self.target, self.tuning = target, tuning
 
     def unsupported(self, node: Node) -> str | None:
         if type(node.op) not in ALL_OPS:
@@ -69,7 +70,7 @@ class TvmBackend:
         return [(output, value) for output in group.outputs for value in candidates if value.type == output.type]
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
-        return lower_group(group, storage, alias, self.target)
+        return lower_group(group, storage, alias, self.target, self.tuning)
 
     def guarded(self, spec: KernelSpec, words: int) -> KernelSpec | None:
         return guarded_spec(spec, words) if self.target.arch.is_device else None

@@ -18,7 +18,7 @@ from edgec.backends.tvm.depthwise import Taps, gradient_taps
 from edgec.backends.tvm.epilogue import BoundEpilogue, same_order
 from edgec.backends.tvm.gemm import UNIT, Axis, Panels, Patches, Placement
 from edgec.backends.tvm.layouts import convolution_weight, is_depthwise
-from edgec.backends.tvm.products import Operand, Request, add_product, add_reduction
+from edgec.backends.tvm.products import Operand, Request, add_product, add_reduction, choose_tiles
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 from edgec.backends.tvm.tiling import panel_width
 from edgec.graph.ir import Value
@@ -130,20 +130,19 @@ def _add_phase(
         (out_height * out_width, op.strides[0] * out_width, op.strides[1]),
         start=y.start * out_width + x.start,
     )
-    panels = panel_width(columns, request.target)
-    chosen = tuple(i * kernel_width + j for i in y.kernel_taps for j in x.kernel_taps)
-    spec = TransposeSpec(
-        columns, depth, math.prod(w.type.shape[2:]), chosen, panel_width(depth, request.target), panels
-    )
-    right = Panels(len(chosen) * depth, columns, panels)
-    packed = request.workspace(max(1, right.elements))  # a phase without taps reads nothing of it
-    if chosen:
-        request.call(spec, (w, packed), spec.tasks)
     patches = Patches(images * height * line, rows, taps, start)
     if placement.strides == (x.count * y.count, x.count, 1):
         patches = _merged(patches)
+    tiles = choose_tiles(request, patches, columns, bound)
+    chosen = tuple(i * kernel_width + j for i in y.kernel_taps for j in x.kernel_taps)
+    own = panel_width(depth, request.target)
+    spec = TransposeSpec(columns, depth, math.prod(w.type.shape[2:]), chosen, own, tiles.width)
+    right = Panels(len(chosen) * depth, columns, tiles.width)
+    packed = request.workspace(max(1, right.elements))  # a phase without taps reads nothing of it
+    if chosen:
+        request.call(spec, (w, packed), spec.tasks)
     role = f"{_role(op, w.type.shape)}_input_grad"
-    add_product(request, role, (patches, source), (right, packed), placement, bound)
+    add_product(request, role, (patches, source), (right, packed), placement, bound, tiles=tiles)
 
 
 # -- what the three have in common ----------------------------------------

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from edgec.backends.base import Lowering, Target
+from edgec.backends.base import Lowering
 from edgec.backends.tvm.conv import bind_results, input_grad_phases, nhwc_input, weight_fits
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, DepthwiseSpec, Taps, forward_taps
 from edgec.backends.tvm.layouts import convolution_weight, is_depthwise
 from edgec.backends.tvm.products import Request
-from edgec.backends.tvm.tiling import (
-    channel_tasks,
-    line_tasks,
-    lines_in_registers,
-    results_in_registers,
-    rows_in_registers,
-)
+from edgec.backends.tvm.tiling import channel_tasks, line_tasks
+from edgec.backends.tvm.tuning.depthwise import DepthwiseProblem, DepthwiseSumProblem
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.conv2d_input_grad import Conv2dInputGrad
 from edgec.graph.ops.conv2d_weight_grad import Conv2dWeightGrad
@@ -47,8 +42,19 @@ def lower_depthwise(request: Request) -> Lowering | None:
         n, c, h, width = source.type.shape
         macs = n * c * h * width * weight[2] * weight[3]
     operand, size = nhwc_input(request, source)
-    tile = results_in_registers(request.target)
-    tasks = line_tasks(out[0] * max(taps.count for taps in ys), macs)
+    lines = out[0] * max(taps.count for taps in ys)
+    tasks = line_tasks(lines, macs)
+    problem = DepthwiseProblem(
+        out[0] * out[2],
+        max(taps.count for taps in xs),
+        out[1],
+        max(taps.taps for taps in ys),
+        max(taps.taps for taps in xs),
+        xs[0].source_stride,
+        len(bound.epilogue.steps),
+        len(bound.epilogue.arguments),
+    )
+    tile = request.tuning.choose(problem, request.target).results
     spec = DepthwiseSpec(role, out[0], out[1], size, out[2:], weight[2:], ys, xs, bound.epilogue, tile, tasks)
     request.call(spec, (operand, w, *bound.operands), tasks, macs)
     return request.lowering()
@@ -69,10 +75,30 @@ def lower_depthwise_weight_grad(request: Request) -> Lowering | None:
     source, size = nhwc_input(request, x)
     gradient, _ = nhwc_input(request, dy)
     macs = out[0] * out[1] * out[2] * out[3] * weight[2] * weight[3]
-    tile, group = _reduce_tile(weight[3], weight[2], request.target)
-    block, tasks = lines_in_registers(out[3]), channel_tasks(out[1], macs)
+    problem = DepthwiseSumProblem(
+        out[0] * out[2],
+        out[3],
+        out[1],
+        weight[2],
+        weight[3],
+        op.strides[1],
+        len(bound.epilogue.steps),
+        len(bound.epilogue.arguments),
+    )
+    tile = request.tuning.choose(problem, request.target)
+    tasks = channel_tasks(out[1], macs)
     spec = DepthwiseReduceSpec(
-        "depthwise_weight_grad", out[0], out[1], size, ys, xs, bound.epilogue, tile, group, block, tasks
+        "depthwise_weight_grad",
+        out[0],
+        out[1],
+        size,
+        ys,
+        xs,
+        bound.epilogue,
+        tile.results,
+        tile.kernel_rows,
+        tile.lines,
+        tasks,
     )
     operands = (source, gradient, *bound.operands)
     if spec.needs_partial:
@@ -87,8 +113,3 @@ def _covered(op: Convolution, weight: Shape) -> bool:
 
 def _forward(op: Convolution, axis: int, weight: Shape, out: Shape) -> Taps:
     return forward_taps(out[2 + axis], weight[2 + axis], op.strides[axis], op.dilations[axis], op.pads[axis])
-
-
-def _reduce_tile(width: int, height: int, target: Target) -> tuple[int, int]:
-    tile = results_in_registers(target) // 2
-    return tile, min(height, rows_in_registers(width, target))

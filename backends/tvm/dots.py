@@ -13,7 +13,6 @@ from edgec.backends.tvm.epilogue import Epilogue
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
-MOST_ROWS = 16  # from twice as many on, a transposed weight is as fast
 _LEAST_VECTORS = 8  # of the depth: adding the lanes of fewer would cost more than their products
 _TASK_MACS = 1 << 19
 _MOST_TASKS = 64
@@ -50,10 +49,12 @@ class DotSpec:
         )
 
 
-def dot_spec(rows: int, depth: int, columns: int, width: int, epilogue: Epilogue, target: Target) -> DotSpec | None:
-    """None where transposing the weight is worth it."""
-    if rows > MOST_ROWS or depth < _LEAST_VECTORS * target.lanes or width < target.lanes:
-        return None
+def may_use_dots(depth: int, width: int, target: Target) -> bool:
+    """Whether a weight whose depth runs along memory in panels of `width`, 0 if it does not, has vectors to add."""
+    return depth >= _LEAST_VECTORS * target.lanes and width >= target.lanes
+
+
+def dot_spec(rows: int, depth: int, columns: int, width: int, epilogue: Epilogue, target: Target) -> DotSpec:
     tile_columns = 3 if target.registers >= 32 else 2
     tile_rows = (target.registers - tile_columns - 1) // tile_columns
     tasks = max(1, min(_MOST_TASKS, rows * depth * columns // _TASK_MACS, columns // tile_columns))

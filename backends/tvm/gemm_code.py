@@ -21,9 +21,8 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
-from edgec.backends.tvm.tiling import chains, even_split, multiplies_by_element
+from edgec.backends.tvm.tiling import chains, even_split, interleaved_sums, multiplies_by_element
 
-_LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 _MOST_PIECES = 1 << 16  # more than any loop over chains has
 
 
@@ -85,8 +84,7 @@ class Gemm:
         spec, vectors = self.spec, split_width(width, self.target.lanes)
         images, ys, xs = spec.left.rows
         start = spec.left.start + batch * spec.left.batch_stride + image * images.stride + y * ys.stride + x * xs.stride
-        # Few sums would wait for one another: then each is made of several parts, added at the end.
-        parts = max(1, min(spec.left.depth[2].count, _LATENCY // (height * len(vectors))))
+        parts = interleaved_sums(spec.left.depth[2].count, height, len(vectors))  # added at the end
         sums = local(parts * height * width)
         self.multiply(sums, parts, start, self.panel_start(batch, panel, width), height, width)
 

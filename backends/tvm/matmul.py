@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 from edgec.backends.base import Lowering
-from edgec.backends.tvm.dots import dot_spec
+from edgec.backends.tvm.dots import dot_spec, may_use_dots
 from edgec.backends.tvm.epilogue import same_order
 from edgec.backends.tvm.gemm import UNIT, Axis, Panels, Patches, Placement, Table
 from edgec.backends.tvm.maps import transposition
-from edgec.backends.tvm.products import Operand, Request, add_product, add_reduction
+from edgec.backends.tvm.products import Operand, Request, add_product, add_reduction, choose_tiles
 from edgec.backends.tvm.repack import TransposeSpec
 from edgec.backends.tvm.tiling import panel_width
+from edgec.backends.tvm.tuning.few_rows import FewRowsProblem
+from edgec.backends.tvm.tuning.products import ProductTiles
 from edgec.graph.ops.matmul import MatMul
 from edgec.runtime.abi import Storage
 
@@ -39,17 +41,20 @@ def _product(request: Request, op: MatMul) -> Lowering | None:
     elif any(v.type.shape[:-2] not in (tuple(leading), (1,) * len(leading), ()) for v in (a, b)):
         return None
     a_stride = rows * depth if math.prod(a.type.shape[:-2]) > 1 else 0
-    if (width := _along_depth(request, op)) and batch == 1 and not op.transpose_a:
-        spec = dot_spec(rows, depth, columns, width, bound.epilogue, request.target)
-        if spec is not None:
+    width = _along_depth(request, op)
+    if batch == 1 and not op.transpose_a and may_use_dots(depth, width, request.target):
+        if request.tuning.choose(FewRowsProblem(rows, depth, columns), request.target).form == "dots":
+            spec = dot_spec(rows, depth, columns, width, bound.epilogue, request.target)
             request.call(spec, (a, b, *bound.operands), spec.tasks, rows * depth * columns)
             return request.lowering()
     left = Patches.matrix(rows, depth, transposed=op.transpose_a, batch=batch, batch_stride=a_stride)
-    right = _right(request, op, depth, columns, batch)
+    tiles = choose_tiles(request, left, columns, bound, batch)
+    right = _right(request, op, depth, columns, batch, tiles)
     if right is None:
         return None
+    matrix, operand, tiles = right
     placement = Placement(columns, (0, 0, 1), batch_rows=rows)
-    add_product(request, "matmul", (left, a), right, placement, bound, batch)
+    add_product(request, "matmul", (left, a), (matrix, operand), placement, bound, batch, tiles)
     return request.lowering()
 
 
@@ -64,29 +69,33 @@ def _along_depth(request: Request, op: MatMul) -> int:
     return (storage.block or storage.dims[storage.perm[-1]]) if (last == 1) == op.transpose_b else 0
 
 
-def _right(request: Request, op: MatMul, depth: int, columns: int, batch: int) -> tuple[Panels | Table, Operand] | None:
-    """The right operand as [depth, columns], repacked if it is stored the other way round."""
+def _right(
+    request: Request, op: MatMul, depth: int, columns: int, batch: int, tiles: ProductTiles
+) -> tuple[Panels | Table, Operand, ProductTiles | None] | None:
+    """The right operand as [depth, columns] for `tiles`, repacked if it is stored the other way round; without tiles
+    where it lies in panels that all products with it agree on.
+    """
+    width = tiles.width
     b = request.group.anchor.inputs[1]
     storage = request.storage[b]
-    width = panel_width(columns, request.target)
     if b.type.rank > 2 or not storage.block:
         if not op.transpose_b and storage.is_row_major:
             stride = depth * columns if math.prod(b.type.shape[:-2]) > 1 else 0
-            return Table(depth, columns, width, columns, b.type.size, stride), b
+            return Table(depth, columns, width, columns, b.type.size, stride), b, tiles
     if b.type.rank > 2 and not storage.is_row_major:
         return None
     if b.type.rank > 2 and batch > 1 and math.prod(b.type.shape[:-2]) > 1:
         copy = transposition(batch, columns, depth)
         packed = request.workspace(b.type.size)
         request.call(copy, (packed, b), copy.tasks)
-        return Table(depth, columns, width, columns, b.type.size, depth * columns), packed
+        return Table(depth, columns, width, columns, b.type.size, depth * columns), packed, tiles
     block = _along_depth(request, op)
     if not block:
-        return Panels(depth, columns, storage.block or storage.dims[storage.perm[-1]]), b
+        return Panels(depth, columns, storage.block or storage.dims[storage.perm[-1]]), b, None
     spec = TransposeSpec(columns, depth, 1, (0,), min(block, depth), width)
     packed = request.workspace(depth * columns)
     request.call(spec, (b, packed), spec.tasks)
-    return Panels(depth, columns, width), packed
+    return Panels(depth, columns, width), packed, tiles
 
 
 def _weight_gradient(request: Request, op: MatMul) -> Lowering | None:

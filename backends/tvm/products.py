@@ -13,6 +13,9 @@ from edgec.backends.tvm.computation import label
 from edgec.backends.tvm.epilogue import Accumulator, BoundEpilogue, bind_epilogue
 from edgec.backends.tvm.gemm import GemmReduceSpec, GemmSpec, Panels, Patches, Placement, Table
 from edgec.backends.tvm.tiling import even_split, reduce_block, reduce_tasks, row_tasks, tile_rows
+from edgec.backends.tvm.tuning.choice import MODEL, Chooser
+from edgec.backends.tvm.tuning.products import ProductProblem, ProductTiles
+from edgec.backends.tvm.tuning.sums import SumProblem
 from edgec.graph.ir import Value
 from edgec.graph.ops.compress import Compress
 from edgec.graph.types import DType
@@ -29,6 +32,7 @@ class Request:
     storage: Mapping[Value, Storage]
     alias: Mapping[Value, Value]
     target: Target
+    tuning: Chooser = MODEL
     calls: list[KernelCall] = field(default_factory=list)
     workspaces: list[Workspace] = field(default_factory=list)
 
@@ -57,6 +61,24 @@ class Request:
         return Lowering(tuple(self.calls), tuple(self.workspaces))
 
 
+def choose_tiles(
+    request: Request, patches: Patches, columns: int, bound: BoundEpilogue, batch: int = 1, width: int = 0
+) -> ProductTiles:
+    """The tiles of a product. `width`: of the panels in which its right matrix lies; 0 if it may have any."""
+    epilogue = bound.epilogue
+    problem = ProductProblem(
+        patches.lines,
+        patches.rows[2].count,
+        patches.depth_count,
+        columns,
+        batch,
+        width,
+        len(epilogue.steps),
+        len(epilogue.arguments),
+    )
+    return request.tuning.choose(problem, request.target)
+
+
 def add_product(
     request: Request,
     role: str,
@@ -65,17 +87,19 @@ def add_product(
     output: Placement,
     bound: BoundEpilogue,
     batch: int = 1,
+    tiles: ProductTiles | None = None,
 ) -> None:
-    """A `GemmSpec` with tiles and tasks by rule."""
+    """A `GemmSpec`. `tiles`, as of `choose_tiles`, where the right matrix was laid out for them."""
     (patches, left_operand), (matrix, right_operand) = left, right
     width, tail = matrix.width, matrix.columns % matrix.width
-    rows = tile_rows(width, request.target)
+    tiles = tiles or choose_tiles(request, patches, matrix.columns, bound, batch, width)
+    rows = tiles.rows
     tail_rows = tile_rows(tail, request.target) if tail else rows
     _, taller, shorter = even_split(patches.rows[2].count, rows)
     panels = -(-matrix.columns // width)
     macs = patches.row_count * matrix.depth * matrix.columns * batch
     units = patches.lines if patches.lines > 1 else taller + shorter
-    blocks, groups = row_tasks(patches.row_count, units, panels, macs, batch)
+    blocks, groups = row_tasks(patches.row_count, units, panels, macs, batch, tiles.block_rows)
     spec = GemmSpec(role, patches, matrix, output, bound.epilogue, rows, tail_rows, blocks, groups, batch)
     request.call(spec, (left_operand, right_operand, *bound.operands), spec.tasks, macs)
 
@@ -90,17 +114,28 @@ def add_reduction(
     bound: BoundEpilogue,
     row_major: bool = False,
 ) -> None:
-    """A `GemmReduceSpec` with tiles and tasks by rule. `right`: elements, strides along (image, y, x), operand."""
+    """A `GemmReduceSpec`. `right`: elements, strides along (image, y, x), operand."""
     patches, left_operand = left
     elements, strides, right_operand = right
     tail = columns % width
-    rows = tile_rows(width, request.target)
-    tail_rows = tile_rows(tail, request.target) if tail else rows
     taps = patches.depth[0].count * patches.depth[1].count
+    problem = SumProblem(
+        patches.lines,
+        patches.rows[2].count,
+        taps,
+        patches.depth[2].count,
+        columns,
+        width,
+        len(bound.epilogue.steps),
+        len(bound.epilogue.arguments),
+    )
+    tiles = request.tuning.choose(problem, request.target)
+    rows = tiles.rows
+    tail_rows = tile_rows(tail, request.target) if tail else rows
     _, taller, shorter = even_split(patches.depth[2].count, rows)
     macs = patches.row_count * patches.depth_count * columns
     depths, groups = reduce_tasks(taps if taps > 1 else taller + shorter, -(-columns // width), macs)
-    block = reduce_block(patches.lines, patches.rows[2].count)
+    block = reduce_block(patches.lines, patches.rows[2].count, tiles.block_rows)
     spec = GemmReduceSpec(
         role,
         patches,

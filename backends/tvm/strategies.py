@@ -29,6 +29,7 @@ from edgec.backends.tvm.row_norms import lower_row_norm
 from edgec.backends.tvm.scatter import lower_gather_grad
 from edgec.backends.tvm.softmax import lower_softmax
 from edgec.backends.tvm.statistics import lower_statistics
+from edgec.backends.tvm.tuning.choice import MODEL, Chooser
 from edgec.graph.ir import Value
 from edgec.runtime.abi import Storage
 
@@ -58,9 +59,13 @@ STRATEGIES: tuple[Strategy, ...] = (
 
 
 def lower_group(
-    group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value], target: Target
+    group: Group,
+    storage: Mapping[Value, Storage],
+    alias: Mapping[Value, Value],
+    target: Target,
+    tuning: Chooser = MODEL,
 ) -> Lowering:
-    """Kernel calls for any group."""
+    """Kernel calls for any group. `tuning` takes what a strategy leaves open."""
     if target.arch.is_device:
         return (
             lower_device_depthwise(group, storage, alias)
@@ -72,7 +77,7 @@ def lower_group(
     if target.lanes > 1 and any(value.type.size for value in group.outputs):
         for strategy in STRATEGIES:
             # A request collects calls, so one that was given up must not be used again.
-            lowering = strategy(Request(group, storage, alias, target))
+            lowering = strategy(Request(group, storage, alias, target, tuning))
             if lowering is not None:
                 return lowering
     return lower_generic(group, storage, alias, target)

@@ -12,11 +12,10 @@ from edgec.runtime.abi import Arch
 
 _TASK_MACS = 1 << 19  # several microseconds on one core: much more than handing out a task costs
 _MOST_TASKS = 64
-_BLOCK_ROWS = 96  # rows that go through all panels before the next: they and a panel stay in the nearest caches
 # Rounding errors of a sum grow with the number of products that are added up one after another: beyond the first
 # number, in chains of at most the second, which takes 1 % of the time. Halves the error at depth 512, 5 at 4608.
 _LONGEST_CHAIN, _CHAIN = 256, 128
-_REDUCE_ROWS = 256  # rows summed in registers before the sums go to memory
+_LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 _MOST_REDUCE_TASKS = 8  # each reads all rows, so more of them cost more than they help
 
 
@@ -73,10 +72,17 @@ def chains(depth: Sequence[int]) -> tuple[int, int]:
     return loop, -(-depth[loop] // (_CHAIN // within[loop]))
 
 
-def row_tasks(rows: int, tiles: int, panels: int, macs: int, batch: int) -> tuple[int, int]:
-    """(row blocks, panel groups) of a product whose output has `tiles` units along its rows and `panels` panels."""
+def interleaved_sums(depth: int, height: int, vectors: int) -> int:
+    """Parts of every sum of a tile of `height` rows by `vectors`: few sums would wait for one another."""
+    return max(1, min(depth, _LATENCY // (height * vectors)))
+
+
+def row_tasks(rows: int, tiles: int, panels: int, macs: int, batch: int, block_rows: int) -> tuple[int, int]:
+    """(row blocks, panel groups) of a product whose output has `tiles` units along its rows and `panels` panels; some
+    `block_rows` rows, or fewer, go through all panels before the next.
+    """
     wanted = max(1, min(_MOST_TASKS, macs // _TASK_MACS) // batch)
-    blocks = min(tiles, max(wanted, -(-rows // _BLOCK_ROWS)))
+    blocks = min(tiles, max(wanted, -(-rows // block_rows)))
     return blocks, min(panels, max(1, -(-wanted // blocks)))
 
 
@@ -87,9 +93,9 @@ def reduce_tasks(depths: int, panels: int, macs: int) -> tuple[int, int]:
     return min(depths, -(-wanted // groups)), groups
 
 
-def reduce_block(lines: int, line_rows: int) -> int:
-    """Rows, or lines where there are several, that are summed in registers."""
-    return _REDUCE_ROWS if lines == 1 else max(1, _REDUCE_ROWS // line_rows)
+def reduce_block(lines: int, line_rows: int, block_rows: int) -> int:
+    """Rows, or lines where there are several, that are summed in registers: some `block_rows` rows."""
+    return block_rows if lines == 1 else max(1, block_rows // line_rows)
 
 
 def results_in_registers(target: Target) -> int:

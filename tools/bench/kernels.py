@@ -3,23 +3,22 @@
     python -m edgec.tools.bench.kernels --target x86 --network mobilenet_v2 --batch 8 --size 96 --pointwise
 
 One thread, operands in cache as far as they fit: an upper bound for what a program reaches, and a way to see which
-kernel falls behind. The peak is measured beside every layer, since clocks and neighbours change; the share of all
-layers is weighted by their operations.
+kernel falls behind. The peak is measured beside every layer, and each share is of the best so far; that of all layers,
+weighted by their operations, is of the best of the run. Times are of the thread, without the pauses of a busy machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from edgec.backends.base import Group, Lowering, Target, Workspace
+from edgec.backends.base import Lowering, Target
 from edgec.backends.targets import find_target
+from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.strategies import lower_group
+from edgec.backends.tvm.tuning.database import find_tuning
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops.add import Add
 from edgec.graph.ops.conv2d import Conv2d
@@ -31,7 +30,7 @@ from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.sgd_update import SgdUpdate
 from edgec.graph.types import DType, tensor
 from edgec.tools.testing.group_case import group_of, storages
-from edgec.tools.testing.kernel_call import compile_kernel
+from edgec.tools.tune.native import Memory, NativeCode, runner
 
 F32 = DType.F32
 
@@ -103,56 +102,31 @@ def cases(layer: Layer, batch: int) -> Iterator[tuple[str, Graph, dict[Value, Va
     yield "weight grad", graph, {updated: w}, [updated]
 
 
-def calls_of(group: Group, graph: Graph, lowering: Lowering, alias: dict[Value, Value], target: Target) -> list:
-    """Compiled functions of a lowering with their pointers, on random data."""
-    rng = np.random.default_rng(0)
-    memory: dict[int | Value, np.ndarray] = {}
-
-    def array(operand: Value | Workspace) -> np.ndarray:
-        key = operand.index if isinstance(operand, Workspace) else alias.get(operand, operand)
-        elements = operand.bytes // 4 if isinstance(operand, Workspace) else operand.type.size
-        if key not in memory:
-            raw = np.zeros(elements + 16, np.float32)
-            start = -raw.ctypes.data % 64 // 4
-            memory[key] = raw[start : start + elements]
-            memory[key][:] = rng.normal(size=elements) * 0.01
-        return memory[key]
-
-    made = []
-    for call in lowering.calls:
-        pointers = [ctypes.c_void_p(array(operand).ctypes.data) for operand in call.operands]
-        made.append(
-            (compile_kernel(call.spec, target).function, [*pointers, ctypes.c_int32(0), ctypes.c_int32(call.tasks)])
-        )
-    # The arrays must outlive their pointers.
-    return [made, memory]
+def calls_of(lowering: Lowering, alias: Mapping[Value, Value], target: Target) -> Callable[[], None]:
+    """A function that runs a lowering on made-up data."""
+    code = NativeCode(TvmBackend(target).build([call.spec for call in lowering.calls]))
+    return runner(code, [(Memory(alias), lowering)])
 
 
-def run_calls(calls: list) -> None:
-    functions, _ = calls
-    for function, arguments in functions:
-        function(*arguments)
-
-
-def best_time(calls: list, budget: float) -> float:
-    """Seconds of one pass over all calls: the least of many."""
+def best_time(run: Callable[[], None], budget: float) -> float:
+    """Seconds of this thread for one pass over all calls: the least of many."""
 
     def once() -> float:
-        start = time.perf_counter()
-        run_calls(calls)
-        return time.perf_counter() - start
+        start = time.thread_time()
+        run()
+        return time.thread_time() - start
 
     once()
     return min(once() for _ in range(max(5, min(2000, int(budget / max(once(), 1e-6))))))
 
 
-def peak_calls(target: Target) -> list:
+def peak_calls(target: Target) -> Callable[[], None]:
     """A product of 504 x 256 by 256 x 768 with a packed right operand."""
     graph = Graph("peak")
     a = graph.add_leaf(Role.INPUT, "a", tensor(F32, 504, 256))
     graph.emit1(MatMul(), a, graph.add_leaf(Role.PARAM, "b", tensor(F32, 256, 768)))
     group = group_of(graph)
-    return calls_of(group, graph, lower_group(group, storages(graph, target), {}, target), {}, target)
+    return calls_of(lower_group(group, storages(graph, target), {}, target), {}, target)
 
 
 PEAK_FLOPS = 2 * 504 * 256 * 768
@@ -169,7 +143,9 @@ def main() -> None:
     arguments = parser.parse_args()
     target = find_target(arguments.target)
     peak = peak_calls(target)
-    totals: dict[str, list[float]] = {}  # seconds, and seconds at the peak
+    tuning = find_tuning()
+    totals: dict[str, list[float]] = {}  # seconds, operations
+    best = best_time(peak, 0.1)
     print(f"{'layer':34} {'kernels':12} {'us':>9} {'GF/s':>7} {'% peak':>7} {'GB/s':>6}")  # noqa: T201
     for drawn in NETWORKS[arguments.network]:
         layer = replace(drawn, size=max(1, drawn.size * arguments.size // 224))
@@ -177,21 +153,27 @@ def main() -> None:
             continue
         for what, graph, alias, outputs in cases(layer, arguments.batch):
             group = group_of(graph, outputs)
-            lowering = lower_group(group, storages(graph, target), alias, target)
-            seconds = best_time(calls_of(group, graph, lowering, alias, target), arguments.seconds)
+            lowering = lower_group(group, storages(graph, target), alias, target, tuning)
+            seconds = best_time(calls_of(lowering, alias, target), arguments.seconds)
             flops = 2 * sum(call.macs for call in lowering.calls)
             moved = sum(value.type.bytes for value in (*group.inputs, *group.outputs))
-            least = flops / PEAK_FLOPS * best_time(peak, 0.01)
+            best = min(best, best_time(peak, 0.01))
             total = totals.setdefault(what, [0.0, 0.0])
             total[0] += seconds * layer.count
-            total[1] += least * layer.count
+            total[1] += flops * layer.count
             print(  # noqa: T201
                 f"{layer!s:34} {what:12} {seconds * 1e6:9.1f} {flops / seconds / 1e9:7.1f} "
-                f"{least / seconds * 100:7.0f} {moved / seconds / 1e9:6.0f}"
+                f"{_share(flops, seconds, best):7.0f} {moved / seconds / 1e9:6.0f}"
             )
     totals["together"] = [sum(column) for column in zip(*totals.values(), strict=True)]
-    for what, (seconds, least) in totals.items():
-        print(f"{'all layers':34} {what:12} {seconds * 1e6:9.1f} {'':7} {least / seconds * 100:7.0f}")  # noqa: T201
+    for what, (seconds, flops) in totals.items():
+        rate, share = flops / seconds / 1e9, _share(flops, seconds, best)
+        print(f"{'all layers':34} {what:12} {seconds * 1e6:9.1f} {rate:7.1f} {share:7.0f}")  # noqa: T201
+
+
+def _share(flops: float, seconds: float, peak_seconds: float) -> float:
+    """Per cent of the peak."""
+    return 100 * flops / seconds / (PEAK_FLOPS / peak_seconds)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import click
 
 from edgec.graph.errors import UserError
 from edgec.tools.cli.console import echo, format_bytes, format_count, show_error, show_json, show_table
-from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
+from edgec.tools.cli.options import JSON, MODEL, TUNING, compilation, make_request
 
 
 @click.command("check")
 @MODEL
 @compilation
+@TUNING
 @JSON
 def command(model: Path, as_json: bool, **options: Any) -> int:
     """Say what of MODEL cannot be imported, differentiated or lowered for the targets, and the bytes it will need.

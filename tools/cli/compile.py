@@ -12,7 +12,7 @@ import click
 
 from edgec.graph.errors import UserError
 from edgec.tools.cli.console import echo, format_bytes, format_count, show_json, show_table
-from edgec.tools.cli.options import JSON, MODEL, compilation, make_request
+from edgec.tools.cli.options import JSON, MODEL, TUNING, compilation, make_request
 from edgec.tools.cli.progress import search_display
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _PHASES = ("specialise", "quantize", "differentiate", "sparsify", "optimise", "p
 @MODEL
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="By default MODEL with .edge.")
 @compilation
+@TUNING
 @click.option(
     "--emit",
     nargs=2,

@@ -21,6 +21,7 @@ COMMANDS = {
     "compile": "Compile a model, with its training step if asked, into one .edge file.",
     "check": "Say what cannot be compiled, and the bytes it will need, without compiling.",
     "search": "Find the update scheme that gains most within a memory budget.",
+    "tune": "Measure how the kernels of a model are best made on this machine.",
     "run": "Run one inference.",
     "train": "Train an artifact on data: the fine-tuning loop.",
     "verify": "Compare an artifact with the model it came from.",

@@ -22,6 +22,11 @@ THREADS = click.option("--threads", type=click.IntRange(min=1), help="Threads; b
 DEVICE = click.option(
     "--device", default="local", show_default=True, help="local, qemu, ssh://[user@]host[:port], adb[:SERIAL]."
 )
+TUNING = click.option(
+    "--tuning",
+    metavar="FILE",
+    help="A database of `edgec tune`; by default the one in the cache folder, if any. off: the cost model alone.",
+)
 TARGET = click.option("--target", help="The variant to run, if it is not clear from the device.")
 
 
@@ -172,6 +177,7 @@ def make_request(
     images: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...],
     values: tuple[tuple[str, Any], ...],
     originals: Literal["keep", "drop"] = "keep",
+    tuning: str | None = None,
     **train_options: Any,
 ) -> Request:
     """What the options of `compilation` ask for. UserError E0111, E0302, E0401, E0507."""
@@ -198,6 +204,7 @@ def make_request(
         values=dict(values),
         memory_budget=wanted_bytes("memory_budget", budget),
         originals=originals,
+        tuning=tuning,
     )
 
 

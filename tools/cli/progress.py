@@ -74,6 +74,21 @@ def search_display() -> Iterator[Callable[[SearchProgress], None]]:
     yield say
 
 
+@contextlib.contextmanager
+def tune_display() -> Iterator[Callable[[str, int, int], None]]:
+    """What a tuning run is told to say before each class: a bar on a terminal, else a line."""
+    if sys.stderr.isatty():
+        import rich.progress as bars  # noqa: PLC0415  of the extra `compile`
+        from rich.console import Console  # noqa: PLC0415
+
+        columns = (bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), "{task.description}")
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True) as live:
+            task = live.add_task("", total=None)
+            yield lambda key, done, total: live.update(task, description=key, completed=done, total=total)
+        return
+    yield lambda key, done, total: echo(f"{done + 1} of {total}: {key}", err=True)
+
+
 def describe(progress: Progress) -> str:
     """`loss 0.4321, rate 0.01, 12 s left`"""
     return f"loss {progress.loss:.4f}, rate {progress.lr:.3g}, {format_seconds(progress.seconds_left)} left"

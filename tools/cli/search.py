@@ -9,7 +9,7 @@ import click
 
 from edgec.tools.cli.arrays import read_arrays
 from edgec.tools.cli.console import echo, format_bytes, show_json, show_table
-from edgec.tools.cli.options import JSON, MODEL, THREADS, compilation, make_request
+from edgec.tools.cli.options import JSON, MODEL, THREADS, TUNING, compilation, make_request
 from edgec.tools.cli.progress import format_seconds, search_display
 
 _SHOWN = 12
@@ -32,6 +32,7 @@ _SHOWN = 12
     "--time-limit", type=click.FloatRange(min=0), default=20.0, show_default=True, help="Minutes; then the best so far."
 )
 @compilation
+@TUNING
 @THREADS
 @JSON
 def command(

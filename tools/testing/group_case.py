@@ -8,6 +8,7 @@ from edgec.backends.base import Group, Target
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.generic.kernel import GenericSpec
 from edgec.backends.tvm.strategies import lower_group
+from edgec.backends.tvm.tuning.choice import MODEL, Chooser
 from edgec.graph.ir import Graph, Role, Value
 from edgec.runtime.abi import Storage
 from edgec.tools.testing.kernel_call import run_lowering
@@ -50,6 +51,7 @@ def check_group(
     before: int = 0,
     seed: int = 0,
     tolerance: float = 1e-5,
+    tuning: Chooser = MODEL,
 ) -> list[str]:
     """Lower, run on signed data, compare with f64 references; the stems of the kernels.
 
@@ -58,7 +60,7 @@ def check_group(
     alias = alias or {}
     group = group_of(graph, outputs, before)
     storage = storages(graph, target, row_major)
-    lowering = lower_group(group, storage, alias, target)
+    lowering = lower_group(group, storage, alias, target, tuning)
     assert not any(isinstance(call.spec, GenericSpec) for call in lowering.calls), "fell back to the generic kernel"
     rng = np.random.default_rng(seed)
     logical = {leaf: rng.normal(size=leaf.type.shape).astype(np.float32) for leaf in graph.leaves.values()}

@@ -1,0 +1,172 @@
+"""`edgec tune`: what wins a race, what is kept, and what compilations make of it."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from edgec.backends.tvm.tuning.choice import Record
+from edgec.backends.tvm.tuning.database import read_records, write_records
+from edgec.graph.errors import UserError
+from edgec.runtime.layout import read_artifact
+from edgec.tools import api
+from edgec.tools.cli import main
+from edgec.tools.testing.models import small_cnn_onnx
+from edgec.tools.tune import run as tune_run
+from edgec.tools.tune.race import Outcome, race
+
+# -- races -----------------------------------------------------------------
+
+
+class Track:
+    """Ways that take planted times on a clock of their own. `pace(way, turn)`: seconds."""
+
+    def __init__(self, count: int, pace):
+        self.now, self.pace = 0.0, pace
+        self.turns = [0] * count
+        self.ways = [lambda way=way: self.step(way) for way in range(count)]
+
+    def step(self, way: int) -> None:
+        self.now += self.pace(way, self.turns[way])
+        self.turns[way] += 1
+
+    def race(self) -> Outcome:
+        return race(self.ways, lambda: None, lambda: self.now)
+
+
+def test_the_fastest_wins():
+    track = Track(4, lambda way, turn: (1.0, 1.02, 0.8, 0.9)[way])
+    assert track.race() == Outcome(2, pytest.approx(1.25), 1.0)
+
+
+def test_losers_leave_early():
+    track = Track(3, lambda way, turn: (1.0, 3.0, 0.9)[way])
+    track.race()
+    assert track.turns[1] == 3 and track.turns[2] == 25
+
+
+def test_the_usual_way_stays_where_nothing_is_clearly_faster():
+    assert Track(3, lambda way, turn: (1.0, 0.98, 0.99)[way]).race().winner == 0
+
+
+def test_a_way_must_win_in_most_rounds():
+    # Faster by a third in two rounds of three, slower in the others: a neighbour's doing, not its own.
+    track = Track(2, lambda way, turn: 1.0 if way == 0 else (0.7, 0.7, 1.4)[turn % 3])
+    assert track.race() == Outcome(0, 1.0, 1.0)
+
+
+def test_what_slows_a_whole_round_decides_nothing():
+    def pace(way: int, turn: int) -> float:
+        return (1.0, 0.9)[way] * (5.0 if turn % 4 == 3 else 1.0)
+
+    track = Track(2, pace)
+    # Way 0 runs twice more, before the rounds: its busy turns are shifted against those of way 1.
+    track.turns[1] = 2
+    outcome = track.race()
+    assert outcome.winner == 1 and outcome.gain == pytest.approx(1 / 0.9)
+
+
+# -- the command -----------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    onnx.save(small_cnn_onnx(seed=1), tmp_path / "cnn.onnx")
+    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def last_wins(monkeypatch):
+    """Races that the last way wins, without running anything."""
+    monkeypatch.setattr(tune_run, "race", lambda ways, before: Outcome(len(ways) - 1, 1.2, 1e-4))
+
+
+def edgec(capsys, *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(list(words))
+    return caught.value.code, *capsys.readouterr()
+
+
+def request(folder: Path, target: str = "x86", **more) -> api.Request:
+    return api.Request(folder / "cnn.onnx", api.parse_targets(target), batch=1, **more)
+
+
+def quiet(key: str, done: int, total: int) -> None: ...
+
+
+def test_tune_measures_keeps_and_shows(folder: Path, capsys):
+    """With real races; few ways, since only the path is tested."""
+    words = ("tune", "cnn.onnx", "--batch", "1", "--candidates", "2", "-o", "db.json", "--json")
+    status, out, _ = edgec(capsys, *words)
+    report = json.loads(out)
+    assert status == 0 and report["database"] == "db.json" and report["left"] == report["known"] == 0
+    assert len(report["measured"]) == report["classes"] > 2
+    assert {one["key"] for one in report["measured"]} == read_records(Path("db.json")).keys()
+    assert all(one["gain"] >= 1 and 0 < one["share"] <= 1 for one in report["measured"])
+    status, out, _ = edgec(capsys, *words[:-1])
+    assert status == 0 and "0 classes measured" in out and f"{report['classes']} known before" in out
+
+
+def test_an_interrupted_run_goes_on_where_it_was(folder: Path, last_wins):
+    path = folder / "db.json"
+    stops = iter([False, False, True, True, True, True, True, True])
+    first = tune_run.tune(request(folder), path, tune_run.Wish(2), quiet, lambda: next(stops))
+    assert len(first.measured) == 2 and first.left == first.classes - 2
+    assert read_records(path).keys() == {one.key for one in first.measured}
+    rest = tune_run.tune(request(folder), path, tune_run.Wish(2), quiet)
+    assert rest.known == 2 and rest.left == 0
+    assert {one.key for one in rest.measured}.isdisjoint(one.key for one in first.measured)
+    again = tune_run.tune(request(folder), path, tune_run.Wish(2, again=True), quiet)
+    assert again.known == 0 and len(again.measured) == again.classes
+
+
+def test_without_time_nothing_is_measured(folder: Path, last_wins):
+    report = tune_run.tune(request(folder), folder / "db.json", tune_run.Wish(2, seconds=0), quiet)
+    assert report.measured == [] and report.left == report.classes
+    assert read_records(folder / "db.json") == {}
+
+
+def test_compilations_use_what_was_tuned(folder: Path, last_wins, capsys):
+    """The default place, a file, and none; equal records give equal bytes."""
+
+    def compiled(name: str, *words: str) -> bytes:
+        status, *_ = edgec(capsys, "compile", "cnn.onnx", "--batch", "1", "-o", name, *words)
+        assert status == 0
+        return Path(name).read_bytes()
+
+    plain = compiled("plain.edge", "--tuning", "off")
+    assert compiled("again.edge", "--tuning", "off") == plain
+    assert edgec(capsys, "tune", "cnn.onnx", "--batch", "1", "--candidates", "3")[0] == 0
+    tuned = compiled("tuned.edge")
+    assert tuned != plain and compiled("tuned2.edge") == tuned
+    assert compiled("off.edge", "--tuning", "off") == plain
+    file = folder / "mine.json"
+    write_records(file, read_records(folder / "cache" / "tuning.json"), "another machine's name")
+    assert compiled("file.edge", "--tuning", "mine.json") == tuned
+    made = read_artifact(Path("tuned.edge")).manifest["provenance"]
+    assert len(made["tuning"]) == 16 and "tuning" not in read_artifact(Path("plain.edge")).manifest["provenance"]
+
+
+def test_targets_that_cannot_run_here_are_refused(folder: Path, capsys):
+    for target in ("rpi4", "cortex-m7", "cuda", "x86,x86-64-v3"):
+        target = {"cuda": "jetson"}.get(target, target)
+        status, _, err = edgec(capsys, "tune", "cnn.onnx", "--batch", "1", "--target", target)
+        assert status == 1 and "E0406" in err, target
+
+
+def test_a_damaged_database_stops_a_compilation(folder: Path, capsys):
+    Path("bad.json").write_text("{")
+    status, _, err = edgec(capsys, "compile", "cnn.onnx", "--batch", "1", "--tuning", "bad.json")
+    assert status == 1 and "E0508" in err and "bad.json" in err
+    status, _, err = edgec(capsys, "tune", "cnn.onnx", "--batch", "1", "-o", "bad.json")
+    assert status == 1 and "E0508" in err
+
+
+def test_records_that_cannot_be_written(folder: Path, last_wins):
+    (folder / "file").write_text("")
+    with pytest.raises(UserError) as caught:
+        write_records(folder / "file" / "db.json", {"k": Record(None)}, "")
+    assert caught.value.code == "E0505"
