@@ -126,3 +126,26 @@ for attempt in range(300):
 def test_threads_must_be_positive(path):
     with pytest.raises(ValueError, match="at least 1"):
         load(path, threads=0)
+
+
+LEFT_OPEN = """
+import sys
+from edgec.runtime import load, session
+session._close_session = lambda *_: print("closed")
+with load(sys.argv[1], threads=2) as model:
+    model.session(2).run("infer", {"x": feeds()["x"]})
+    gone = model.session(2)
+    del gone
+model = load(sys.argv[1], threads=2)
+left = model.session(2)
+left.run("infer", {"x": feeds()["x"]})
+print("end")
+"""
+
+
+def test_a_process_that_ends_closes_nothing(path):
+    """Who shares a GPU with it may have ended before. What goes earlier, or is closed, still is."""
+    program = f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom sample_artifact import feeds\n{LEFT_OPEN}"
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-2:] == ["closed", "end"]
