@@ -77,6 +77,18 @@ def test_chains_of_long_sums_are_a_loop_without_spills(target: Target, depth: in
     assert not any(SPILL.search(line) for loop in hot for line in loop)
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_every_line_of_a_panel_is_asked_for_ahead(target: Target):
+    """Each tile reads a panel; the first would wait for memory. One row is a stream, which processors foresee."""
+    prefetch = re.compile(r"prefetcht0|prfm")
+    hot = innermost(code_of(POINTWISE, "forward", target), 8)
+    assert hot
+    for loop in hot:
+        depths = 4 if target.name == "rpi4" else 1  # in one iteration
+        assert sum(bool(prefetch.match(line)) for line in loop) == depths * 2 * target.lanes // 16
+    assert not prefetch.search(code_of(Layer(128, 128, 1), "forward", target))
+
+
 def test_arm_multiplies_by_element():
     """64 multiply-adds of an 8x8 tile over four depths need 8 loads of the left matrix and 4 pairs of the right."""
     for loop in innermost(code_of(POINTWISE, "forward", find_target("rpi4")), 32):

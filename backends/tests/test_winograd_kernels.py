@@ -68,6 +68,7 @@ def test_a_weight_that_is_trained_is_left_alone():
         ((1, 64, 56, 56), 64, 4),
         ((1, 128, 28, 28), 128, 4),
         ((1, 256, 14, 14), 256, 2),  # 16 tiles of 4 x 4 would not pay for their filters
+        ((1, 512, 28, 28), 512, 2),  # filters for 4 x 4 would take 38 MB
         ((1, 512, 7, 7), 512, None),  # filters are all there is to move
         ((1, 64, 224, 224), 3, None),  # transforms are all there is to do
     ],

@@ -171,6 +171,13 @@ def _pointers(arguments: Sequence[Argument], handles: Sequence[Expr]) -> list[Po
     ]
 
 
+def prefetch(pointer: Pointer, index: Index) -> None:
+    """Ask for the line of memory that element `index` lies in; it may lie behind the end."""
+    for_reading, keep, data = 0, 3, 1
+    arguments = (T.int32(flag) for flag in (for_reading, keep, data))
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", pointer.address(index), *arguments))
+
+
 # -- control ----------------------------------------
 
 

@@ -21,7 +21,7 @@ _PRODUCTS = 2  # multiply-adds of vectors in a cycle
 _GAIN = 0.8  # of the direct product's time, at most: filtering takes memory
 _BLOCK_BYTES = 1 << 19  # of transformed inputs, beside which a panel of filters stays in the second cache
 _MOST_TASKS = 4  # each has its own block
-_FILTER_BYTES = 1 << 23  # of transformed filters, at most
+_FILTER_BYTES = 1 << 24  # of transformed filters, at most
 
 
 def lower_winograd(request: Request) -> Lowering | None:
@@ -79,9 +79,9 @@ def choose_tile(out: tuple[int, ...], channels: int, target: Target) -> int | No
         products = tiles * channels * results / _PRODUCTS
         return positions * (products + _TRANSFORM * tiles * (sources + results) + _FILTER * channels * results)
 
-    best = min(TILES, key=cycles)
-    small = (best + 2) ** 2 * channels * columns * 4 <= _FILTER_BYTES
-    return best if small and cycles(best) <= _GAIN * direct else None
+    small = [tile for tile in TILES if (tile + 2) ** 2 * channels * columns * 4 <= _FILTER_BYTES]
+    best = min(small, key=cycles, default=None)
+    return best if best and cycles(best) <= _GAIN * direct else None
 
 
 def _tiles(out: tuple[int, ...], tile: int) -> int:

@@ -15,6 +15,7 @@ from edgec.backends.tvm.builder import (
     constant,
     element,
     local,
+    prefetch,
     serial,
     split_width,
     when,
@@ -23,6 +24,10 @@ from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
 from edgec.backends.tvm.tiling import chains, even_split, interleaved_sums, multiplies_by_element
 
+# Elements of a line of the caches, and how far ahead lines of a panel are asked for: memory answers while 8 KB are
+# multiplied.
+_LINE, _AHEAD = 16, 2048
+_FAR = 8192  # elements of a weight that does not stay in the nearest cache
 _MOST_PIECES = 1 << 16  # more than any loop over chains has
 
 
@@ -128,6 +133,9 @@ class Gemm:
 
         by_element = multiplies_by_element(self.target) and inner.stride == 1 and inner.count >= self.target.lanes
         unroll = self.target.lanes if by_element else parts
+        # The first tile that reads a panel would wait for memory; a single row is a stream that processors foresee.
+        right = spec.right
+        ahead = height > 1 and isinstance(right, Panels) and right.elements >= _FAR
         cut, pieces = chains((outer.count, middle.count, inner.count))
 
         def chain(ranges: Sequence[tuple[Index, Index]]) -> None:
@@ -142,6 +150,9 @@ class Gemm:
                         ]
                     for t in range(unroll):
                         at = k * unroll + t
+                        if ahead and t * width % _LINE < width:
+                            for column in range(0, width, _LINE):
+                                prefetch(self.right, base + (depth + at) * step + column + _AHEAD)
                         scales = (
                             [element(row, t) for row in rows] if by_element else scalars(offset + at * inner.stride)
                         )
