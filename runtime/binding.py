@@ -264,6 +264,12 @@ class Model:
         with _damage_refused():
             return values | {original.name: widened(original.value(self._whole)) for original in self._originals}
 
+    def parameter(self, name: str) -> np.ndarray:
+        """A copy of one of `parameters()` that the artifact holds whole. RuntimeFailure E0601 for any other name."""
+        if name not in self._of_kind(TensorKind.PARAM):
+            raise RuntimeFailure("E0601", f"the artifact has no parameter `{name}`")
+        return widened(self._read(name))
+
     @functools.cached_property
     def _originals(self) -> list[StoredOriginal]:
         data, size = ctypes.c_void_p(), ctypes.c_size_t()

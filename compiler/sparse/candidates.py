@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,8 @@ from edgec.compiler.sparse.channels import Channels, channels_of
 from edgec.compiler.sparse.scheme import Scheme, WeightRule
 from edgec.compiler.sparse.select import select
 from edgec.graph.errors import UserError
-from edgec.graph.ir import Graph, Value
+from edgec.graph.ir import Graph, Node, Value
+from edgec.graph.ops.conv2d import Conv2d
 
 RATIOS = (0.125, 0.25, 0.5, 1.0)
 
@@ -22,13 +24,14 @@ class Weight:
     """A layer's weight. `channels`: its input channels, None where they cannot be cut and all are trained or none.
 
     `order` has them by the sum of squares of what multiplies them, the largest first: `channels = "largest"` keeps
-    those, `"first"` the first.
+    those, `"first"` the first. `role`: the same for weights that do the same in other blocks of the model.
     """
 
     name: str
-    elements: int
+    shape: tuple[int, ...]
     channels: Channels | None
     order: tuple[int, ...] = ()
+    role: str = ""
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -44,6 +47,15 @@ class Weight:
             return None
         order = self.order if choice == "largest" else range(self.channels.count)
         return order[: self.channels.kept(ratio)]
+
+    def others(self, kept: Sequence[int]) -> np.ndarray:
+        """Which elements are in none of these channels, bool[shape]."""
+        assert self.channels is not None
+        mask = np.ones(self.shape, bool)
+        by_channel = np.moveaxis(mask, self.channels.axis, 0)
+        for channel in kept:
+            by_channel[channel * self.channels.unit :][: self.channels.unit] = False
+        return mask
 
 
 @dataclass(frozen=True)
@@ -78,19 +90,38 @@ def find_candidates(graph: Graph) -> Candidates:
     for node in reversed(found):
         added = {param.name for param, is_added in layers.followers(node) if is_added and param in known}
         depths.append(depths[-1] | (added - head))
-    weights = dict.fromkeys(weight for weight in map(layers.weight_of, found) if weight.name not in head)
-    return Candidates(head, tuple(depths), tuple(_weight(graph, weight) for weight in weights))
+    readers: dict[Value, Node] = {}
+    for node in found:
+        readers.setdefault(layers.weight_of(node), node)
+    weights = [_weight(graph, weight, node) for weight, node in readers.items() if weight.name not in head]
+    return Candidates(head, tuple(depths), tuple(weights))
 
 
-def _weight(graph: Graph, weight: Value) -> Weight:
+def _weight(graph: Graph, weight: Value, reader: Node) -> Weight:
+    role = _role(weight, reader)
     try:
         channels = channels_of(graph, weight)
     except UserError:  # the model reshapes it: all channels or none
         channels = None
     if channels is None or weight.data is None:
-        return Weight(weight.name, weight.type.size, None)
+        return Weight(weight.name, weight.type.shape, None, role=role)
     order = np.argsort(-by_channel(np.square(weight.data.astype(np.float64)), channels), kind="stable")
-    return Weight(weight.name, weight.type.size, channels, tuple(order.tolist()))
+    return Weight(weight.name, weight.type.shape, channels, tuple(order.tolist()), role)
+
+
+def _role(weight: Value, reader: Node) -> str:
+    """Its name without numbers, whether it mixes channels and places, and if there are more channels behind it."""
+    name = re.sub(r"\d+", "*", weight.name)
+    if not isinstance(reader.op, Conv2d):
+        return f"{name} {_direction(weight.type.shape[0], weight.type.shape[-1])}"
+    _, channels, *_ = reader.inputs[0].type.shape
+    out, inner, *kernel = weight.type.shape
+    mixes = ("channels " if inner > 1 else "") + ("places " if max(kernel) > 1 else "")
+    return f"{name} {mixes}{_direction(channels, out)}"
+
+
+def _direction(before: int, behind: int) -> str:
+    return "same" if before == behind else "widens" if before < behind else "narrows"
 
 
 def by_channel(array: np.ndarray, channels: Channels) -> np.ndarray:

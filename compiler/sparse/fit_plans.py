@@ -2,8 +2,8 @@
 
 The account leaves out what a plan does to save memory, and what it needs besides. So what the account may come to is no
 given number: it is raised while the best scheme within it has a plan, lowered while it has none, and halved in between.
-Then single levels are raised where there is room. Gains overlap, which their sum does not know: under other weightings
-of the same gains the same limit leads to rivals, for measurement to judge.
+Then single levels are raised where there is room. Other gains lead from the same limit to rivals, and to proposals that
+keep moving it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 from edgec.compiler.sparse.search import Bound, Found, Levels, Problem, search
 
-CALIBRATING, STEPS_UP, RECALIBRATING = 10, 4, 4
-PLANS = CALIBRATING + STEPS_UP  # and up to RECALIBRATING for every rival
+CALIBRATING, STEPS_UP = 8, 2
+PLANS = CALIBRATING + STEPS_UP  # of `fit`
 _GROW, _CLOSE = 1.3, 1.02
+_RIVALS = (1.0, 0.96, 0.88, 0.75)  # of the limit, for a rival
+_UP, _DOWN = 1.01, 0.98  # of the limit, by a proposal
+_FEW_NODES = 1_500
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,26 @@ class PlanFitter:
         best, self._limit = self._calibrated(problem, float(budget), CALIBRATING)
         return self._raised(problem, best)
 
-    def rival(self, problem: Problem) -> Fitted:
-        """The same for other gains; it begins with what `fit` found to be the account's limit."""
-        return self._calibrated(problem, self._limit, RECALIBRATING)[0]
+    def rival(self, problem: Problem) -> Fitted | None:
+        """The best for other gains within what `fit` found to be the account's limit, or somewhat less."""
+        for part in _RIVALS:
+            found = search(problem, [Bound(self._account, part * self._limit), *self._bounds], nodes=_FEW_NODES)
+            if found is None or not self._going_on(PLANS, PLANS):
+                break
+            if (fitted := self._fitted(found)) is not None:
+                return fitted
+        return None
+
+    def proposal(self, problem: Problem) -> Fitted | None:
+        """The best for other gains within a limit that every proposal moves: up if it has a plan, down if it has none.
+        None if it has none, or was planned before.
+        """
+        found = search(problem, [Bound(self._account, self._limit), *self._bounds], nodes=_FEW_NODES)
+        if found is None or found.levels in self._known:
+            return None
+        fitted = self._fitted(found)
+        self._limit *= _DOWN if fitted is None else _UP
+        return fitted
 
     def _calibrated(self, problem: Problem, limit: float, plans: int) -> tuple[Fitted, float]:
         """The best of some plans, and the largest limit that was seen to have one."""

@@ -18,7 +18,7 @@ import numpy as np
 
 Levels = tuple[int, ...]
 
-POPULATION, GENERATIONS, NODES = 48, 50, 10_000
+POPULATION, GENERATIONS, NODES = 48, 50, 4_000
 
 
 @dataclass(frozen=True)

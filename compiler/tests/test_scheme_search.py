@@ -86,9 +86,10 @@ def test_what_is_found_has_a_plan(case, budget, factor):
         return size if size <= budget else None
 
     fitter = PlanFitter(account.oracle, [], planned)
-    for found in (fitter.fit(problem, budget), fitter.rival(problem)):
+    best, rival = fitter.fit(problem, budget), fitter.rival(problem)
+    for found in (best, rival or best):
         assert planned(found.levels) == found.bytes <= budget
-    assert found.gain == problem.gain(found.levels) >= 0
+        assert found.gain == problem.gain(found.levels) >= 0
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
@@ -149,6 +150,23 @@ def test_candidates_of_a_classifier(mcunet):
     assert account.trainable == {weight.name for weight in candidates.weights}
     scheme = candidates.scheme(3, {"conv39.weight": 0.25, "conv3.weight": 1.0})
     assert scheme.biases == 3 and [rule.pattern for rule in scheme.weights] == ["conv3.weight", "conv39.weight"]
+
+
+def test_roles_are_those_of_layers_in_a_block(mcunet):
+    """Of an inverted bottleneck: widening, within channels, narrowing; the stem is alone, and does all at once."""
+    roles = [weight.role for weight in mcunet[0].weights]
+    (stem,), middle = set(roles[:1]), roles[3:]
+    assert middle[0::3] == middle[:1] * 13 and middle[1::3] == middle[1:2] * 13 and middle[2::3] == middle[2:3] * 13
+    assert len({stem, *middle[:3]}) == 4 and roles.count(stem) == 1
+
+
+def test_channels_that_are_not_kept(mcunet):
+    """A pointwise and a depthwise convolution: elements that multiply other channels."""
+    pointwise, depthwise = mcunet[0].weights[3], mcunet[0].weights[4]
+    assert pointwise.shape == (32, 8, 1, 1) and depthwise.shape == (32, 1, 3, 3)
+    assert np.argwhere(~pointwise.others([1, 6]))[:, 1].tolist() == [1, 6] * 32
+    assert set(np.argwhere(~depthwise.others([0, 31]))[:, 0]) == {0, 31}
+    assert depthwise.others([0, 31]).sum() == 30 * 9
 
 
 @pytest.mark.parametrize(

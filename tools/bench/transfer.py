@@ -10,8 +10,8 @@ For all but the full update the compiler may tile and recompute to keep to the b
 
 Every arm has its own rate: of the same few the one that does best on two draws which only that serves, tested on
 images that are in no draw; the search sees the first of these draws alone. Then each seed draws images, their order and
-the head anew, the same for all arms, so differences from the full update are paired. A run that diverges, which is
-reported, is made again at the next lower rate. Intervals are Student's, 95 %.
+the head anew, the same for all arms, so differences from the full update are paired. A run that diverges, or ends with
+a net that says the same of all images, is made again at the next lower rate. Intervals are Student's, 95 %.
 
 What was found is kept in the user's cache: a run that was ended goes on where it stood, and another seed, arm or budget
 computes only what is new.

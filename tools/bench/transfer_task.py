@@ -40,6 +40,7 @@ TOPS = (0, 2, 4, 6)  # T-shirt, pullover, coat, shirt
 EVERY = tuple(range(10))
 HEAD_ROOM = len(EVERY)  # outputs of the new head, of which a task uses its own
 LEARNT, VALIDATED, KEPT_BACK = 100, 300, 1000  # of each class
+SAME_OF_ALL = 1.1  # times the accuracy of a guess
 BATCH, EPOCHS, WARM = 8, 15, 0.1  # the rate rises for a tenth of the steps
 
 Data = dict[str, np.ndarray]
@@ -147,7 +148,10 @@ class Run:
 
 
 def adapted(artifact: Path, run: Run) -> float | None:
-    """Accuracy; None where the run diverged. `run.seed` draws samples, their order and the new head."""
+    """Accuracy; None where the run diverged, or the net has come to say the same of all that it was trained on.
+
+    `run.seed` draws samples, their order and the new head.
+    """
     task = TASKS[run.task]
     data, live = task.draw(run.seed), {"classes": len(task.classes)}
     steps = EPOCHS * -(-len(data["labels"]) // BATCH)
@@ -159,6 +163,8 @@ def adapted(artifact: Path, run: Run) -> float | None:
         except RuntimeFailure as failure:
             if failure.code not in ("E0605", "E0613"):  # a loss, or parameters, that are not finite
                 raise
+            return None
+        if evaluate(model, data, scalars=live).accuracy <= SAME_OF_ALL / len(task.classes):
             return None
         return evaluate(model, task.validation() if run.validated else task.test(), scalars=live).accuracy
 

@@ -1,7 +1,7 @@
 """Contributions by measurement: one artifact that can train everything, whose rates say what it trains.
 
-A run starts from the model's own parameters, takes the same batches in the same order, and is judged on samples that
-none of them has. Its gain is how much lower the loss there becomes.
+A run starts from the model's own parameters, takes the same batches in the same order as others of its fold, and is
+judged on samples that none of them has. Its gain is how much lower the loss there becomes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,11 @@ from edgec.runtime.dataset import Arrays, Sizes, batches, check_data
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.evaluate import evaluate
 from edgec.runtime.layout import write_artifact
-from edgec.runtime.schedule import Cosine
+from edgec.runtime.schedule import Cosine, WarmUp
 from edgec.tools.request import Request
 
-HELD_OUT = 4  # every so manieth sample
+HELD_OUT = 4  # every so manieth sample, and as many folds
+WARM = 0.1  # of a run the part in which the rate rises: without, few schemes bear the rates that they learn best at
 MAX_HELD_OUT = 512
 _DIVERGED = ("E0605", "E0613")
 
@@ -80,8 +81,8 @@ class Laboratory:
         self._model.save_checkpoint(self._start)
         self._rates = [info.name for info in self._model.signature("apply").scalars if info.name.endswith(RATE)]
         self._sizes = check_data(self._model.signature("train"), data)
-        self._train, self._judge = split(data, self._sizes)
-        self._sizes = dataclasses.replace(self._sizes, samples=len(next(iter(self._train.values()))))
+        self._data, self._fold = data, 0
+        self._take(0)
 
     def _compile(self, request: Request, module: Module, update: Scheme, threads: int | None) -> Model:
         path = Path(self._folder.name) / "all.edge"
@@ -96,17 +97,29 @@ class Laboratory:
         self._model.close()
         self._folder.cleanup()
 
-    def run(self, trained: Mapping[str, float], *, lr: float, steps: int) -> Outcome:
-        """Train only the named parameters, at so many times a rate that falls as half a cosine, from the start."""
+    def _take(self, fold: int) -> None:
+        self._fold = fold
+        self._train, self._judge = split(self._data, self._sizes, fold)
+
+    def run(self, trained: Mapping[str, np.ndarray | None], *, lr: float, steps: int, fold: int = 0) -> Outcome:
+        """Train only the named parameters, from the start, at a rate that rises and then falls as half a cosine.
+
+        Of those that are given with bool[shape], elements for which it is true are put back after every update.
+        """
+        if fold != self._fold:
+            self._take(fold)
         self._model.load_checkpoint(self._start)
         rates = self._only(trained)
-        schedule = Cosine(lr)
+        frozen = {name: elements for name, elements in trained.items() if elements is not None}
+        start = {name: self._model.parameter(name) for name in frozen}
+        schedule = WarmUp(round(WARM * steps), Cosine(lr))
         try:
             for step, feeds in enumerate(self._feeds(steps * self._every)):
                 rate = schedule.rate(step // self._every, steps)
                 self._model.step(feeds, lr=rate, **rates)
                 if (step + 1) % self._every == 0 and self._model.held_steps:
                     self._model.apply(rate, **rates)
+                    self._put_back(frozen, start)
             found = evaluate(self._model, self._judge)
         except RuntimeFailure as failure:
             if failure.code not in _DIVERGED:
@@ -116,7 +129,7 @@ class Laboratory:
 
     def gradients(self, count: int) -> dict[str, np.ndarray]:
         """Of the loss where the last run ended: the mean over so many batches, f64, by parameter."""
-        still = self._only({})
+        still = self._only(())
         sums: dict[str, np.ndarray] = {}
         for feeds in self._feeds(count):
             self._model.step(feeds, lr=0.0, **still)
@@ -128,24 +141,33 @@ class Laboratory:
             self._model.apply(0.0, **still)
         return {name: total / count for name, total in sums.items()}
 
-    def _only(self, trained: Mapping[str, float]) -> dict[str, float]:
-        return {name: float(trained.get(name.removesuffix(RATE), 0.0)) for name in self._rates}
+    def _only(self, trained: Container[str]) -> dict[str, float]:
+        return {name: float(name.removesuffix(RATE) in trained) for name in self._rates}
+
+    def _put_back(self, frozen: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> None:
+        self._model.set_parameters(
+            {name: np.where(frozen[name], start[name], self._model.parameter(name)) for name in frozen}
+        )
 
     def _feeds(self, count: int) -> Iterator[dict[str, np.ndarray]]:
         """The first `count` batches, of as many epochs as that takes."""
-        epochs = -(-count // self._sizes.batches)
-        stream = batches(self._sizes.samples, self._sizes.batch, epochs=epochs, seed=self._seed)
+        sizes = dataclasses.replace(self._sizes, samples=len(next(iter(self._train.values()))))
+        epochs = -(-count // sizes.batches)
+        stream = batches(sizes.samples, sizes.batch, epochs=epochs, seed=self._seed + self._fold)
         for _, (_, rows) in zip(range(count), stream, strict=False):
             taken = rows if self._sizes.masked else np.resize(rows, self._sizes.batch)
             yield {name: array[taken] for name, array in self._train.items()}
 
 
-def split(data: Arrays, sizes: Sizes) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(to train on, held out): some of every part of the data, whatever it is sorted by. UserError E0607."""
-    judged = np.zeros(sizes.samples, bool)
-    judged[:: max(HELD_OUT, sizes.samples // MAX_HELD_OUT)] = True
+def split(data: Arrays, sizes: Sizes, fold: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(to train on, held out): some of every part of the data, whatever it is sorted by. UserError E0607.
+
+    What one of the HELD_OUT folds holds out, no other does.
+    """
+    every = max(HELD_OUT, sizes.samples // MAX_HELD_OUT)
+    judged = np.arange(sizes.samples) % every == fold
     least = 1 if sizes.masked else sizes.batch
-    if min(judged.sum(), (~judged).sum()) < least:
+    if sizes.samples // every < least:
         need = HELD_OUT * least
         message = f"{sizes.samples} samples are too few to hold some out: at least {need} are needed"
         hint = "take more, or a smaller train batch" if least > 1 else "take more"

@@ -23,11 +23,12 @@ _DIVERGED = 1e3  # what a run loses that did not stay finite
 _DEPTHS = 6  # of biases that are measured; gains of others lie between
 # Learning rates that are tried first, and by which factor others lie apart.
 _USUAL_RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "lion": 1e-4}
-RATE_FACTOR = math.sqrt(10.0)
-_RATES, _LEAST_RATE = 7, 1e-8
+RATE_FACTOR = 2.0
+_RATES, _LEAST_RATE = 9, 1e-8
 
 # Stage, how many are done, of how many.
 Tell = Callable[[str, int, int], None]
+GoingOn = Callable[[], bool]  # whether there is time for another run
 
 
 @dataclass(frozen=True)
@@ -81,40 +82,43 @@ class Measurements:
         records = self._journal.recall("estimates", self._estimate)
         return {name: Estimate(total, tuple(channels)) for name, (total, channels) in records.items()}
 
-    def rate(self, promising: Collection[str]) -> float:
+    def rate(self, promising: Collection[str], going_on: GoingOn) -> float:
         """The learning rate at which head, biases and the named weights learn best."""
-        whole = dict.fromkeys(promising, 1.0)
-        return self._uphill(lambda lr: self.scheme(self._deepest, whole, lr).loss)
+        whole = dict.fromkeys(promising)
+        return self.uphill(lambda lr: self.scheme(self._deepest, whole, lr).loss, self._usual_rate, going_on)
 
     def depth(self, depth: int, lr: float) -> Outcome:
         """Of the head and the biases of the last `depth` layers."""
         return self.scheme(depth, {}, lr)
 
-    def scheme(self, depth: int, shares: Mapping[str, float], lr: float) -> Outcome:
-        """Of the head, biases and weights. A weight of which some channels are trained learns as a whole, at as much of
-        the rate as they have of its estimate: to first order that is the same.
-        """
-        trained = dict.fromkeys(self._candidates.head | self._candidates.depths[depth], 1.0) | dict(shares)
-        listed = [name if share == 1 else f"{name} {share!r}" for name, share in sorted(trained.items())]
+    def scheme(self, depth: int, kept: Mapping[str, Sequence[int] | None], lr: float, fold: int = 0) -> Outcome:
+        """Of the head, biases and so many channels of weights, None for all of them."""
+        names = dict.fromkeys(self._candidates.head | self._candidates.depths[depth]) | dict(kept)
+        listed = [name if some is None else f"{name} {sorted(some)}" for name, some in sorted(names.items())]
+        weights = {weight.name: weight for weight in self._candidates.weights}
         arm = hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
 
         def measure() -> list:
             self.runs += 1
-            return self._lab().run(trained, lr=lr, steps=self._steps).to_json()
+            trained = {name: None if some is None else weights[name].others(some) for name, some in names.items()}
+            return self._lab().run(trained, lr=lr, steps=self._steps, fold=fold).to_json()
 
-        return Outcome.of_json(self._journal.recall(f"run {lr!r} {arm}", measure))
+        return Outcome.of_json(self._journal.recall(f"run {lr!r} fold {fold} {arm}", measure))
 
-    def depth_gains(self, stops: Sequence[int], lr: float) -> list[float]:
+    def depth_gains(self, stops: Sequence[int], lr: float, going_on: GoingOn) -> list[float]:
         """Over the head alone, of every depth in `stops`, which begin with 0; some are measured, others lie between."""
         last = len(stops) - 1
-        places = sorted({round(place) - 1 for place in np.geomspace(1, last + 1, _DEPTHS + 1)} | {0, last})
-        gains = []
-        for number, place in enumerate(places):
-            self._tell("measure depths of biases", number, len(places))
-            gains.append(difference(self.depth(0, lr), self.depth(stops[place], lr)))
-        return np.interp(range(len(stops)), places, gains).tolist()
+        between = {round(place) - 1 for place in np.geomspace(1, last + 1, _DEPTHS + 1)} - {0, last}
+        gains = {0: 0.0}
+        for number, place in enumerate([last, *sorted(between)]):
+            self._tell("measure depths of biases", number, len(between) + 1)
+            if place != last and not going_on():
+                break
+            gains[place] = difference(self.depth(0, lr), self.depth(stops[place], lr))
+        places = sorted(gains)
+        return np.interp(range(len(stops)), places, [gains[place] for place in places]).tolist()
 
-    def contributions(self, names: Sequence[str], lr: float, going_on: Callable[[], bool]) -> dict[str, Contribution]:
+    def contributions(self, names: Sequence[str], lr: float, going_on: GoingOn) -> dict[str, Contribution]:
         """Of weights, over head and all biases, the most promising first; what there is no time for is estimated."""
         estimates, base = self.estimates(), self.depth(self._deepest, lr)
         order = sorted(names, key=lambda name: -estimates[name].total)
@@ -123,7 +127,7 @@ class Measurements:
             self._tell("measure weights", number, len(order))
             if not going_on():
                 break
-            outcomes[name] = self.scheme(self._deepest, {name: 1.0}, lr)
+            outcomes[name] = self.scheme(self._deepest, {name: None}, lr)
         gains = {name: difference(base, outcome) for name, outcome in outcomes.items()}
         per_estimate = [max(0.0, gain) / estimates[name].total for name, gain in gains.items() if estimates[name].total]
         scale = float(np.median(per_estimate)) if per_estimate else 1.0
@@ -156,7 +160,7 @@ class Measurements:
 
     def _estimate(self) -> dict[str, Any]:
         """Where the head ends that was trained alone: of an untrained one, gradients say little."""
-        head, lr = dict.fromkeys(self._candidates.head, 1.0), self._usual_rate
+        head, lr = dict.fromkeys(self._candidates.head), self._usual_rate
         while not math.isfinite(self._lab().run(head, lr=lr, steps=self._steps).loss) and lr > _LEAST_RATE:
             lr /= 10
         gradients = self._lab().gradients(_GRADIENT_BATCHES)
@@ -169,8 +173,8 @@ class Measurements:
             found[name] = [float(amount.sum()), [] if cut is None else by_channel(amount, cut).tolist()]
         return found
 
-    def _uphill(self, loss_at: Callable[[float], float]) -> float:
-        """The rate of least loss, from a usual one by factors until it becomes no better."""
+    def uphill(self, loss_at: Callable[[float], float], first: float, going_on: GoingOn) -> float:
+        """The rate of least loss, from `first` by factors until it becomes no better, or time is up."""
         losses: dict[int, float] = {}
 
         def loss(power: int) -> float:
@@ -180,10 +184,10 @@ class Measurements:
             return losses[power]
 
         def rate(power: int) -> float:
-            return self._usual_rate * RATE_FACTOR**power
+            return first * RATE_FACTOR**power
 
         best = 0
-        while len(losses) < _RATES:
+        while len(losses) < _RATES and (not losses or going_on()):
             better = min((best, best - 1, best + 1), key=loss)
             if better == best and math.isfinite(loss(best)):
                 break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +18,12 @@ from edgec.compiler.passbase import Phase, Trace
 from edgec.compiler.pipeline import transform_module
 from edgec.compiler.sparse.account import Account, Figures
 from edgec.compiler.sparse.candidates import Candidates, Weight, find_candidates
-from edgec.compiler.sparse.fit_plans import Fitted, PlanFitter
+from edgec.compiler.sparse.fit_plans import PlanFitter
+from edgec.compiler.sparse.gain_model import GainModel
+from edgec.compiler.sparse.rivals import other_sums
 from edgec.compiler.sparse.scheme import CHANNELS, Scheme
 from edgec.compiler.sparse.search import Bound, Levels, Problem
+from edgec.compiler.sparse.whole_schemes import COMPARE, WholeSchemes
 from edgec.compiler.train import Train
 from edgec.graph.ir import Graph, Role
 from edgec.graph.text import print_module
@@ -31,17 +33,18 @@ from edgec.runtime.signature import Signature, TensorInfo
 from edgec.tools.cli.console import located
 from edgec.tools.request import Request
 from edgec.tools.search.journal import Journal
-from edgec.tools.search.measure import Outcome, split
+from edgec.tools.search.measure import HELD_OUT, Outcome, split
 from edgec.tools.search.measurements import RATE_FACTOR, Estimate, Measurements
 from edgec.tools.search.planner import Planner, refuse_small
 from edgec.tools.search.report import Contribution, Say, SearchProgress, SearchReport, Wish
 
-# Of the time limit: until when weights are measured, and until when a plan is begun.
-_MEASURING, _PLANNING = 0.65, 0.9
+# Of the time limit, until when each stage begins something new: a rate is chosen, gains are measured, the first schemes
+# are planned, whole schemes are measured, the best of them are compared.
+_CHOOSING_RATE, _MEASURING, _PLANNING, _EXPLORING, _CHOOSING = 0.15, 0.3, 0.5, 0.8, 0.95
 # Steps of a run, unless they are given: so many that RUNS of them take half a second of multiply-adds for each of the
 # time limit, at a pace that two cores keep to.
 _PACE, _RUNS = 5e9, 60
-_LEAST_STEPS, _MOST_STEPS, _MOST_EPOCHS = 30, 400, 20
+_LEAST_STEPS, _MOST_STEPS, _MOST_EPOCHS = 30, 300, 20
 
 
 def find_scheme(request: Request, data: Arrays, wish: Wish, say: Say | None = None) -> SearchReport:
@@ -132,10 +135,12 @@ class _Search:
         floor = self._smallest() - self._account.figures(0, {}).trained_bytes
         estimates = measured.estimates()
         names = sorted((weight.name for weight in self._weights), key=lambda name: -estimates[name].total)
-        lr = wish.lr if wish.lr is not None else measured.rate(names[: max(1, len(names) // 4)])
+        lr = wish.lr
+        if lr is None:
+            lr = measured.rate(names[: max(1, len(names) // 4)], self._until(_CHOOSING_RATE))
         stops = self._stops()
-        depth_gains = measured.depth_gains(stops, lr)
-        contributions = measured.contributions(names, lr, lambda: self._spent() < _MEASURING)
+        depth_gains = measured.depth_gains(stops, lr, self._until(_MEASURING))
+        contributions = measured.contributions(names, lr, self._until(_MEASURING))
         channels, genes = self._genes(contributions, estimates)
         space = _Space(self._weights, stops, channels, self._candidates)
         figures = functools.cache(lambda levels: self._account.figures(*space.parts(levels)))
@@ -148,22 +153,32 @@ class _Search:
             plan = self._planned(space.scheme(levels))
             return None if plan is None or plan[1] > self._most_macs else plan[0]
 
-        def measure(fitted: Fitted, lr: float) -> Outcome:
-            depth, ratios = space.parts(fitted.levels)
+        def measure(levels: Levels, lr: float, fold: int) -> Outcome:
+            depth, ratios = space.parts(levels)
             kept = {weight.name: weight.kept(ratios[weight.name], channels) for weight in space.chosen(ratios)}
-            return measured.scheme(depth, {name: estimates[name].share(kept[name]) for name in ratios}, lr)
+            return measured.scheme(depth, kept, lr, fold)
 
-        fitter = PlanFitter(account, self._step_bounds(figures), planned, seed=wish.seed, going_on=self._going_on)
+        def loss_of(levels: Levels, lr: float, fold: int) -> float:
+            return measure(levels, lr, fold).loss
+
+        fitter = PlanFitter(account, self._step_bounds(figures), planned, seed=wish.seed, going_on=self._planning)
         problem = Problem((tuple(depth_gains), *genes))
-        weightings = _weightings(problem, [weight.ratios for weight in self._weights])
-        rivals = [fitter.fit(problem, wish.budget)]
-        for number, other in enumerate(weightings):
-            self._tell("compare schemes", number, len(weightings))
-            rivals.append(fitter.rival(other))
-        # Schemes that train little learn best at higher rates.
-        rates = [lr] if wish.lr is not None else [lr, lr * RATE_FACTOR]
-        found, lr = min(itertools.product(rivals, rates), key=lambda arm: measure(*arm).loss)
-        head, bias, outcome = measured.depth(0, lr), measured.depth(stops[-1], lr), measure(found, lr)
+        first = [fitter.fit(problem, wish.budget)]
+        others = other_sums(problem, self._weights)
+        for number, other in enumerate(others):
+            self._tell("plan rivals", number, len(others))
+            rival = fitter.rival(other)
+            first += [] if rival is None else [rival]
+        model = GainModel(problem, [(0.0, *weight.ratios) for weight in self._weights])
+        whole = WholeSchemes(fitter, model, loss_of, HELD_OUT, self._going_on, wish.seed)
+        rates = [lr]
+        if wish.lr is None:
+            exploring = self._until(_EXPLORING)
+            lr = whole.best_rate(first, lr, lambda loss_at, first_lr: measured.uphill(loss_at, first_lr, exploring))
+            rates = [lr, lr * RATE_FACTOR, lr / RATE_FACTOR]
+        whole.explore(first, lr)
+        found, lr = whole.choose(rates)
+        head, bias, outcome = measured.depth(0, lr), measured.depth(stops[-1], lr), measure(found.levels, lr, 0)
         scheme = space.scheme(found.levels)
         plan = self._planned(scheme)
         assert plan is not None
@@ -225,11 +240,20 @@ class _Search:
         targets = ",".join(target.name for target in self._request.targets)
         return self._journal.recall(f"smallest plan {targets}", lambda: self._planner.smallest(Scheme("head")))
 
-    def _going_on(self, done: int, total: int) -> bool:
-        """Whether there is time for another plan."""
+    def _until(self, share: float) -> Callable[[], bool]:
+        """Whether less than that of the time limit is spent."""
+        return lambda: self._spent() < share
+
+    def _planning(self, done: int, total: int) -> bool:
+        """Whether there is time for another plan, of the first ones."""
         if done < total:
             self._tell("plan schemes", done, total)
         return self._spent() < _PLANNING
+
+    def _going_on(self, stage: str, done: int, total: int) -> bool:
+        """Whether there is time for another measurement of whole schemes."""
+        self._tell(stage, done, total)
+        return self._spent() < (_CHOOSING if stage == COMPARE else _EXPLORING)
 
     def _spent(self) -> float:
         """The share of the time limit."""
@@ -261,23 +285,6 @@ class _Space:
     def scheme(self, levels: Levels) -> Scheme:
         depth, ratios = self.parts(levels)
         return self.candidates.scheme(depth, ratios, self.channels if min(ratios.values(), default=1) < 1 else "first")
-
-
-def _weightings(problem: Problem, ratios: Sequence[tuple[float, ...]]) -> list[Problem]:
-    """Other sums of the same gains, which overlap: biases of all or three quarters of the layers before any weight, and
-    then many small gains before few large ones, or as many layers as there is room for: early ones cost few bytes, and
-    what they gain alone is no measure of what they gain together.
-    """
-    depths, *weights = problem.genes
-    small = [tuple(math.copysign(abs(gain) ** 0.5, gain) for gain in gene) for gene in weights]
-    equal = [(0.0, *each) for each in ratios]
-
-    def deep(stop: int, others: Sequence[tuple[float, ...]]) -> Problem:
-        bonus = 1.0 + sum(max(gene) - min(gene) for gene in (depths, *others))
-        return Problem((tuple(gain + bonus * (k >= stop > 0) for k, gain in enumerate(depths)), *others))
-
-    last = len(depths) - 1
-    return [deep(last, equal), deep(last, weights), deep(last, small), deep(3 * last // 4, weights)]
 
 
 def _signature(train: Graph) -> Signature:

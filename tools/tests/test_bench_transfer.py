@@ -1,8 +1,10 @@
 """The transfer experiment: draws that share nothing with what they are tested on, rates, seeds, and what is computed
 once."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -103,6 +105,24 @@ def test_a_run_that_diverges_is_made_again_at_the_next_lower_rate(tmp_path: Path
     assert experiment.tested(ARM, "others", 0.4, seed=3) == 0.1
     assert [run.rate for run in experiment.runs] == [0.4, 0.2, 0.1]
     assert Told(tmp_path, lambda run: None).tested(ARM, "others", 0.4, seed=3) == 0.0
+
+
+@pytest.mark.usefixtures("few_images")
+@pytest.mark.parametrize(("learnt", "expected"), [(0.25, None), (0.5, 0.4)])
+def test_a_net_that_says_the_same_of_everything_diverged(monkeypatch, learnt: float, expected: float | None) -> None:
+    """Whatever it does on what it is tested on, where it does no better than a guess on what it was trained on."""
+    drawn = TASKS["others"].draw(3)
+
+    def judged(model: object, data: dict[str, np.ndarray], scalars: dict[str, int]) -> SimpleNamespace:
+        assert scalars == {"classes": 4}
+        return SimpleNamespace(accuracy=learnt if np.array_equal(data["x"], drawn["x"]) else 0.4)
+
+    model = SimpleNamespace(parameters=lambda: {"fc.head": np.zeros((10, 2))}, set_parameters=lambda values: None)
+    monkeypatch.setattr(transfer_task.edgec, "load", lambda path, threads: contextlib.nullcontext(model))
+    monkeypatch.setattr(transfer_task, "fit", lambda *args, **options: None)
+    monkeypatch.setattr(transfer_task, "evaluate", judged)
+    monkeypatch.setattr(transfer_task, "HEAD", ".head")
+    assert transfer_task.adapted(Path("none.edge"), Run("others", 0.1, 3, validated=True)) == expected
 
 
 def test_differences_are_those_of_one_seed(tmp_path: Path) -> None:

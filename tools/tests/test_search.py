@@ -14,12 +14,14 @@ from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Module, Role
 from edgec.graph.ops import Add, MatMul, Relu
 from edgec.graph.types import DType, tensor
+from edgec.runtime.dataset import Sizes
+from edgec.runtime.errors import RuntimeFailure
 from edgec.tools import api
 from edgec.tools.cli import main
 from edgec.tools.request import Request
 from edgec.tools.search import run as search_run
 from edgec.tools.search.journal import Journal
-from edgec.tools.search.measure import Laboratory
+from edgec.tools.search.measure import HELD_OUT, Laboratory, split
 from edgec.tools.search.report import SearchReport, Wish
 from edgec.tools.testing.models import small_cnn_onnx
 
@@ -102,11 +104,11 @@ def test_a_search_that_was_killed_goes_on(cache, monkeypatch):
     (path,) = (cache / "search").iterdir()
     lines = path.read_text().splitlines()
     path.unlink()
-    ran: list[frozenset[str]] = []
+    ran: list[tuple[frozenset[str], int]] = []  # what was trained, on which fold
     measure = Laboratory.run
 
     def counted(self, trained, **options):
-        ran.append(frozenset(trained))
+        ran.append((frozenset(trained), options.get("fold", 0)))
         if len(ran) == 5:
             raise KeyboardInterrupt
         return measure(self, trained, **options)
@@ -124,6 +126,36 @@ def test_a_search_that_was_killed_goes_on(cache, monkeypatch):
     count = len(ran)
     other = planted_search(1 << 19)  # for another budget there are plans to make, and nothing to measure
     assert len(ran) == count and other.runs == 0
+
+
+def test_channels_that_are_not_trained_stay_as_they_are():
+    """Of a weight of which some elements are put back; a run on another fold learns from other samples."""
+    train = edgec.Train(batch=16, update="head")
+    request = Planted("", (find_target("x86"),), train=train)
+    update = Scheme("full")
+    laboratory = Laboratory(request, request.read(), update, told_right(), seed=0, threads=1)
+    try:
+        name, head = PLANTED, "dense4.weight"
+        start = laboratory._model.parameter(name)
+        frozen = np.arange(start.size).reshape(start.shape) % 3 == 0
+        some = laboratory.run({name: frozen, head: None}, lr=0.1, steps=20)
+        trained = laboratory._model.parameter(name)
+        assert np.array_equal(trained[frozen], start[frozen])
+        assert (trained[~frozen] != start[~frozen]).mean() > 0.5  # some neurons are dead
+        losses = [laboratory.run({name: None, head: None}, lr=0.1, steps=20, fold=fold).loss for fold in (0, 1, 0)]
+        assert losses[0] == losses[2] and len({some.loss, *losses}) == 3
+        with pytest.raises(RuntimeFailure, match="E0601"):
+            laboratory._model.parameter("dense9.weight")
+    finally:
+        laboratory.close()
+
+
+def test_folds_hold_every_sample_out_once():
+    sizes = Sizes(samples=42, batch=4, masked=False)
+    data = {"x": np.arange(42)}
+    parts = [split(data, sizes, fold) for fold in range(HELD_OUT)]
+    assert all(sorted([*train["x"], *judged["x"]]) == list(range(42)) for train, judged in parts)
+    assert sorted(np.concatenate([judged["x"] for _, judged in parts])) == list(range(42))
 
 
 def test_what_there_is_no_time_for_is_estimated():
