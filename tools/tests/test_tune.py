@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from edgec.backends.tvm.tuning.choice import Record
-from edgec.backends.tvm.tuning.database import read_records, write_records
+from edgec.backends.tvm.tuning.database import read_records, user_path, write_records
 from edgec.graph.errors import UserError
 from edgec.runtime.layout import read_artifact
 from edgec.tools import api
@@ -144,7 +144,7 @@ def test_compilations_use_what_was_tuned(folder: Path, last_wins, capsys):
     assert tuned != plain and compiled("tuned2.edge") == tuned
     assert compiled("off.edge", "--tuning", "off") == plain
     file = folder / "mine.json"
-    write_records(file, read_records(folder / "cache" / "tuning.json"), "another machine's name")
+    write_records(file, read_records(user_path()), "another machine's name")
     assert compiled("file.edge", "--tuning", "mine.json") == tuned
     made = read_artifact(Path("tuned.edge")).manifest["provenance"]
     assert len(made["tuning"]) == 16 and "tuning" not in read_artifact(Path("plain.edge")).manifest["provenance"]

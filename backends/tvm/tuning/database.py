@@ -27,8 +27,10 @@ _SHIPPED = Path(__file__).parent / "shipped.json"
 
 
 def user_path() -> Path:
-    """Where `edgec tune` keeps its records by default, and every compilation looks for them."""
-    return cache_folder() / "tuning.json"
+    """Where `edgec tune` keeps its records by default, and every compilation looks for them: a file for each version of
+    the kernels, so that another edgec is not stopped by it.
+    """
+    return cache_folder() / f"tuning.{KERNELS}.json"
 
 
 def find_tuning(where: str | Path | None = None) -> Tuning:
