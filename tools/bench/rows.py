@@ -28,6 +28,7 @@ class Row:
 
 def rows() -> Iterator[Row]:
     yield from _inference()
+    yield from _unseen()
     yield from _mobilenet_v2()
     yield from _update_rules()
     yield from _tokens()
@@ -44,6 +45,12 @@ def _inference() -> Iterator[Row]:
         for threads in (1, 2):
             goal = 1.0 if model == "minilm" else 0.9
             yield Row(f"infer {model}, {_threads(threads)}", model, "infer", 1, threads, 1.1, goal)
+
+
+def _unseen() -> Iterator[Row]:
+    """Architectures that no kernel was made for."""
+    for model in ("squeezenet", "inception_v1", "densenet121", "shufflenet"):
+        yield Row(f"infer {model}, unseen, 1 thread", model, "infer", 1, 1, 1.1)
 
 
 def _mobilenet_v2() -> Iterator[Row]:
