@@ -60,10 +60,10 @@ class PlanFitter:
     def rival(self, problem: Problem) -> Fitted | None:
         """The best for other gains within what `fit` found to be the account's limit, or somewhat less."""
         for part in _RIVALS:
-            found = search(problem, [Bound(self._account, part * self._limit), *self._bounds], nodes=_FEW_NODES)
-            if found is None or not self._going_on(PLANS, PLANS):
+            if not self._going_on(PLANS, PLANS):
                 break
-            if (fitted := self._fitted(found)) is not None:
+            found = search(problem, [Bound(self._account, part * self._limit), *self._bounds], nodes=_FEW_NODES)
+            if found is not None and (fitted := self._fitted(found)) is not None:
                 return fitted
         return None
 

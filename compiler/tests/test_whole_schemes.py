@@ -121,6 +121,20 @@ def test_where_there_is_no_time_the_sum_decides():
     assert planted.measured == 2  # and the head, which nothing is worse than
 
 
+def test_a_rival_that_there_is_no_time_to_plan_is_not_searched_for():
+    planted, asked = Planted(), []
+
+    def account(levels: Levels) -> float:
+        asked.append(levels)
+        return 1000 * planted.bytes(levels)
+
+    fitter = PlanFitter(account, [], planted.planned, going_on=lambda done, total: done < total)
+    best = fitter.fit(planted.problem, int(1000 * planted.budget))
+    assert best.gain > 0 and asked
+    asked.clear()
+    assert fitter.rival(planted.problem) is None and not asked
+
+
 def test_what_diverges_is_not_chosen():
     """A weight whose training diverges seems to gain most."""
     planted = Planted()

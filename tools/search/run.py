@@ -41,6 +41,7 @@ from edgec.tools.search.report import Contribution, Say, SearchProgress, SearchR
 # Of the time limit, until when each stage begins something new: a rate is chosen, gains are measured, the first schemes
 # are planned, whole schemes are measured, the best of them are compared.
 _CHOOSING_RATE, _MEASURING, _PLANNING, _EXPLORING, _CHOOSING = 0.15, 0.3, 0.5, 0.8, 0.95
+_LEAST_PLANS = 4
 # Steps of a run, unless they are given: so many that RUNS of them take half a second of multiply-adds for each of the
 # time limit, at a pace that two cores keep to.
 _PACE, _RUNS = 5e9, 60
@@ -245,10 +246,10 @@ class _Search:
         return lambda: self._spent() < share
 
     def _planning(self, done: int, total: int) -> bool:
-        """Whether there is time for another plan, of the first ones."""
+        """Whether there is time for another plan, of the first ones; without some there is nothing but the head."""
         if done < total:
             self._tell("plan schemes", done, total)
-        return self._spent() < _PLANNING
+        return self._spent() < (_EXPLORING if done < _LEAST_PLANS else _PLANNING)
 
     def _going_on(self, stage: str, done: int, total: int) -> bool:
         """Whether there is time for another measurement of whole schemes."""
