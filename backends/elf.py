@@ -160,7 +160,7 @@ def check_image(data: bytes, arch: Arch) -> None:
     """A code image: one segment, read and execute, whose addresses are file offsets; no relocations; nothing writable.
 
     The segment starts at the file's first byte and holds all that the code reads, so whoever maps the file read-execute
-    at a page boundary can call `start + offset`. Symbols follow the segment and are there for people's tools only.
+    at a page boundary can call `start + offset`. Symbols may follow the segment; nothing that runs reads them.
     """
     image = "the code image"
     elf = parse(data)
@@ -192,6 +192,15 @@ def entry_offsets(data: bytes, names: Iterable[str]) -> dict[str, int]:
     if missing:
         raise InternalError(f"the code image lacks {', '.join(f'`{name}`' for name in sorted(missing))}")
     return offsets
+
+
+def without_symbols(image: bytes) -> bytes:
+    """A code image up to the end of its segment: names of kernels, 5 % of it, stand in the artifact anyway."""
+    (segment,) = parse(image).segments
+    cut = bytearray(image[: segment.file_size])
+    struct.pack_into("<Q", cut, 40, 0)  # e_shoff
+    struct.pack_into("<HH", cut, 60, 0, 0)  # e_shnum, e_shstrndx
+    return bytes(cut)
 
 
 def needs_fill(data: bytes) -> bool:

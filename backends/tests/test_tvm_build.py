@@ -65,8 +65,9 @@ def test_built_kernels_run_from_the_mapped_image():
 
 
 @pytest.mark.parametrize("name", ["x86", "rpi4"])
-def test_a_kernel_may_fill_memory_as_llvm_likes(name):
+def test_a_kernel_may_fill_memory_as_llvm_likes(name, monkeypatch):
     """Which is by a call of memset."""
+    monkeypatch.setattr(elf, "without_symbols", bytes)
     filling = ToySpec(behaviour="fill")
     image = build_toys([filling, ToySpec()], name)
     elf.check_image(image.data, find_target(name).arch)
@@ -102,7 +103,8 @@ def test_image_obeys_the_rules_and_its_bytes_are_reproducible(name, own_cache):
     assert first.entries == second.entries
 
 
-def test_weak_half_float_helpers_are_dropped_when_unused():
+def test_weak_half_float_helpers_are_dropped_when_unused(monkeypatch):
+    monkeypatch.setattr(elf, "without_symbols", bytes)
     image = build_toys([ToySpec(1.0), ToySpec(2.0)], "x86-64-v3")
     functions = {s.name for s in elf.parse(image.data).symbols if s.is_function}
     assert functions == set(image.names.values())

@@ -67,7 +67,7 @@ def _linked(code: dict[str, bytes], arch: Arch) -> tuple[bytes, dict[str, int]]:
         kept.setdefault(code[name], name)
     image = link({name: elf.rename_symbol(made, FUNCTION, name) for made, name in kept.items()}, arch)
     offsets = elf.entry_offsets(image, kept.values())
-    return image, {name: offsets[kept[made]] for name, made in code.items()}
+    return elf.without_symbols(image), {name: offsets[kept[made]] for name, made in code.items()}
 
 
 def _device_image(source: bytes, target: Target, names: dict[KernelSpec, str]) -> CodeImage:

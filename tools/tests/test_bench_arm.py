@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgec.backends import elf
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.compiler.compile import lower_module
@@ -53,9 +54,12 @@ spilled:
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
-    made = tmp_path_factory.mktemp("planted") / "planted.o"
+    folder = tmp_path_factory.mktemp("planted")
+    made, code = folder / "planted.o", folder / "planted.bin"
     subprocess.run(["aarch64-linux-gnu-as", "-o", made, "-"], input=PLANTED.encode(), check=True)
-    return {function.name: function for function in disassemble(made.read_bytes())}
+    entries = {s.name: s.value for s in elf.parse(made.read_bytes()).symbols if s.is_function}
+    subprocess.run(["aarch64-linux-gnu-objcopy", "-O", "binary", "-j", ".text", made, code], check=True)
+    return {function.name: function for function in disassemble(code.read_bytes(), entries)}
 
 
 def loop_mix(function: Function) -> Mix:

@@ -70,7 +70,8 @@ def kind_of(symbol: str) -> str:
 
 def measure(path: Path, program: str, cpu: str) -> dict[str, Kind]:
     """Kinds of kernels by name, `TOGETHER` the sum of all."""
-    functions = disassemble(read_artifact(path).variants[0].code)
+    (variant,) = read_artifact(path).variants
+    functions = disassemble(variant.code, {kernel.name: kernel.entry for kernel in variant.kernels})
     runs = run_counted(path, program, find_target(f"arm-cpu:{cpu}"))
     ran = [(function, block) for function in functions for block in function.blocks if runs[block.start]]
     kinds: dict[str, Kind] = {}
