@@ -212,23 +212,24 @@ class Experiment:
         return self._journal.recall(f"run {run} {arm.key}", lambda: adapted(self.artifact(arm), run))
 
     def rate(self, arm: Arm, task: str) -> float:
-        """The best one of those at which neither draw diverged."""
-        rates = RATES[self._optimizer]
-        found = {rate: [self.accuracy(arm, Run(task, rate, seed, validated=True)) for seed in TUNING] for rate in rates}
-        kept = (rate for rate in rates if None not in found[rate])
-        return max(kept, key=lambda rate: sum(found[rate]), default=rates[0])
+        """The one that does best on the draws for tuning, of which one that diverges counts as it would be tested."""
 
-    def tested(self, arm: Arm, task: str, rate: float, seed: int) -> float:
-        """At `rate`, or the first below it at which the run does not diverge."""
-        for lower in (one for one in reversed(RATES[self._optimizer]) if one <= rate):
-            found = self.accuracy(arm, Run(task, lower, seed))
+        def accuracy(rate: float) -> float:
+            return sum(self.tested(arm, Run(task, rate, seed, validated=True)) for seed in TUNING)
+
+        return max(RATES[self._optimizer], key=accuracy)
+
+    def tested(self, arm: Arm, run: Run) -> float:
+        """At the run's rate, or the first below it at which it does not diverge."""
+        for lower in (rate for rate in reversed(RATES[self._optimizer]) if rate <= run.rate):
+            found = self.accuracy(arm, dataclasses.replace(run, rate=lower))
             if found is not None:
                 return found
         return 0.0
 
     def row(self, arm: Arm, task: str, seeds: int, full: Row | None) -> Row:
         rate = self.rate(arm, task)
-        found = tuple(self.tested(arm, task, rate, seed) for seed in range(seeds))
+        found = tuple(self.tested(arm, Run(task, rate, seed)) for seed in range(seeds))
         behind = None
         if full is not None:
             behind = Interval.of([one - other for one, other in zip(found, full.accuracies, strict=True)])
