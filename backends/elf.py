@@ -20,7 +20,8 @@ _MACHINES = {Arch.X86_64: 62, Arch.AARCH64: 183}  # e_machine
 _ET_REL, _ET_DYN = 1, 3
 _PT_LOAD = 1
 _PF_X, _PF_R = 1, 4
-_SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS, _SHT_REL = 2, 4, 8, 9
+_SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA, _SHT_NOBITS, _SHT_REL = 2, 3, 4, 8, 9
+_SECTION_HEADER = 64  # bytes
 _SHF_WRITE, _SHF_ALLOC = 1, 2
 _STT_FUNC = 2
 _STB_LOCAL = 0
@@ -195,11 +196,23 @@ def entry_offsets(data: bytes, names: Iterable[str]) -> dict[str, int]:
 
 
 def without_symbols(image: bytes) -> bytes:
-    """A code image up to the end of its segment: names of kernels, 5 % of it, stand in the artifact anyway."""
-    (segment,) = parse(image).segments
-    cut = bytearray(image[: segment.file_size])
-    struct.pack_into("<Q", cut, 40, 0)  # e_shoff
-    struct.pack_into("<HH", cut, 60, 0, 0)  # e_shnum, e_shstrndx
+    """A code image with none but its loaded sections: names of kernels, 5 % of it, stand in the artifact anyway."""
+    elf, (shoff,) = parse(image), struct.unpack_from("<Q", image, 40)
+    (segment,) = elf.segments
+    names, headers = bytearray(1), [bytes(_SECTION_HEADER)]
+    for place, section in enumerate(elf.sections):
+        if section.is_loaded:
+            header = bytearray(image[shoff + place * _SECTION_HEADER :][:_SECTION_HEADER])
+            struct.pack_into("<I", header, 0, len(names))
+            headers.append(bytes(header))
+            names += section.name.encode() + b"\0"
+    own, end = len(names), segment.file_size
+    names += b".shstrtab\0"
+    headers.append(struct.pack("<IIQQQQIIQQ", own, _SHT_STRTAB, 0, 0, end, len(names), 0, 0, 1, 0))
+    names += bytes(-(end + len(names)) % 8)
+    cut = bytearray(image[:end] + names + b"".join(headers))
+    struct.pack_into("<Q", cut, 40, end + len(names))  # e_shoff
+    struct.pack_into("<HHH", cut, 58, _SECTION_HEADER, len(headers), len(headers) - 1)  # e_shentsize and on
     return bytes(cut)
 
 

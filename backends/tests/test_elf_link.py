@@ -38,13 +38,16 @@ def test_objects_link_in_order_of_names_and_entries_are_functions(arch, tmp_path
 
 
 @pytest.mark.parametrize("arch", _ARCHES)
-def test_an_image_without_symbols_is_an_image_up_to_where_its_segment_ends(arch, tmp_path):
+def test_an_image_without_symbols_has_the_same_segment_and_loaded_sections(arch, tmp_path):
     image = link({name: compile_c(kernel(name), arch, tmp_path) for name in "ab"}, arch)
     cut = elf.without_symbols(image)
     elf.check_image(cut, arch)
-    (segment,) = elf.parse(cut).segments
-    assert len(cut) == segment.file_size < len(image) and cut[64:] == image[64 : len(cut)]
-    assert not elf.parse(cut).sections and not elf.parse(cut).symbols
+    before, after = elf.parse(image), elf.parse(cut)
+    (segment,) = after.segments
+    assert after.segments == before.segments and cut[64 : segment.file_size] == image[64 : segment.file_size]
+    loaded = [[section for section in file.sections if section.is_loaded] for file in (before, after)]
+    assert loaded[0] == loaded[1] and ".text" in {section.name for section in loaded[1]}
+    assert not after.symbols and b"\0a\0" not in cut[segment.file_size :] and len(cut) < len(image)
 
 
 _HALF = """

@@ -43,6 +43,8 @@ class _Reduce:
 
     def run(self, lo: Expr, hi: Expr) -> None:
         spec, lanes = self.spec, self.target.lanes
+        # LLVM does not see that this is 0. At a border it would unroll the loops over tiles, for code that seldom runs.
+        self.opaque_zero = lo >> 31
         whole, tail = divmod(spec.channels, lanes)
         blocks = -(-spec.lines // spec.line_block)
         with serial(lo, hi) as task, serial(0, blocks) as block:
@@ -122,7 +124,8 @@ class _Reduce:
         spec = self.spec
         height, width = spec.source_size
         for tile in tiles(spec.xs, width, even_split(spec.xs.count, spec.tile)):
-            with serial(0, tile.count) as i:
+            alike = tile.count if rows == group else tile.count + self.opaque_zero
+            with serial(0, alike if tile.count > 1 else 1) as i:
                 x = tile.start + i * tile.width
                 self.tile(sums, group, rows, image * height, y, x, tile, (image * spec.ys.count + y), c, lanes)
 

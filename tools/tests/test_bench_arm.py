@@ -55,10 +55,10 @@ spilled:
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Function]:
     folder = tmp_path_factory.mktemp("planted")
-    made, code = folder / "planted.o", folder / "planted.bin"
+    made, code = folder / "planted.o", folder / "planted"
     subprocess.run(["aarch64-linux-gnu-as", "-o", made, "-"], input=PLANTED.encode(), check=True)
     entries = {s.name: s.value for s in elf.parse(made.read_bytes()).symbols if s.is_function}
-    subprocess.run(["aarch64-linux-gnu-objcopy", "-O", "binary", "-j", ".text", made, code], check=True)
+    subprocess.run(["aarch64-linux-gnu-strip", "-o", code, made], check=True)
     return {function.name: function for function in disassemble(code.read_bytes(), entries)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +15,7 @@ from edgec.backends.toolchain import execute
 
 OBJDUMP = "aarch64-linux-gnu-objdump"
 
+_FUNCTION = re.compile(r"^[0-9a-f]+ <(\S+)>:$")
 _INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(\S+)\s*(.*)$")
 _BRANCH = re.compile(r"b|b\..+|cbn?z|tbn?z")
 _ENDS = re.compile(r"ret|br|bl|blr|udf")
@@ -148,29 +149,37 @@ class Function:
         return tuple(loop for loop in self.inner_loops if sum((b.mix for b in loop), Mix()).macs > 1)
 
 
-def parse(listing: str) -> list[Instruction]:
-    """What `objdump --no-show-raw-insn` prints."""
-    found = []
-    for line in listing.splitlines():
-        if match := _INSTRUCTION.match(line):
+def parse(listing: str) -> list[Function]:
+    """Functions of what `objdump -d --no-show-raw-insn` prints."""
+    return list(_functions(listing.splitlines()))
+
+
+def _functions(lines: Sequence[str]) -> Iterator[Function]:
+    name, found = "", []
+    for line in lines:
+        if match := _FUNCTION.match(line):
+            if found:
+                yield Function(name, tuple(found))
+            name, found = match[1], []
+        elif match := _INSTRUCTION.match(line):
             operands = re.split(r"\s*//|\s*<", match[3])[0].strip()
             found.append(Instruction(int(match[1], 16), match[2], operands))
-    return found
+    if found:
+        yield Function(name, tuple(found))
 
 
 def disassemble(image: bytes, entries: Mapping[str, int]) -> list[Function]:
-    """Functions of machine code without symbols, by name and the offset at which each begins. What stands behind a
-    function and is none of them, constants say, is taken for its end. Of names for one offset the first counts.
+    """Functions of a code image without symbols, by name and the offset at which each begins. A helper that follows one
+    is taken for its end. Of names for one offset the first counts.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         path.write_bytes(image)
-        listing = execute([OBJDUMP, "-D", "-b", "binary", "-m", "aarch64", "--no-show-raw-insn", path], timeout=120)
-    found = parse(listing.decode())
+        listing = execute([OBJDUMP, "-d", "-j", ".text", "--no-show-raw-insn", path], timeout=120).decode()
+    (text,) = parse(listing)
     begins = {entry: name for name, entry in sorted(entries.items(), reverse=True)}
-    order = sorted(begins)
     functions = []
-    for entry, end in pairwise((*order, len(image))):
-        first, last = (bisect_left(found, address, key=lambda i: i.address) for address in (entry, end))
-        functions.append(Function(begins[entry], tuple(found[first:last])))
+    for entry, end in pairwise((*sorted(begins), len(image))):
+        first, last = (bisect_left(text.instructions, at, key=lambda i: i.address) for at in (entry, end))
+        functions.append(Function(begins[entry], text.instructions[first:last]))
     return functions
