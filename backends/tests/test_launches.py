@@ -11,6 +11,7 @@ import pytest
 from edgec.backends.base import KernelCall, KernelSpec, Part
 from edgec.backends.targets import find_target
 from edgec.backends.tvm import codegen
+from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.gpu.launches import GuardedSpec, MergedSpec, guarded_spec, merge_key, merged_spec
 from edgec.backends.tvm.strategies import lower_group
@@ -135,3 +136,11 @@ def test_parts_share_out_what_every_device_has() -> None:
 def test_the_sums_of_parts_merge_too() -> None:
     call = small(ReduceSum((0,)), (100, 40), 0).call
     assert merge_key(call.spec, call.tasks) is not None
+
+
+def test_in_opencl_kernels_whose_items_wait_stay_alone() -> None:
+    items, team = small(Relu(), (5, 70), 0).call, small(Softmax(1), (3, 200), 1).call
+    opencl, cuda = TvmBackend(find_target("mobile-gpu")), TvmBackend(CUDA)
+    for plain in (team.spec, GuardedSpec(team.spec, 1)):
+        assert opencl.merge_key(plain, 1) is None and cuda.merge_key(plain, 1) is not None
+    assert opencl.merge_key(GuardedSpec(items.spec, 1), 1) == cuda.merge_key(items.spec, 1) is not None

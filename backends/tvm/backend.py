@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from edgec.backends.base import Argument, CanFuse, CodeImage, Group, KernelSpec, Lowering, Part, Progress, Target
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.fusion import Fusion
-from edgec.backends.tvm.gpu.launches import guarded_spec, merge_key, merged_spec
+from edgec.backends.tvm.gpu.launches import guarded_spec, items_wait, merge_key, merged_spec
 from edgec.backends.tvm.layouts import Layouts, scalar_storage
 from edgec.backends.tvm.strategies import lower_group
 from edgec.backends.tvm.tuning.choice import MODEL, Chooser
@@ -15,7 +15,7 @@ from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops import ALL_OPS
 from edgec.graph.ops.gate_by_bits import GateByBits
 from edgec.graph.types import DType
-from edgec.runtime.abi import Storage
+from edgec.runtime.abi import Arch, Storage
 
 # What kernels know. Half floats are computed in f32 and rounded once per op.
 _DTYPES = (DType.F32, DType.F16, DType.BF16, DType.I8, DType.U8, DType.I32, DType.I64, DType.BOOL)
@@ -76,7 +76,10 @@ class TvmBackend:
         return guarded_spec(spec, words) if self.target.arch.is_device else None
 
     def merge_key(self, spec: KernelSpec, tasks: int) -> Hashable:
-        return merge_key(spec, tasks) if self.target.arch.is_device else None
+        # PoCL loses what items hold behind a barrier in a branch that more code follows: gradients were wrong.
+        if not self.target.arch.is_device or (self.target.arch is Arch.OPENCL and items_wait(spec)):
+            return None
+        return merge_key(spec, tasks)
 
     def merged(self, parts: Sequence[Part], arguments: Sequence[Argument]) -> KernelSpec | None:
         return merged_spec(parts, arguments)

@@ -86,6 +86,11 @@ def merge_key(spec: DeviceKernelSpec, tasks: int) -> int | None:
     return spec.threads if isinstance(plain, _SMALL) and 0 < tasks <= MAX_TASKS else None
 
 
+def items_wait(spec: DeviceKernelSpec) -> bool:
+    """Whether the items of a group wait for one another: such groups can be made smaller."""
+    return spec.narrowed(1) != spec
+
+
 def merged_spec(parts: Sequence[Part], arguments: Sequence[Argument]) -> MergedSpec | None:
     if len(parts) > MAX_PARTS or len(arguments) > MAX_DEVICE_ARGS:
         return None
