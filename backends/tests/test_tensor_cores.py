@@ -120,6 +120,14 @@ def test_what_fills_a_device():
     assert all(tile.shared * 4 <= MAX_SHARED for tile in TILES)
 
 
+@pytest.mark.parametrize("depth", [392, 960, 1280, 1568, 6272, 25088, 100352])
+def test_no_part_is_empty(depth):
+    """It would begin behind the end of the operands, and read there."""
+    for tile, parts in tensor_cores._choices(View(1, 64, 64, depth), True):
+        steps = -(-depth // tile.depth)
+        assert (parts - 1) * -(-steps // parts) < steps
+
+
 def test_only_where_it_is_allowed():
     assert not find_target("cuda:sm_90").tf32 and find_target("jetson+tf32").tf32
     for name in ("x86-64-v3+tf32", "jetson+fast"):

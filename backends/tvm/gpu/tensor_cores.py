@@ -97,7 +97,8 @@ def _choices(view: View, can_part: bool) -> Iterator[tuple[WarpTile, int]]:
     for tile in TILES:
         steps = -(-view.depth // tile.depth)
         for parts in _PARTS if can_part else (1,):
-            if parts == 1 or steps // parts >= 2:
+            each = -(-steps // parts)
+            if parts == 1 or (steps // parts >= 2 and -(-steps // each) == parts):  # no part is empty
                 yield tile, parts
 
 
