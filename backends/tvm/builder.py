@@ -44,6 +44,8 @@ MEMORY_DTYPE = {
 # What kernels compute with: half floats in f32 (see `conversions`).
 VALUE_DTYPE = MEMORY_DTYPE | {DType.F16: "float32", DType.BF16: "float32"}
 
+_MOST_TURNS = 1 << 16  # more than any loop over tiles or pieces of a tile has
+
 Index = Expr | int
 
 
@@ -260,6 +262,13 @@ def fill_value(lo: Expr, lanes: int = 1) -> Expr:
     Neighbouring stores of a constant 0 become a call of memset, which is slow here. `lo` is never negative.
     """
     return broadcast(tirx.reinterpret("float32", lo >> 31), lanes)
+
+
+def opaque_zero(lo: Expr) -> Expr:
+    """0 to add to the end of a loop that must stay one, made of a kernel's `lo` so that LLVM neither sees that it is 0
+    nor has a bound for it that lets it unroll the loop.
+    """
+    return (lo >> 31) * -_MOST_TURNS
 
 
 def broadcast(value: Expr, lanes: int) -> Expr:

@@ -14,6 +14,7 @@ from edgec.backends.tvm.builder import (
     choose,
     constant,
     local,
+    opaque_zero,
     serial,
     split_width,
     when,
@@ -43,8 +44,8 @@ class _Reduce:
 
     def run(self, lo: Expr, hi: Expr) -> None:
         spec, lanes = self.spec, self.target.lanes
-        # LLVM does not see that this is 0. At a border it would unroll the loops over tiles, for code that seldom runs.
-        self.opaque_zero = lo >> 31
+        # At a border LLVM would unroll the loops over tiles, for code that seldom runs.
+        self.opaque_zero = opaque_zero(lo)
         whole, tail = divmod(spec.channels, lanes)
         blocks = -(-spec.lines // spec.line_block)
         with serial(lo, hi) as task, serial(0, blocks) as block:

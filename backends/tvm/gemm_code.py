@@ -15,6 +15,7 @@ from edgec.backends.tvm.builder import (
     constant,
     element,
     local,
+    opaque_zero,
     prefetch,
     serial,
     split_width,
@@ -28,7 +29,6 @@ from edgec.backends.tvm.tiling import chains, even_split, interleaved_sums, mult
 # multiplied.
 _LINE, _AHEAD = 16, 2048
 _FAR = 8192  # elements of a weight that does not stay in the nearest cache
-_MOST_PIECES = 1 << 16  # more than any loop over chains has
 
 
 def emit_gemm(spec: GemmSpec, target: Target) -> PrimFunc:
@@ -43,9 +43,9 @@ class Gemm:
     ):
         self.spec, self.target, self.left, self.right, self.rest = spec, target, left, right, rest
         self.panels, self.tail = divmod(spec.right.columns, spec.right.width)
-        # LLVM does not see that this is 0, and has no bound for it. Loops over few chains must stay loops: unrolled,
-        # sums of one chain and totals fight for registers, and an accumulator that loses costs a fifth of the time.
-        self.opaque_zero = (lo >> 31) * -_MOST_PIECES
+        # Loops over few chains must stay loops: unrolled, sums of one chain and totals fight for registers, and an
+        # accumulator that loses costs a fifth of the time.
+        self.opaque_zero = opaque_zero(lo)
 
     def run(self, lo: Expr, hi: Expr) -> None:
         spec, width = self.spec, self.spec.right.width

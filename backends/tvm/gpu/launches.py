@@ -82,8 +82,7 @@ def guarded_spec(spec: DeviceKernelSpec, words: int) -> GuardedSpec | None:
 
 def merge_key(spec: DeviceKernelSpec, tasks: int) -> int | None:
     """The size of its groups, of a small kernel."""
-    plain = spec.spec if isinstance(spec, GuardedSpec) else spec
-    return spec.threads if isinstance(plain, _SMALL) and 0 < tasks <= MAX_TASKS else None
+    return spec.threads if isinstance(_unguarded(spec), _SMALL) and 0 < tasks <= MAX_TASKS else None
 
 
 def items_wait(spec: DeviceKernelSpec) -> bool:
@@ -99,9 +98,13 @@ def merged_spec(parts: Sequence[Part], arguments: Sequence[Argument]) -> MergedS
     return MergedSpec(tuple(parts), tuple(arguments))
 
 
+def _unguarded(spec: DeviceKernelSpec) -> DeviceKernelSpec:
+    return spec.spec if isinstance(spec, GuardedSpec) else spec
+
+
 def _shared_bytes(spec: DeviceKernelSpec) -> int:
     """At most: a sum over a team takes an f32 from each item, and no op has more than four."""
-    plain = spec.spec if isinstance(spec, GuardedSpec) else spec
+    plain = _unguarded(spec)
     if isinstance(plain, ItemSpec):
         return 0
     one = not isinstance(plain, TeamSpec) or isinstance(plain.computation.anchor.op, _ONE_SUM)

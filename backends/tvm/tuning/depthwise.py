@@ -10,7 +10,7 @@ from typing import ClassVar
 from edgec.backends.base import Target
 from edgec.backends.tvm.tiling import even_split, lines_in_registers, results_in_registers, rows_in_registers
 from edgec.backends.tvm.tuning.machine import machine_of
-from edgec.backends.tvm.tuning.problem import bucket
+from edgec.backends.tvm.tuning.problem import class_of_shapes
 
 _LINE_BLOCKS = (1, 2, 4, 8)  # of the usual number
 _TILE_CYCLES = 15.0
@@ -24,11 +24,8 @@ class DepthwiseTile:
 
 
 @dataclass(frozen=True)
-class DepthwiseProblem:
-    """Lines of `width` results, each of `taps_y` x `taps_x` sources that lie `stride` apart for neighbours."""
-
-    kind: ClassVar[str] = "depthwise"
-    parameters: ClassVar[type] = DepthwiseTile
+class _Lines:
+    """`lines` lines of `width` results, each of `taps_y` x `taps_x` sources that lie `stride` apart for neighbours."""
 
     lines: int
     width: int
@@ -40,16 +37,15 @@ class DepthwiseProblem:
     operands: int
 
     def shape(self) -> dict[str, int]:
-        return {
-            "lines": bucket(self.lines),
-            "width": bucket(self.width),
-            "channels": bucket(self.channels),
-            "taps_y": self.taps_y,
-            "taps_x": self.taps_x,
-            "stride": self.stride,
-            "steps": bucket(self.steps),
-            "operands": self.operands,
-        }
+        return class_of_shapes(self, ("taps_y", "taps_x", "stride", "operands"))
+
+
+@dataclass(frozen=True)
+class DepthwiseProblem(_Lines):
+    """A convolution, or the gradient of its input."""
+
+    kind: ClassVar[str] = "depthwise"
+    parameters: ClassVar[type] = DepthwiseTile
 
     def candidates(self, target: Target) -> tuple[DepthwiseTile, ...]:
         most = results_in_registers(target)
@@ -81,22 +77,11 @@ class DepthwiseSumTile:
 
 
 @dataclass(frozen=True)
-class DepthwiseSumProblem:
+class DepthwiseSumProblem(_Lines):
     """The gradient of a depthwise weight: sums over `lines` lines of `width` positions."""
 
     kind: ClassVar[str] = "depthwise_sum"
     parameters: ClassVar[type] = DepthwiseSumTile
-
-    lines: int
-    width: int
-    channels: int
-    taps_y: int
-    taps_x: int
-    stride: int
-    steps: int
-    operands: int
-
-    shape = DepthwiseProblem.shape
 
     def candidates(self, target: Target) -> tuple[DepthwiseSumTile, ...]:
         half, rows = results_in_registers(target) // 2, min(self.taps_y, rows_in_registers(self.taps_x, target))

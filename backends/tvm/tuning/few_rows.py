@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from edgec.backends.base import Target
 from edgec.backends.tvm.tuning.machine import machine_of
-from edgec.backends.tvm.tuning.problem import bucket
+from edgec.backends.tvm.tuning.problem import class_of_shapes
 
 _MOST_ROWS = 32  # from here on a transposed weight is as fast on every machine that was measured
 # Measured: vectors of both operands are loaded where a product by scalars has one in registers; the lanes of a
@@ -35,7 +35,7 @@ class FewRowsProblem:
     columns: int
 
     def shape(self) -> dict[str, int]:
-        return {"rows": bucket(self.rows), "depth": bucket(self.depth), "columns": bucket(self.columns)}
+        return class_of_shapes(self)
 
     def candidates(self, target: Target) -> tuple[FewRowsForm, ...]:
         both = (FewRowsForm("dots"), FewRowsForm("transposed"))

@@ -7,7 +7,9 @@ Loads no tvm.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, TypeVar
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from edgec.backends.base import Target
 
@@ -36,3 +38,9 @@ def bucket(extent: int) -> int:
         return extent
     power = 1 << (extent.bit_length() - 1)
     return power + power // 2 if extent >= power + power // 2 else power
+
+
+def class_of_shapes(problem: Any, exact: Collection[str] = ()) -> dict[str, int]:
+    """The fields of a dataclass in their order: those named in `exact` as they are, of others the `bucket`."""
+    extents = {field.name: getattr(problem, field.name) for field in fields(problem)}
+    return {name: extent if name in exact else bucket(extent) for name, extent in extents.items()}

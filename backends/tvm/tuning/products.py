@@ -15,7 +15,7 @@ from edgec.backends.tvm.tiling import (
     vectors_of,
 )
 from edgec.backends.tvm.tuning.machine import machine_of
-from edgec.backends.tvm.tuning.problem import bucket
+from edgec.backends.tvm.tuning.problem import class_of_shapes
 
 _BLOCKS = (96, 48, 192, 384)  # rows
 _FEWER = (0, 1, 2, 4, 6)  # rows of a tile less than the registers hold
@@ -53,16 +53,7 @@ class ProductProblem:
     operands: int
 
     def shape(self) -> dict[str, int]:
-        return {
-            "lines": bucket(self.lines),
-            "rows": bucket(self.rows),
-            "depth": bucket(self.depth),
-            "columns": bucket(self.columns),
-            "batch": bucket(self.batch),
-            "width": self.width,
-            "steps": bucket(self.steps),
-            "operands": self.operands,
-        }
+        return class_of_shapes(self, ("width", "operands"))
 
     def candidates(self, target: Target) -> tuple[ProductTiles, ...]:
         widths = (self.width,)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from edgec.backends.base import Target
 from edgec.backends.tvm.tiling import even_split, tile_rows, vectors_of
 from edgec.backends.tvm.tuning.machine import machine_of
-from edgec.backends.tvm.tuning.problem import bucket
+from edgec.backends.tvm.tuning.problem import class_of_shapes
 
 _BLOCKS = (256, 128, 512, 1024, 64)  # rows
 _FEWER = (0, 2, 4)
@@ -44,16 +44,7 @@ class SumProblem:
     operands: int
 
     def shape(self) -> dict[str, int]:
-        return {
-            "lines": bucket(self.lines),
-            "rows": bucket(self.rows),
-            "taps": bucket(self.taps),
-            "depth": bucket(self.depth),
-            "columns": bucket(self.columns),
-            "width": self.width,
-            "steps": bucket(self.steps),
-            "operands": self.operands,
-        }
+        return class_of_shapes(self, ("width", "operands"))
 
     def candidates(self, target: Target) -> tuple[SumTiles, ...]:
         most = tile_rows(self.width, target)
