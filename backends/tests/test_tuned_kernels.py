@@ -65,6 +65,7 @@ CASES = {
     "depthwise_input_grad": convolution("input_grad", 21, 21, 9, 5, 2, 21),
     "depthwise_weight_grad": convolution("weight_grad", 21, 21, 17, 5, 1, 21),
     "few_rows": few_rows(13),
+    "frozen": convolution("forward", 19, 37, 9, 3, 1),
 }
 
 
@@ -127,4 +128,4 @@ def test_the_cases_pose_every_kind_of_problem():
     target = find_target("x86-64-v3")
     for graph, alias, outputs, before in CASES.values():
         lower_group(group_of(graph, outputs, before), storages(graph, target), alias, target, Asked())
-    assert kinds == {"product", "sum", "depthwise", "depthwise_sum", "few_rows"}
+    assert kinds == {"product", "sum", "depthwise", "depthwise_sum", "few_rows", "winograd"}

@@ -17,8 +17,11 @@ from edgec.backends.tvm.tuning.few_rows import FewRowsProblem
 from edgec.backends.tvm.tuning.problem import bucket
 from edgec.backends.tvm.tuning.products import ProductProblem
 from edgec.backends.tvm.tuning.sums import SumProblem
+from edgec.backends.tvm.tuning.winograd import WinogradProblem
+from edgec.backends.tvm.winograd import WinogradSpec
 from edgec.graph.errors import UserError
 from edgec.graph.ir import Graph, Role
+from edgec.graph.ops.conv2d import Conv2d
 from edgec.graph.ops.matmul import MatMul
 from edgec.graph.types import DType, tensor
 from edgec.tools.testing.group_case import group_of, storages
@@ -32,7 +35,10 @@ PROBLEMS = st.one_of(
     st.builds(DepthwiseProblem, SIZES, SIZES, SIZES, SMALL, SMALL, SMALL, SMALL, SMALL),
     st.builds(DepthwiseSumProblem, SIZES, SIZES, SIZES, SMALL, SMALL, SMALL, SMALL, SMALL),
     st.builds(FewRowsProblem, SIZES, SIZES, SIZES),
+    st.builds(WinogradProblem, SMALL, SIZES, SIZES, SIZES, SIZES),
 )
+
+KINDS = (ProductProblem, SumProblem, DepthwiseProblem, DepthwiseSumProblem, FewRowsProblem, WinogradProblem)
 
 
 @given(problem=PROBLEMS, target=st.sampled_from(TARGETS))
@@ -117,6 +123,26 @@ def test_a_record_without_parameters_leaves_the_choice_to_the_model():
     assert tile_of(Tuning({key: Record(None)}), target) == tile_of(Tuning(), target)
 
 
+def filtered_tile(tuning: Tuning, target, channels: int) -> int:
+    graph = Graph("convolution")
+    x = graph.add_leaf(Role.INPUT, "x", tensor(DType.F32, 1, channels, 28, 28))
+    w = graph.add_leaf(Role.PARAM, "w", tensor(DType.F32, channels, channels, 3, 3))
+    outputs = [graph.emit1(Conv2d(pads=(1, 1, 1, 1)), x, w)]
+    *_, last = lower_group(group_of(graph, outputs), storages(graph, target), {}, target, tuning).calls
+    return last.spec.filters.tile if isinstance(last.spec, WinogradSpec) else 0
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    ("channels", "rule", "record", "tile"),
+    [(64, 4, 2, 2), (64, 4, 0, 0), (3, 0, 4, 4), (512, 2, 4, 2)],  # 36 positions of 512 by 512 are more than may be
+)
+def test_a_record_overrules_the_rule_for_filtering(target, channels: int, rule: int, record: int, tile: int):
+    key = class_of(WinogradProblem(1, 28, 28, channels, channels), target)
+    assert filtered_tile(Tuning(), target, channels) == rule
+    assert filtered_tile(Tuning({key: Record({"tile": record}, 1.2)}), target, channels) == tile
+
+
 # -- files -----------------------------------------------------------------
 
 
@@ -191,7 +217,7 @@ def test_the_users_records_go_before_what_is_shipped(tmp_path: Path, monkeypatch
 
 def test_what_is_shipped_is_legal():
     """Every key is of an instruction set and a class of problems that there are."""
-    kinds = {p.kind for p in (ProductProblem, SumProblem, DepthwiseProblem, DepthwiseSumProblem, FewRowsProblem)}
+    kinds = {p.kind for p in KINDS}
     for key, record in database.shipped_records().items():
         kind, dtype, isa, *_ = key.split()
         assert kind in kinds and dtype == "f32" and isa in ("avx512", "avx2"), key

@@ -1,10 +1,13 @@
 """Winograd's filtering: its matrices, where it is chosen, and its kernels against numpy."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
 from edgec.backends.targets import find_target
-from edgec.backends.tvm.conv_winograd import choose_tile
+from edgec.backends.tvm.tuning.choice import MODEL, by_model
+from edgec.backends.tvm.tuning.winograd import WinogradProblem, WinogradTile
 from edgec.backends.tvm.winograd import TILES, transforms
 from edgec.graph.ir import Graph, Role
 from edgec.graph.ops.add import Add
@@ -26,7 +29,17 @@ def test_transforms_make_a_convolution(tile: int):
     np.testing.assert_allclose(results, np.correlate(x, w), atol=1e-14)
 
 
-def lower(x: tuple[int, ...], outputs: int, target, pads=(1, 1, 1, 1), **leaf) -> list[str]:
+@dataclass(frozen=True)
+class Filtering:
+    """This tile, whatever pays."""
+
+    tile: int
+
+    def choose(self, problem, target):
+        return WinogradTile(self.tile) if isinstance(problem, WinogradProblem) else MODEL.choose(problem, target)
+
+
+def lower(x: tuple[int, ...], outputs: int, target, tile: int, pads=(1, 1, 1, 1), **leaf) -> list[str]:
     """Stems of the kernels of a 3 x 3 convolution with bias, activation and a residual, after a check of what they
     compute; the result overwrites the residual.
     """
@@ -38,7 +51,7 @@ def lower(x: tuple[int, ...], outputs: int, target, pads=(1, 1, 1, 1), **leaf) -
     residual = graph.add_leaf(Role.INPUT, "r", y.type)
     before = graph.emit1(Add(), y, bias)
     result = graph.emit1(Add(), residual, graph.emit1(HardSwish(), before))
-    return check_group(graph, target, outputs=[before, result], alias={result: residual})
+    return check_group(graph, target, outputs=[before, result], alias={result: residual}, tuning=Filtering(tile))
 
 
 @pytest.mark.parametrize(
@@ -54,11 +67,11 @@ def lower(x: tuple[int, ...], outputs: int, target, pads=(1, 1, 1, 1), **leaf) -
 )
 @pytest.mark.parametrize("target", [X86, AVX2], ids=lambda t: t.name)
 def test_forward(target, x: tuple[int, ...], outputs: int, pads: tuple[int, ...], tile: int):
-    assert lower(x, outputs, target, pads)[-1].startswith(f"f32_winograd{tile}")
+    assert lower(x, outputs, target, tile, pads)[-1].startswith(f"f32_winograd{tile}")
 
 
 def test_a_weight_that_is_trained_is_left_alone():
-    assert "conv2d" in lower((1, 32, 17, 22), 40, X86, trainable=True)[-1]
+    assert "conv2d" in lower((1, 32, 17, 22), 40, X86, 4, trainable=True)[-1]
 
 
 @pytest.mark.parametrize("target", [X86, AVX2, ARM], ids=lambda t: t.name)
@@ -67,11 +80,14 @@ def test_a_weight_that_is_trained_is_left_alone():
     [
         ((1, 64, 56, 56), 64, 4),
         ((1, 128, 28, 28), 128, 4),
-        ((1, 256, 14, 14), 256, 2),  # 16 tiles of 4 x 4 would not pay for their filters
+        ((1, 32, 14, 14), 32, 4),
+        ((1, 256, 14, 14), 256, 4),
+        ((1, 8, 56, 56), 8, 4),
         ((1, 512, 28, 28), 512, 2),  # filters for 4 x 4 would take 38 MB
-        ((1, 512, 7, 7), 512, None),  # filters are all there is to move
-        ((1, 64, 224, 224), 3, None),  # transforms are all there is to do
+        ((1, 512, 7, 7), 512, 0),  # filters are all there is to move
+        ((1, 16, 224, 224), 3, 0),  # transforms are all there is to do
     ],
 )
-def test_choice(target, out: tuple[int, ...], channels: int, tile: int | None):
-    assert choose_tile(out, channels, target) == tile
+def test_choice(target, out: tuple[int, ...], channels: int, tile: int):
+    images, columns, *size = out
+    assert by_model(WinogradProblem(images, *size, channels, columns), target).tile == tile

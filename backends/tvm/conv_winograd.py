@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 
-from edgec.backends.base import Lowering, Target
+from edgec.backends.base import Lowering
 from edgec.backends.tvm.conv import bind_results, weight_fits
 from edgec.backends.tvm.epilogue import same_order
 from edgec.backends.tvm.products import Request
-from edgec.backends.tvm.tiling import panel_width, tile_rows, vectors_of
-from edgec.backends.tvm.winograd import TILES, WinogradFilterSpec, WinogradSpec
+from edgec.backends.tvm.tiling import panel_width, tile_rows
+from edgec.backends.tvm.tuning.winograd import WinogradProblem
+from edgec.backends.tvm.winograd import WinogradFilterSpec, WinogradSpec
 from edgec.graph.ir import Role, Value
 from edgec.graph.ops.conv2d import Conv2d
 from edgec.runtime.abi import Storage
 
-# Cycles for each position of a tile and vector of channels, as measured: of a transform from cache to cache, and of a
-# filter's, which comes from further away.
-_TRANSFORM, _FILTER = 4, 8
-_PRODUCTS = 2  # multiply-adds of vectors in a cycle
-_GAIN = 0.8  # of the direct product's time, at most: filtering takes memory
 _BLOCK_BYTES = 1 << 19  # of transformed inputs, beside which a panel of filters stays in the second cache
 _MOST_TASKS = 4  # each has its own block
-_FILTER_BYTES = 1 << 24  # of transformed filters, at most
 
 
 def lower_winograd(request: Request) -> Lowering | None:
@@ -36,8 +31,9 @@ def lower_winograd(request: Request) -> Lowering | None:
     if not same_order(request.storage[x], Storage.channels_last(x.type.shape)):
         return None
     columns, channels = w.type.shape[:2]
-    tile = choose_tile(out, channels, request.target)
-    if tile is None:
+    problem = WinogradProblem(out[0], *out[2:], channels, columns)
+    tile = request.tuning.choose(problem, request.target).tile
+    if not tile:
         return None
     width = panel_width(columns, request.target)
     filters = WinogradFilterSpec(tile, channels, columns, width)
@@ -66,22 +62,6 @@ def lower_winograd(request: Request) -> Lowering | None:
 
 def _is_frozen(w: Value) -> bool:
     return w.role in (Role.PARAM, Role.CONSTANT) and not w.trainable
-
-
-def choose_tile(out: tuple[int, ...], channels: int, target: Target) -> int | None:
-    """The tile that takes the least time for results `out` [N,O,H,W], or None where the direct product does."""
-    images, columns, height, width = out
-    sources, results = vectors_of(channels, target.lanes), vectors_of(columns, target.lanes)
-    direct = 9 * images * height * width * channels * results / _PRODUCTS
-
-    def cycles(tile: int) -> float:
-        tiles, positions = _tiles(out, tile), (tile + 2) ** 2
-        products = tiles * channels * results / _PRODUCTS
-        return positions * (products + _TRANSFORM * tiles * (sources + results) + _FILTER * channels * results)
-
-    small = [tile for tile in TILES if (tile + 2) ** 2 * channels * columns * 4 <= _FILTER_BYTES]
-    best = min(small, key=cycles, default=None)
-    return best if best and cycles(best) <= _GAIN * direct else None
 
 
 def _tiles(out: tuple[int, ...], tile: int) -> int:

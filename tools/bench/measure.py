@@ -62,11 +62,11 @@ class Result:
 
 
 def measure(row: Row, rounds: int, folder: Path) -> Result:
-    contenders = {"edgec": _ours(row, folder)}
+    contenders = {"edgec": ours(row, folder)}
     if row.beside is None:
         contenders |= _peers(row, folder)
     else:
-        contenders[row.beside.name] = _ours(row.beside, folder)
+        contenders[row.beside.name] = ours(row.beside, folder)
     macs = artifact(row, folder)[1]
     contenders["peak"] = {"kind": "peak", "threads": 1}
     with _busy(row.busy):
@@ -91,8 +91,9 @@ def _busy(wanted: bool) -> Iterator[None]:
         process.wait()
 
 
-def _ours(row: Row, folder: Path) -> dict[str, Any]:
-    return {"kind": "edgec", "artifact": str(artifact(row, folder)[0]), **_common(row)}
+def ours(row: Row, folder: Path, target: str = "x86", tuning: str | None = None) -> dict[str, Any]:
+    """edgec as a contender."""
+    return {"kind": "edgec", "artifact": str(artifact(row, folder, target, tuning)[0]), **_common(row)}
 
 
 def _peers(row: Row, folder: Path) -> dict[str, dict[str, Any]]:
@@ -126,21 +127,27 @@ def _shapes(row: Row) -> dict[str, tuple[int, ...]]:
     return {name: (row.batch, *shape) for name, shape in shapes.items()}
 
 
-def artifact(row: Row, folder: Path, target: str = "x86") -> tuple[Path, int]:
+def artifact(row: Row, folder: Path, target: str = "x86", tuning: str | None = None) -> tuple[Path, int]:
     """The file, and the multiply-accumulates of the row's program."""
-    return _compiled(row.model, row.program, row.batch, tuple(sorted(row.train.items())), target, folder)
+    return _compiled(row.model, row.program, row.batch, tuple(sorted(row.train.items())), target, tuning, folder)
 
 
 @cache
-def _compiled(model: str, program: str, batch: int, options: tuple, target: str, folder: Path) -> tuple[Path, int]:
-    out = folder / f"{model}-{program}-{batch}-{abs(hash(options))}.edge"
-    train = Train(batch=batch, dropout="off", **dict(options)) if program == "train" else None
-    if model in SUBJECTS and program == "train":
-        subject = SUBJECTS[model]
-        report = api.compile(
-            subject.make().eval(), example_inputs=subject.inputs(batch), target=target, train=train, out=out
-        )
-    else:
-        shapes = _shapes(Row("", model, program, batch, 1))
-        report = api.compile(onnx_model(model, folder), shapes=shapes, target=target, train=train, out=out)
-    return out, report.programs[program].macs
+def _compiled(
+    model: str, program: str, batch: int, options: tuple, target: str, tuning: str | None, folder: Path
+) -> tuple[Path, int]:
+    row = Row("", model, program, batch, 1, train=dict(options))
+    out = folder / f"{model}-{program}-{batch}-{abs(hash((options, target, tuning)))}.edge"
+    result = api.build(request(row, folder, target, tuning), out)
+    return out, result.report.programs[program].macs
+
+
+def request(row: Row, folder: Path, target: str = "x86", tuning: str | None = None) -> api.Request:
+    """What is compiled for a row."""
+    targets = api.parse_targets(target)
+    train = Train(batch=row.batch, dropout="off", **row.train) if row.program == "train" else None
+    if row.model in SUBJECTS and train is not None:
+        subject = SUBJECTS[row.model]
+        module, inputs = subject.make().eval(), subject.inputs(row.batch)
+        return api.Request(module, targets, train=train, example_inputs=inputs, tuning=tuning)
+    return api.Request(onnx_model(row.model, folder), targets, _shapes(row), train=train, tuning=tuning)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from edgec.tools.testing.minilm import MiniLm
-from edgec.tools.testing.torch_models import VitBlock, awake, mobilenet_v2_whole
+from edgec.tools.testing.torch_models import ResNet18, VitBlock, awake, mobilenet_v2_whole
 
 
 class TokenModel(nn.Module):
@@ -70,6 +70,10 @@ def _mobilenet_v2() -> nn.Module:
     return module
 
 
+def _resnet18() -> nn.Module:
+    return awake(ResNet18(classes=10), torch.zeros(1, 3, 64, 64))
+
+
 def _mobilenet_v2_folded() -> nn.Module:
     """With every batch norm in the convolution before it."""
     module = _mobilenet_v2()
@@ -85,6 +89,7 @@ SUBJECTS = {
     "transformer": Subject(TokenModel, {"tokens": (64,)}, {"tokens": (0, 999)}, classes=1000, labels=(64,)),
     "minilm": Subject(MiniLm, _TOKENS, _SENTENCES),
     "minilm_classifier": Subject(SentenceClassifier, _TOKENS, _SENTENCES, classes=2),
+    "resnet18_96": Subject(_resnet18, {"x": (3, 96, 96)}),
 } | {
     f"mobilenet_v2_{size}{kind}": Subject(make, {"x": (3, size, size)})
     for size in (96, 224)

@@ -93,4 +93,4 @@ def test_subjects_take_their_inputs(name: str) -> None:
     if name != "minilm":
         assert result.shape == (1, subject.classes, *subject.labels)
     norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    assert bool(norms) == bool(re.fullmatch(r"mobilenet_v2_\d+", name))
+    assert bool(norms) == bool(re.fullmatch(r"(mobilenet_v2|resnet18)_\d+", name))

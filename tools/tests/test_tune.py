@@ -1,8 +1,10 @@
 """`edgec tune`: what wins a race, what is kept, and what compilations make of it."""
 
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -13,6 +15,8 @@ from edgec.runtime.layout import read_artifact
 from edgec.tools import api
 from edgec.tools.cli import main
 from edgec.tools.testing.models import small_cnn_onnx
+from edgec.tools.testing.own_cache import make_cache
+from edgec.tools.tune import measure
 from edgec.tools.tune import run as tune_run
 from edgec.tools.tune.race import Outcome, race
 
@@ -73,15 +77,15 @@ def test_what_slows_a_whole_round_decides_nothing():
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch) -> Path:
     onnx.save(small_cnn_onnx(seed=1), tmp_path / "cnn.onnx")
-    monkeypatch.setenv("EDGEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEC_CACHE", str(make_cache(tmp_path / "cache")))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def last_wins(monkeypatch):
-    """Races that the last way wins, without running anything."""
-    monkeypatch.setattr(tune_run, "race", lambda ways, before: Outcome(len(ways) - 1, 1.2, 1e-4))
+    """Races that the last way wins, without compiling or running anything."""
+    monkeypatch.setattr(measure, "run_ways", lambda ways, *_: Outcome(len(ways) - 1, 1.2, 1e-4))
 
 
 def edgec(capsys, *words: str) -> tuple[int, str, str]:
@@ -112,7 +116,7 @@ def test_tune_measures_keeps_and_shows(folder: Path, capsys):
 
 def test_an_interrupted_run_goes_on_where_it_was(folder: Path, last_wins):
     path = folder / "db.json"
-    stops = iter([False, False, True, True, True, True, True, True])
+    stops = itertools.chain([False, False], itertools.repeat(True))
     first = tune_run.tune(request(folder), path, tune_run.Wish(2), quiet, lambda: next(stops))
     assert len(first.measured) == 2 and first.left == first.classes - 2
     assert read_records(path).keys() == {one.key for one in first.measured}
@@ -121,6 +125,38 @@ def test_an_interrupted_run_goes_on_where_it_was(folder: Path, last_wins):
     assert {one.key for one in rest.measured}.isdisjoint(one.key for one in first.measured)
     again = tune_run.tune(request(folder), path, tune_run.Wish(2, again=True), quiet)
     assert again.known == 0 and len(again.measured) == again.classes
+
+
+def test_what_comes_into_question_by_a_choice_is_measured_too(folder: Path, last_wins):
+    """A convolution that the model would filter is multiplied directly once that has won, and then has tiles."""
+    weights = {"p": (64, 3, 1, 1), "w": (64, 64, 3, 3)}
+    initializers = [onnx.numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in weights.items()]
+    shapes = {"x": (1, 3, 28, 28), "y": (1, 64, 28, 28)}
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "p"], ["h"]),
+        onnx.helper.make_node("Conv", ["h", "w"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "frozen", [x], [y], initializers)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), folder / "cnn.onnx")
+    report = tune_run.tune(request(folder), folder / "db.json", tune_run.Wish(3), quiet)
+    filtered, direct, _ = sorted(report.measured, key=lambda one: ("winograd" not in one.key, "lines:1 " in one.key))
+    assert filtered.parameters == {"tile": 0} and direct.key.startswith("product")
+    assert report.classes == 3 and report.measured.index(filtered) < report.measured.index(direct)
+
+
+def test_a_winner_must_win_again_alone(folder: Path, monkeypatch):
+    """The best of many owes a part of its lead to luck."""
+    counts = []
+
+    def lucky_once(ways, *_):
+        counts.append(len(ways))
+        return Outcome(len(ways) - 1 if len(ways) > 2 else 0, 1.2, 1e-4)
+
+    monkeypatch.setattr(measure, "run_ways", lucky_once)
+    report = tune_run.tune(request(folder), folder / "db.json", tune_run.Wish(3), quiet)
+    assert report.measured and all(one.parameters is None for one in report.measured)
+    assert 3 in counts and counts[counts.index(3) + 1] == 2
 
 
 def test_without_time_nothing_is_measured(folder: Path, last_wins):

@@ -7,30 +7,26 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgec.backends.base import Lowering, Target
+from edgec.backends.base import Target
 from edgec.backends.targets import host_arch, host_features
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.tuning.choice import Record, Tuning
-from edgec.backends.tvm.tuning.database import read_records, write_records
+from edgec.backends.tvm.tuning.database import read_records, shipped_records, write_records
 from edgec.backends.tvm.tuning.machine import machine_of
 from edgec.compiler.budget import schedule_target
 from edgec.compiler.compile import refuse_unsupported
 from edgec.compiler.passbase import Trace
 from edgec.compiler.pipeline import transform_module
+from edgec.compiler.schedule import TargetSchedules
 from edgec.graph.errors import UserError
 from edgec.tools.request import Request
-from edgec.tools.tune.groups import Forced, ProblemClass, find_classes
-from edgec.tools.tune.native import Memory, NativeCode, runner
-from edgec.tools.tune.race import Outcome, race
-
-_MOST_MEMBERS = 3  # groups that stand for a class: those that run most often
+from edgec.tools.tune.groups import find_classes
+from edgec.tools.tune.measure import measure
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class TuneReport:
     target: str
     isa: str
     database: str
-    classes: int
+    classes: int = 0
     known: int = 0  # measured before
     left: int = 0  # for which there was no time
     seconds: float = 0.0
@@ -79,32 +75,49 @@ def tune(request: Request, path: Path, wish: Wish, say: Say, stopped: Callable[[
     began = time.monotonic()
     target = _measurable(request.targets)
     records = read_records(path) if path.exists() else {}
-    module = request.read()
-    transform_module(module, request.options, Trace())
-    backend = TvmBackend(target, Tuning(records))
-    refuse_unsupported(module, [backend])
-    schedules = schedule_target(module, backend, request.options, Trace())
-    classes = find_classes(schedules, Tuning())
-    total = sum(one.cycles for one in classes)
-    report = TuneReport(target.name, machine_of(target).isa, str(path), len(classes))
+    backend = TvmBackend(target, _known(records))
+    schedules = schedule(request, backend)
+    report = TuneReport(target.name, machine_of(target).isa, str(path))
     deadline = began + wish.seconds
-    for number, one in enumerate(classes):
+    classes, seen = find_classes(schedules, _known(records)), set()
+    while one := next((one for one in classes if one.key not in seen), None):
+        seen.add(one.key)
         if one.key in records and not wish.again:
             report.known += 1
             continue
         if stopped() or time.monotonic() > deadline:
             report.left += 1
             continue
-        say(one.key, number, len(classes))
-        record, outcome = _measure(one, backend, records, wish.candidates)
+        say(one.key, len(seen) - 1, len(seen | {other.key for other in classes}))
+        before = records.get(one.key, Record(None)).parameters
+        record, outcome = measure(one, backend, _known(records), wish.candidates)
         records[one.key] = record
         write_records(path, records, cpu_name())
-        share = one.cycles / max(total, 1.0)
+        share = one.cycles / max(sum(other.cycles for other in classes), 1.0)
         report.measured.append(Measured(one.key, record.parameters, record.gain, outcome.seconds * 1e6, share))
+        if record.parameters != before:
+            # What is asked depends on what was chosen: only a direct convolution has tiles of a product.
+            classes = find_classes(schedules, _known(records))
+    report.classes = len(seen)
     if not path.exists():
         write_records(path, records, cpu_name())
     report.seconds = time.monotonic() - began
     return report
+
+
+def schedule(request: Request, backend: TvmBackend) -> TargetSchedules:
+    """The programs of `request` as groups. UserError like `edgec.compile`."""
+    module = request.read()
+    transform_module(module, request.options, Trace())
+    refuse_unsupported(module, [backend])
+    schedules = schedule_target(module, backend, request.options, Trace())
+    assert schedules is not None  # nothing asked to stop early
+    return schedules
+
+
+def _known(records: Mapping[str, Record]) -> Tuning:
+    """As compilations will choose."""
+    return Tuning({**shipped_records(), **records})
 
 
 def _measurable(targets: Sequence[Target]) -> Target:
@@ -117,31 +130,6 @@ def _measurable(targets: Sequence[Target]) -> Target:
         hint = "run `edgec tune` where they run, and give the database to `edgec compile --tuning`"
         raise UserError("E0406", message, hint=hint)
     return target
-
-
-def _measure(one: ProblemClass, backend: TvmBackend, records: dict[str, Record], most: int) -> tuple[Record, Outcome]:
-    target, tuning = backend.target, Tuning(records)
-    members = sorted(one.members, key=lambda member: -member.count)[:_MOST_MEMBERS]
-    ways: dict[Any, list[Lowering]] = {}
-    seen = set()
-    for candidate in one.candidates(target):
-        lowerings = [member.lower(target, Forced(one.key, candidate, tuning)) for member in members]
-        specs = tuple(call.spec for lowering in lowerings for call in lowering.calls)
-        if specs not in seen and len(ways) < most:
-            seen.add(specs)
-            ways[candidate] = lowerings
-    if len(ways) < 2:
-        return Record(None), Outcome(0, 1.0, 0.0)
-    specs = [call.spec for lowerings in ways.values() for lowering in lowerings for call in lowering.calls]
-    code = NativeCode(backend.build(specs))
-    memories = [Memory(member.alias) for member in members]
-    runs = [runner(code, list(zip(memories, lowerings, strict=True))) for lowerings in ways.values()]
-    # What ran last must not find its operands where the one before left them.
-    swept = np.zeros(2 * machine_of(target).far, np.uint8)
-    outcome = race(runs, lambda: swept.__iadd__(1))
-    if outcome.winner == 0:
-        return Record(None), outcome
-    return Record(vars(list(ways)[outcome.winner]), outcome.gain), outcome
 
 
 def cpu_name() -> str:

@@ -20,10 +20,10 @@ from edgec.graph.errors import UserError
 
 # Of what parameters mean and how kernels behave under them: to be raised where old measurements would mislead.
 KERNELS = 1
+SHIPPED = Path(__file__).parent / "shipped.json"
 OFF = "off"  # instead of a file: the cost model alone
 _FORMAT = 1
 _MOST_BYTES, _MOST_RECORDS, _MOST_KEY = 8 << 20, 50_000, 400
-_SHIPPED = Path(__file__).parent / "shipped.json"
 
 
 def user_path() -> Path:
@@ -46,7 +46,7 @@ def find_tuning(where: str | Path | None = None) -> Tuning:
 
 @functools.cache
 def shipped_records() -> Mapping[str, Record]:
-    return read_records(_SHIPPED)
+    return read_records(SHIPPED)
 
 
 def read_records(path: Path) -> dict[str, Record]:
