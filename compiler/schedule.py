@@ -193,7 +193,7 @@ def make_group(graph: Graph, nodes: Sequence[Node]) -> Group:
     def leaves(value: Value) -> bool:
         if value.producer is anchor and len(anchor.outputs) > 1:
             return True
-        return graph.is_result(value) or any(reader not in members for reader, _ in value.uses)
+        return any(reader not in members for reader, _ in value.uses) or graph.is_result(value)
 
     return Group(tuple(nodes), tuple(inputs), tuple(value for value in made if leaves(value)))
 

@@ -237,7 +237,7 @@ class Graph:
 
     def is_result(self, value: Value) -> bool:
         """Whether the program hands `value` out: as an output, or as the new value of a parameter or state."""
-        return any(v is value for v in self.outputs.values()) or any(v is value for v in self.updates.values())
+        return value in self.outputs.values() or value in self.updates.values()
 
     def results(self) -> list[Value]:
         return [*self.outputs.values(), *self.updates.values()]

@@ -221,12 +221,14 @@ class _Verifier:
                 raise self._fail(f"the program does not know the name `{name}` as taken")
 
     def _uses(self) -> None:
-        readers = Counter((value, node, slot) for node in self._graph.nodes for slot, value in enumerate(node.inputs))
-        recorded = Counter((value, *use) for value in self._graph.values() for use in value.uses)
+        readers = {(value, node, slot) for node in self._graph.nodes for slot, value in enumerate(node.inputs)}
+        uses = [(value, node, slot) for value in self._graph.values() for node, slot in value.uses]
+        recorded = set(uses)
         for value, node, slot in readers - recorded:
             problem = f"`{value.name}` does not know that it is operand {slot} of `{node.op.name}`"
             raise self._fail_node(node, problem, operand=slot)
-        for value, node, slot in recorded - readers:
+        wrong = recorded - readers if len(uses) == len(recorded) else Counter(uses) - Counter(readers)
+        for value, node, slot in wrong:
             raise self._fail(f"`{value.name}` believes to be operand {slot} of `{node_text(node).text}`, and is not")
 
     def _results(self) -> None:

@@ -112,12 +112,14 @@ def _shuffled(sizes: Sequence[int], conflicts: list[list[int]], order: list[int]
             break
         changed = list(order)
         place = changed.index(high[below(len(high))])
-        changed.insert(below(place), changed.pop(place))
+        first = below(place)
+        changed.insert(first, changed.pop(place))
         if below(2):
             a, b = below(len(order)), below(len(order))
             changed[a], changed[b] = changed[b], changed[a]
-        packed = _pack(sizes, conflicts, changed)
-        if _top(sizes, packed) <= _top(sizes, offsets):
+            first = min(first, a, b)
+        packed = _repack(sizes, conflicts, changed, offsets, first)
+        if packed is not None:
             order, offsets = changed, packed
     return offsets
 
@@ -155,14 +157,33 @@ def _pack(sizes: Sequence[int], conflicts: list[list[int]], order: Sequence[int]
     """First fit: every request at the lowest aligned offset that is free for its whole lifetime."""
     placed: list[tuple[int, int] | None] = [None] * len(sizes)
     for i in order:
-        size, offset = sizes[i], 0
-        for low, high in sorted([span for j in conflicts[i] if (span := placed[j]) is not None]):
-            if offset + size <= low:
-                break
-            if high > offset:
-                offset = high
-        placed[i] = offset, offset + size
+        placed[i] = _lowest_gap(sizes[i], conflicts[i], placed)
     return [span[0] for span in placed]
+
+
+def _repack(
+    sizes: Sequence[int], conflicts: list[list[int]], order: Sequence[int], offsets: list[int], first: int
+) -> list[int] | None:
+    """`_pack` of an order that differs from that of `offsets` from `first` on; None if it takes more memory."""
+    most = _top(sizes, offsets)
+    placed: list[tuple[int, int] | None] = [None] * len(sizes)
+    for i in order[:first]:
+        placed[i] = offsets[i], offsets[i] + sizes[i]
+    for i in order[first:]:
+        placed[i] = span = _lowest_gap(sizes[i], conflicts[i], placed)
+        if span[1] > most:
+            return None
+    return [span[0] for span in placed]
+
+
+def _lowest_gap(size: int, conflicts: list[int], placed: Sequence[tuple[int, int] | None]) -> tuple[int, int]:
+    offset = 0
+    for low, high in sorted([span for j in conflicts if (span := placed[j]) is not None]):
+        if offset + size <= low:
+            break
+        if high > offset:
+            offset = high
+    return offset, offset + size
 
 
 def _top(sizes: Sequence[int], offsets: Sequence[int]) -> int:

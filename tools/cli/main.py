@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -33,6 +34,9 @@ COMMANDS = {
     "targets": "List the machines edgec compiles for, and what is installed for each.",
     "doctor": "Check this installation.",
 }
+# Objects made between two collections. Nearly all that a command makes lives until its end, and to look through it for
+# cycles every 700 objects is a fifth of a compilation's time.
+_COLLECT_AFTER = 100_000
 _BUG, _INTERRUPTED, _TERMINATED = 70, 130, 143
 
 
@@ -66,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         # So that temporary files go, and compile processes end, with us.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        gc.set_threshold(_COLLECT_AFTER)
     words = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(_run(words))
 
