@@ -89,6 +89,21 @@ def test_every_line_of_a_panel_is_asked_for_ahead(target: Target):
     assert not prefetch.search(code_of(Layer(128, 128, 1), "forward", target))
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_a_weight_gradient_asks_for_what_its_next_tile_reads(target: Target):
+    """A line of the left row and the columns of a panel: rows are far apart, which processors do not foresee. Taps read
+    what the first of them has read."""
+    prefetch = re.compile(r"prefetcht0|prfu?m")
+    hot = innermost(code_of(POINTWISE, "weight grad", target), 8)
+    assert hot
+    for loop in hot:
+        assert sum(bool(prefetch.match(line)) for line in loop) == 1 + max(1, 2 * target.lanes // 16)
+    dense = code_of(DENSE, "weight grad", target)
+    assert not any(prefetch.match(line) for loop in innermost(dense, 8) for line in loop)
+    assert prefetch.search(dense), "the weight is asked for"
+    assert not prefetch.search(code_of(Layer(16, 16, 7), "weight grad", target)), "all of it stays near"
+
+
 def test_arm_multiplies_by_element():
     """64 multiply-adds of an 8x8 tile over four depths need 8 loads of the left matrix and 4 pairs of the right."""
     for loop in innermost(code_of(POINTWISE, "forward", find_target("rpi4")), 32):

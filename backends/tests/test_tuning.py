@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.strategies import lower_group
-from edgec.backends.tvm.tiling import multiplies_by_element, vectors_of
+from edgec.backends.tvm.tiling import multiplies_by_element, reduce_block, vectors_of
 from edgec.backends.tvm.tuning import database
 from edgec.backends.tvm.tuning.choice import Record, Tuning, by_model, class_of, ranked
 from edgec.backends.tvm.tuning.depthwise import DepthwiseProblem, DepthwiseSumProblem
 from edgec.backends.tvm.tuning.few_rows import FewRowsProblem
+from edgec.backends.tvm.tuning.machine import machine_of
 from edgec.backends.tvm.tuning.problem import bucket
 from edgec.backends.tvm.tuning.products import ProductProblem
 from edgec.backends.tvm.tuning.sums import SumProblem
@@ -64,6 +65,22 @@ def test_tiles_fit_the_registers(problem, target):
         if isinstance(problem, DepthwiseSumProblem):
             rows = candidate.kernel_rows
             assert rows == 1 or rows * problem.taps_x + candidate.results <= target.registers + 1
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_few_rows_are_summed_in_one_block_and_more_in_even_ones(target):
+    """Sums of one block need no workspace; of two, 256 and 32 rows would be twice the sums for little."""
+
+    def block(rows: int) -> int:
+        problem = SumProblem(1, rows, 1, 96, 576, 2 * target.lanes, 1, 3)
+        return reduce_block(1, rows, problem.candidates(target)[0].block_rows)
+
+    assert [block(rows) for rows in (72, 196, 288, 384)] == [72, 196, 288, 384]
+    for rows in (400, 1000, 18_432):
+        # In the nearest cache stay the columns of a panel and a line of the left row.
+        assert block(rows) * (8 * target.lanes + 64) <= machine_of(target).near
+        blocks = -(-rows // block(rows))
+        assert block(rows) * blocks - rows < blocks
 
 
 @given(extent=st.integers(0, 1 << 20))

@@ -15,13 +15,14 @@ from edgec.backends.tvm.builder import (
     constant,
     local,
     opaque_zero,
+    prefetch,
     serial,
     split_width,
     when,
 )
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, finish
-from edgec.backends.tvm.gemm_code import least, share
+from edgec.backends.tvm.gemm_code import FAR, LINE, least, share
 from edgec.backends.tvm.gemm_reduce_code import Edge, is_edge
 from edgec.backends.tvm.tiling import even_split
 
@@ -38,6 +39,7 @@ class _Reduce:
     ):
         self.spec, self.target, self.source, self.dy = spec, target, source, dy
         count = len(spec.epilogue.arguments)
+        self.far = sum(argument.elements for argument in spec.arguments) >= FAR
         self.rest = rest[:count]
         # Sums between blocks: in their own buffer, or where they are to be stored.
         self.partial = rest[count] if spec.needs_partial else rest[spec.epilogue.stores[0].argument]
@@ -48,7 +50,8 @@ class _Reduce:
         self.opaque_zero = opaque_zero(lo)
         whole, tail = divmod(spec.channels, lanes)
         blocks = -(-spec.lines // spec.line_block)
-        with serial(lo, hi) as task, serial(0, blocks) as block:
+        # A block meets the channels of all tasks while it is near.
+        with serial(0, blocks) as block, serial(lo, hi) as task:
             start = block * spec.line_block
             count, edge = least(spec.lines - start, spec.line_block), is_edge(block, blocks)
             if whole:
@@ -136,6 +139,10 @@ class _Reduce:
     ) -> None:  # fmt: skip
         spec, xs, ys = self.spec, self.spec.xs, self.spec.ys
         base = (line * xs.count + x) * spec.channels + c
+        # Of each position a line is read, then those of the next channels when the block goes by again: what of it no
+        # line above has read is asked for now.
+        for i in range(tile.width) if self.far else ():
+            prefetch(self.dy, base + i * spec.channels + LINE)
         gradient = [bind(self.dy.load(base + i * spec.channels, lanes)) for i in range(tile.width)]
         columns: dict[int, list[tuple[int, int]]] = {}
         for i, taps in enumerate(tile.taps):
@@ -145,6 +152,8 @@ class _Reduce:
             source_y = top + y * ys.source_stride + ys.first + row * ys.step
             start = (source_y * spec.source_size[1] + x * xs.source_stride + xs.first) * spec.channels + c
             for column, met in sorted(columns.items()):
+                if self.far and row in rows[-ys.source_stride :]:
+                    prefetch(self.source, start + column * spec.channels + LINE)
                 value = bind(self.source.load(start + column * spec.channels, lanes))
                 for i, tap in met:
                     at = ((row - group[0]) * xs.taps + tap) * lanes

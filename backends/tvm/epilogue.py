@@ -101,6 +101,12 @@ class Epilogue:
         return Epilogue((argument,), (), (Store(Accumulator(), 0),))
 
     @property
+    def read_in_full(self) -> tuple[int, ...]:
+        """The arguments of which each result reads an element of its own."""
+        full = {o.argument for step in self.steps for o in step.operands if isinstance(o, Full)}
+        return tuple(sorted(full))
+
+    @property
     def is_long(self) -> bool:
         """Whether some step is a polynomial of dozens of instructions, which is not to be unrolled for every vector."""
         return any(isinstance(step.op, _LONG) for step in self.steps)

@@ -27,8 +27,8 @@ from edgec.backends.tvm.tiling import chains, even_split, interleaved_sums, mult
 
 # Elements of a line of the caches, and how far ahead lines of a panel are asked for: memory answers while 8 KB are
 # multiplied.
-_LINE, _AHEAD = 16, 2048
-_FAR = 8192  # elements of a weight that does not stay in the nearest cache
+LINE, _AHEAD = 16, 2048
+FAR = 8192  # elements of what does not stay in the nearest cache
 
 
 def emit_gemm(spec: GemmSpec, target: Target) -> PrimFunc:
@@ -135,7 +135,7 @@ class Gemm:
         unroll = self.target.lanes if by_element else parts
         # The first tile that reads a panel would wait for memory; a single row is a stream that processors foresee.
         right = spec.right
-        ahead = height > 1 and isinstance(right, Panels) and right.elements >= _FAR
+        ahead = height > 1 and isinstance(right, Panels) and right.elements >= FAR
         cut, pieces = chains((outer.count, middle.count, inner.count))
 
         def chain(ranges: Sequence[tuple[Index, Index]]) -> None:
@@ -150,8 +150,8 @@ class Gemm:
                         ]
                     for t in range(unroll):
                         at = k * unroll + t
-                        if ahead and t * width % _LINE < width:
-                            for column in range(0, width, _LINE):
+                        if ahead and t * width % LINE < width:
+                            for column in range(0, width, LINE):
                                 prefetch(self.right, base + (depth + at) * step + column + _AHEAD)
                         scales = (
                             [element(row, t) for row in rows] if by_element else scalars(offset + at * inner.stride)

@@ -17,13 +17,14 @@ from edgec.backends.tvm.builder import (
     constant,
     element,
     local,
+    prefetch,
     serial,
     split_width,
     when,
 )
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmReduceSpec
-from edgec.backends.tvm.gemm_code import greatest, least, share
+from edgec.backends.tvm.gemm_code import FAR, LINE, greatest, least, share
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
 
@@ -42,11 +43,14 @@ class _Reduce:
         self.partial = rest[count] if spec.needs_partial else rest[spec.epilogue.stores[0].argument]
         self.panels, self.tail = divmod(spec.columns, spec.width)
         self.lines = spec.left.lines > 1
+        self.taps = spec.left.depth[0].count * spec.left.depth[1].count > 1
+        self.far = sum(argument.elements for argument in spec.arguments) >= FAR
 
     def run(self, lo: Expr, hi: Expr) -> None:
         spec = self.spec
         total = spec.left.lines if self.lines else spec.left.rows[2].count
-        with serial(lo, hi) as task, serial(0, spec.blocks) as block:
+        # A block meets the tiles of all tasks while it is near.
+        with serial(0, spec.blocks) as block, serial(lo, hi) as task:
             start = block * spec.row_block
             count = least(total - start, spec.row_block)
             self.block(task % spec.depth_groups, task // spec.depth_groups, start, count, is_edge(block, spec.blocks))
@@ -126,11 +130,19 @@ class _Reduce:
             sums.store(row * width + column, self.partial.load(offset, lanes))
 
         choose(edge.first, lambda: each(clear), lambda: each(resume))
+        if self.far and spec.epilogue.read_in_full:
+            with when(edge.last), serial(0, height) as row:
+                each_of(row, self.ask_for_operands)
+        ahead = self.ahead(k, height, panel, start + count) if self.far and not self.taps else None
 
         def add(image: Index, y: Index, x: Index) -> None:
             left = spec.left.start + image * images.stride + y * ys.stride + x * xs.stride
             left = left + i * outer.stride + j * middle.stride + k * inner.stride
             right = image * strides[0] + y * strides[1] + x * strides[2] + panel * spec.width
+            if ahead:
+                prefetch(self.left, left + ahead[0])
+                for column in range(0, width, LINE):
+                    prefetch(self.right, right + ahead[1] + column)
             for row, scale in enumerate(self.scales(left, height, inner.stride)):
                 for column, lanes in vectors:
                     at = row * width + column
@@ -161,6 +173,27 @@ class _Reduce:
             lambda: each_row(spec.epilogue, sums, height, vectors, end),
             lambda: each(suspend),
         )
+
+    def ask_for_operands(self, row: Index, column: int, lanes: int, offset: Index) -> None:
+        """What the epilogue reads was last touched a step ago."""
+        for argument in self.spec.epilogue.read_in_full if column % LINE == 0 else ():
+            prefetch(self.rest[argument], offset)
+
+    def ahead(self, k: Index, height: int, panel: Index, end: Index) -> tuple[Index, Index]:
+        """How far behind what a tile reads of a row of the left and of the right matrix lies what the next tile reads.
+
+        Rows are far apart, so that processors do not foresee which lines a tile reads. One line of the left row is
+        enough: each holds the last element of some tile. The last tile of a panel is followed by the first of the next
+        panel, or of the next block, if there is one: it begins with row `end`.
+        """
+        spec, rows = self.spec, self.spec.left.rows[2]
+        depth, panels = spec.left.depth[2].count, self.panels + bool(self.tail)
+        # 0 or 1 by division: LLVM writes a loop twice whose addresses depend on a comparison.
+        last_tile, last_panel = (k + height) // depth, (panel + 1) // panels
+        block = last_panel * (1 - end // rows.count) * spec.row_block
+        left = 2 * height - 1 + last_tile * (block * rows.stride - k - height)
+        right = last_tile * (block * spec.right_strides[2] + spec.width - last_panel * (panels * spec.width))
+        return left, right
 
     def scales(self, offset: Index, height: int, stride: int) -> list[Expr]:
         """The elements of the left matrix that a tile multiplies with one row of the right one."""

@@ -94,8 +94,9 @@ def reduce_tasks(depths: int, panels: int, macs: int) -> tuple[int, int]:
 
 
 def reduce_block(lines: int, line_rows: int, block_rows: int) -> int:
-    """Rows, or lines where there are several, that are summed in registers: some `block_rows` rows."""
-    return block_rows if lines == 1 else max(1, block_rows // line_rows)
+    """Rows, or lines where there are several, that are summed in registers: some `block_rows` rows, cut evenly."""
+    blocks = max(1, round(lines * line_rows / block_rows))
+    return -(-(line_rows if lines == 1 else lines) // blocks)
 
 
 def results_in_registers(target: Target) -> int:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgec.backends.base import Target
-from edgec.backends.tvm.tiling import even_split, tile_rows, vectors_of
+from edgec.backends.tvm.tiling import even_split, reduce_block, tile_rows, vectors_of
 from edgec.backends.tvm.tuning.machine import machine_of
 from edgec.backends.tvm.tuning.problem import class_of_shapes
 
-_BLOCKS = (256, 128, 512, 1024, 64)  # rows
+_BLOCKS = (1024, 512, 256, 128, 64)  # rows
+# Up to so many rows go in one block: sums that never wait need no memory, which is worth more than a near panel.
+_FEW_ROWS = 384
+_LINE = 64  # bytes
 _FEWER = (0, 2, 4)
 _TILE_CYCLES = 12.0
 
@@ -49,14 +52,36 @@ class SumProblem:
     def candidates(self, target: Target) -> tuple[SumTiles, ...]:
         most = tile_rows(self.width, target)
         heights = dict.fromkeys(max(1, most - fewer) for fewer in _FEWER)
-        return tuple(SumTiles(height, block) for block in _BLOCKS for height in heights)
+        usual = self._usual_block(target)
+        blocks = (usual, *(block for block in _BLOCKS if block != usual))
+        return tuple(SumTiles(height, block) for block in blocks for height in heights)
+
+    def _usual_block(self, target: Target) -> int:
+        """The most rows that stay near while the tiles of a panel go by: the panel's columns of each, which every tile
+        reads, and a line of its depths, of which several tiles read a part.
+        """
+        if self.lines * self.rows <= _FEW_ROWS:
+            return _BLOCKS[1]
+        most = machine_of(target).near * 3 // 4 // (4 * self.width + _LINE)
+        return next((block for block in _BLOCKS if block <= most), _BLOCKS[-1])
 
     def cycles(self, parameters: SumTiles, target: Target) -> float:
+        machine, rows = machine_of(target), self.lines * self.rows
+        block = reduce_block(1, rows, parameters.block_rows)
         panels, tail = divmod(self.columns, self.width)
-        least = panels * self._panel(self.width, parameters.rows, parameters.block_rows, target)
-        return least + (self._panel(tail, tile_rows(tail, target), parameters.block_rows, target) if tail else 0.0)
+        busy, moved = self._panel(self.width, parameters.rows, block, target)
+        busy, moved = panels * busy, panels * moved
+        if tail:
+            more = self._panel(tail, tile_rows(tail, target), block, target)
+            busy, moved = busy + more[0], moved + more[1]
+        # The rows of a block by all depths are read for each panel: from memory, if they are more than a cache holds.
+        times = panels + bool(tail) if 4 * self.taps * self.depth * block > machine.far // 2 else 1
+        beyond = 4 * rows * (self.columns + times * self.taps * self.depth)
+        waits = max(moved / machine.far_bytes, beyond / machine.memory_bytes)
+        return max(busy, waits) + 0.1 * min(busy, waits)
 
-    def _panel(self, width: int, largest: int, block: int, target: Target) -> float:
+    def _panel(self, width: int, largest: int, block: int, target: Target) -> tuple[float, float]:
+        """Cycles of computing, and bytes that come from the far cache."""
         machine, vectors = machine_of(target), vectors_of(width, target.lanes)
         height, taller, shorter = even_split(self.depth, largest)
         rows, tiles = self.lines * self.rows, self.taps * (taller + shorter)
@@ -69,7 +94,5 @@ class SumProblem:
             after = sums * (self.steps + self.operands) / machine.multiply_adds
             busy += self.taps * count * (rows * step + between + after)
         # The rows of a block by a panel's columns are read for each tile, and stay near if there is room.
-        own = 4 * width * min(block, rows)
-        moved = 4 * rows * (width * (tiles if own > machine.near // 2 else 1) + self.taps * self.depth)
-        waits = moved / machine.far_bytes
-        return max(busy, waits) + 0.1 * min(busy, waits)
+        times = tiles if (4 * width + _LINE) * block > machine.near else 1
+        return busy, 4 * rows * (width * times + self.taps * self.depth)
