@@ -40,6 +40,8 @@ from edgec.backends.tvm.gpu.tensor_cores import TensorCoreSpec
 from edgec.backends.tvm.gpu.tensor_cores_code import emit_tensor_cores
 from edgec.backends.tvm.maps import MapSpec
 from edgec.backends.tvm.maps_code import emit_map
+from edgec.backends.tvm.moments import MergeMomentsSpec, PartMomentsSpec
+from edgec.backends.tvm.moments_code import emit_merge_moments, emit_part_moments
 from edgec.backends.tvm.pools import PoolSpec
 from edgec.backends.tvm.pools_code import emit_pool
 from edgec.backends.tvm.reductions import ReduceSpec
@@ -67,7 +69,9 @@ EMITTERS: Mapping[type, Callable[..., PrimFunc | DeviceKernel]] = {
     GemmSpec: emit_gemm,
     InsideBitsSpec: emit_inside_bits,
     MapSpec: emit_map,
+    MergeMomentsSpec: emit_merge_moments,
     PadSpec: emit_pad,
+    PartMomentsSpec: emit_part_moments,
     PoolSpec: emit_pool,
     ReduceSpec: emit_reduction,
     RowNormSpec: emit_row_norm,

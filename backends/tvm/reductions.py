@@ -16,6 +16,7 @@ from edgec.backends.tvm.computation import Computation, Computed, Memory, Step, 
 from edgec.backends.tvm.maps import MapStep, Slot
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strides import Nest, Strides, broadcast, make_nest, strides_of
+from edgec.backends.tvm.tiling import column_block
 from edgec.graph.ir import Value
 from edgec.graph.ops.reduce_max import ReduceMax
 from edgec.graph.ops.reduce_mean import ReduceMean
@@ -238,7 +239,7 @@ def _units(spec: ReduceSpec, target: Target) -> int:
     if not spec.inner_is_kept:
         return kept
     columns = spec.nest.extents[-1]
-    return kept // columns * -(-columns // (BLOCK_VECTORS * target.lanes))
+    return kept // columns * -(-columns // column_block(columns, target, BLOCK_VECTORS))
 
 
 def _wanted_tasks(spec: ReduceSpec) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
@@ -14,8 +16,11 @@ from edgec.backends.tvm.builder import (
     broadcast,
     build_kernel,
     constant,
+    lanes_of,
     larger,
     local,
+    opaque_zero,
+    select,
     serial,
     smaller,
     split_width,
@@ -26,6 +31,7 @@ from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot
 from edgec.backends.tvm.reductions import BLOCK_VECTORS, Fold, ReduceSpec, Term
+from edgec.backends.tvm.tiling import column_block
 
 # Vectors that are added up in one chain, which then joins a total: rounding grows with the length of a chain, and the
 # mean of thousands of positions, as in squeeze-and-excite, stands at the head of all that follows.
@@ -36,16 +42,25 @@ def emit_reduction(spec: ReduceSpec, target: Target) -> PrimFunc:
     def body(*parameters: Pointer | Expr) -> None:
         *pointers, lo, hi = parameters
         with serial(lo, hi) as task:
-            _Emitter(spec, pointers, target).emit(task)
+            _Emitter(spec, pointers, target, opaque_zero(lo)).emit(task)
 
     return build_kernel(spec.arguments, body)
 
 
-class _Accumulators:
+class Accumulators:
     """Running results in registers, vectors of the given widths. Long sums are made of chains and their totals."""
 
-    def __init__(self, widths: Sequence[int], initial: float, combine: Callable[[Expr, Expr], Expr], *, long: bool):
-        self._widths, self._initial, self._combine = widths, initial, combine
+    def __init__(
+        self,
+        widths: Sequence[int],
+        initial: float,
+        combine: Callable[[Expr, Expr], Expr],
+        zero: Expr,
+        *,
+        long: bool = False,
+    ):
+        """zero: see `opaque_zero`."""
+        self._widths, self._initial, self._combine, self._zero = widths, initial, combine, zero
         self._cells = self._cleared()
         self._totals = self._cleared() if long else None
 
@@ -56,22 +71,26 @@ class _Accumulators:
     def add(self, cell: int, value: Expr) -> None:
         self._fold(self._cells[cell], value)
 
-    def loop(self, n: int, body: Callable[[Index], None]) -> None:
+    def loop(self, n: Index, body: Callable[[Index], None]) -> None:
         """`body(i)` for i in 0..n-1: a loop in the code, or one of chains."""
         if self._totals is None:
-            with serial(0, n) as i:
+            with self._turns(n) as i:
                 body(i)
             return
-        chains, rest = divmod(n, _CHAIN)
-        if chains:
-            with serial(0, chains) as chain:
-                with serial(0, _CHAIN) as i:
+        chains, rest = n // _CHAIN, n % _CHAIN
+        if not _is_none(chains):
+            with self._turns(chains) as chain:
+                with self._turns(_CHAIN) as i:
                     body(chain * _CHAIN + i)
                 self._join()
-        if rest:
-            with serial(0, rest) as i:
+        if not _is_none(rest):
+            with self._turns(rest) as i:
                 body(chains * _CHAIN + i)
             self._join()
+
+    def _turns(self, n: Index) -> AbstractContextManager[Index]:
+        """A loop that stays one: LLVM would unroll some tens of turns, each of a few additions that wait for memory."""
+        return serial(0, n if isinstance(n, int) and n == 1 else n + self._zero)
 
     def results(self) -> list[Pointer]:
         """One for each width; nothing is added after that."""
@@ -79,6 +98,11 @@ class _Accumulators:
             return self._cells
         self._join()
         return self._totals
+
+    @staticmethod
+    def of_sums(widths: Sequence[int], steps: int, zero: Expr) -> Accumulators:
+        """Sums of up to `steps` vectors each."""
+        return Accumulators(widths, 0.0, operator.add, zero, long=steps > _CHAIN)
 
     def _cleared(self) -> list[Pointer]:
         cells = [local(lanes) for lanes in self._widths]
@@ -98,9 +122,13 @@ class _Accumulators:
         self._clear(self._cells)
 
 
+def _is_none(n: Index) -> bool:
+    return isinstance(n, int) and n == 0
+
+
 class _Emitter:
-    def __init__(self, spec: ReduceSpec, pointers: Sequence[Pointer], target: Target):
-        self.spec, self.lanes = spec, target.lanes
+    def __init__(self, spec: ReduceSpec, pointers: Sequence[Pointer], target: Target, opaque_zero: Expr):
+        self.spec, self.target, self.lanes, self.opaque_zero = spec, target, target.lanes, opaque_zero
         self.pointers = [pointers[argument] for argument in spec.slots]
         self.extents = spec.nest.extents
         self.tensors = spec.nest.tensors
@@ -112,7 +140,7 @@ class _Emitter:
         if not self.spec.inner_is_kept:
             self._units(task, counts, lambda index: self._along(dict(zip(outer, index, strict=True))))
             return
-        block = BLOCK_VECTORS * self.lanes
+        block = column_block(self.extents[-1], self.target, BLOCK_VECTORS)
         blocks, rest = divmod(self.extents[-1], block)
         if blocks:
             self._units(
@@ -226,7 +254,7 @@ class _Emitter:
     def _offsets(self, position: dict[int, Index]) -> list[Index]:
         return [self._offset(slot, position) for slot in range(self.spec.reads)]
 
-    def _add_terms(self, sums: _Accumulators, cell: int, offsets: Sequence[Index], column: Index, lanes: int) -> None:
+    def _add_terms(self, sums: Accumulators, cell: int, offsets: Sequence[Index], column: Index, lanes: int) -> None:
         """Add every term of `lanes` neighbours along the innermost loop; each has as many cells."""
 
         def load(slot: int) -> Expr:
@@ -241,11 +269,14 @@ class _Emitter:
         share = len(cells) // len(self.spec.terms)
         return [cells[start : start + share] for start in range(0, len(cells), share)]
 
-    def _accumulators(self, widths: Sequence[int], steps: int) -> _Accumulators:
+    def _accumulators(self, widths: Sequence[int], steps: int) -> Accumulators:
         """For a loop of `steps`: cells of these widths for each term."""
-        initial = {Fold.SUM: 0.0, Fold.MAX: -math.inf, Fold.MIN: math.inf}[self.spec.fold]
-        long = self.spec.fold is Fold.SUM and steps > _CHAIN
-        return _Accumulators([*widths] * len(self.spec.terms), initial, self._combine, long=long)
+        cells = [*widths] * len(self.spec.terms)
+        if self.spec.fold is Fold.SUM:
+            return Accumulators.of_sums(cells, steps, self.opaque_zero)
+        return Accumulators(
+            cells, {Fold.MAX: -math.inf, Fold.MIN: math.inf}[self.spec.fold], self._combine, self.opaque_zero
+        )
 
     def _combine(self, total: Expr, x: Expr) -> Expr:
         match self.spec.fold:
@@ -284,8 +315,17 @@ def _value(term: Term, load: Callable[[int], Expr]) -> Expr:
             return load(0)
         case Term.WEIGHTED:
             return load(0) * load(1)
-        case Term.CENTRED_SQUARE | Term.WEIGHTED_SQUARE:
-            centred = bind(load(0) - load(1))
-            return centred * centred if term is Term.CENTRED_SQUARE else centred * centred * load(2)
+        case Term.CENTRED_SQUARE:
+            return _square(load(0) - load(1))
+        case Term.WEIGHTED_SQUARE:
+            # What weighs nothing may be so large that its square is infinite.
+            weight = bind(load(2))
+            zero = constant(0.0, lanes_of(weight))
+            return select(weight == zero, zero, _square(load(0) - load(1)) * weight)
         case Term.NORMAL_PRODUCT:
             return load(0) * ((load(1) - load(2)) * load(3))
+
+
+def _square(x: Expr) -> Expr:
+    x = bind(x)
+    return x * x

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.base import Lowering
+from edgec.backends.tvm.moments import MergeMomentsSpec, merged_moments
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.reductions import ReduceSpec, Term, call_reduction, term_spec
 from edgec.graph.ir import Value
@@ -44,9 +45,19 @@ def lower_statistics(request: Request) -> Lowering | None:
         if spec is None:
             return None
         calls.append((spec, values))
+    if isinstance(anchor.op, Moments) and (merge := merged_moments(calls[0][0])) is not None:
+        _call_moments(request, merge)
+        return request.lowering()
     for spec, values in calls:
         call_reduction(request, spec, values)
     return request.lowering()
+
+
+def _call_moments(request: Request, merge: MergeMomentsSpec) -> None:
+    (x, *weights), results = request.group.anchor.inputs, request.group.anchor.outputs
+    parts = request.workspace(merge.parts.results.elements)
+    request.call(merge.parts, (x, parts), merge.parts.parts)
+    request.call(merge, (parts, *weights, *results), merge.tasks(request.target))
 
 
 def _spec(

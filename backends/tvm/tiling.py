@@ -99,6 +99,14 @@ def reduce_block(lines: int, line_rows: int, block_rows: int) -> int:
     return -(-(line_rows if lines == 1 else lines) // blocks)
 
 
+def column_block(columns: int, target: Target, most: int) -> int:
+    """Columns that are summed side by side in `most` vectors or fewer: without a rest, whose code would be another
+    copy, where two vectors or more allow it.
+    """
+    blocks = (vectors * target.lanes for vectors in range(most, 1, -1))
+    return next((block for block in blocks if columns % block == 0), most * target.lanes)
+
+
 def results_in_registers(target: Target) -> int:
     """Results along x of a depthwise tile; the rest of the registers holds one kernel row and one source vector."""
     return 14 if target.registers >= 32 else 8

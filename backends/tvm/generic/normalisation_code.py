@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from edgec.backends.tvm._tvm import Expr
-from edgec.backends.tvm.builder import Index, bind, constant
+from edgec.backends.tvm.builder import Index, bind, constant, select
 from edgec.backends.tvm.functions import rsqrt
 from edgec.backends.tvm.generic.loops_code import Variable, divided, once
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
@@ -146,7 +146,8 @@ def _statistics(
 
     def counted(value: Expr, inner: Sequence[Index]) -> Expr:
         for share in weights:
-            value = value * share.load_broadcast(at(inner))
+            weight = bind(share.load_broadcast(at(inner)))
+            value = select(weight == constant(0.0), constant(0.0), value * weight)
         return value
 
     return _moments(tuple(x.shape[axis] for axis in axes), lambda inner: x.load(at(inner)), counted, count)
