@@ -49,7 +49,8 @@ class Group:
     """Nodes that become one kernel: an anchor and the elementwise nodes that follow it, in execution order.
 
     `inputs` are read from memory and `outputs` written to it; values between nodes of the group that nobody else reads
-    never exist in memory. A group of elementwise nodes alone has the first of them as its anchor.
+    never exist in memory. A group of elementwise nodes alone has the first of them as its anchor. The one other kind is
+    that of `Backend.attends`.
     """
 
     nodes: tuple[Node, ...]
@@ -64,6 +65,10 @@ class Group:
 
     inputs: tuple[Value, ...] = ()
     outputs: tuple[Value, ...] = ()
+
+    @property
+    def is_attention(self) -> bool:
+        return not all(node.op.elementwise for node in self.epilogue)
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,11 @@ class Backend(Protocol):
 
     def fusion(self) -> CanFuse:
         """The rule for one graph, which may remember what it found: ask for another one when the graph has changed."""
+
+    def attends(self, group: Group) -> bool:
+        """Whether a group that is all of an attention, or all of its gradient (`graph.attention`), is best computed as
+        one, without the matrix of scores.
+        """
 
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         """Storage of every param, state and constant leaf by name (row-major where absent), one for all programs."""

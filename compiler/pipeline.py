@@ -17,6 +17,7 @@ from edgec.compiler.passes.eliminate_dead import eliminate_dead
 from edgec.compiler.passes.expand_batch_norm import expand_batch_norm
 from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgec.compiler.passes.fold_constants import fold_constants
+from edgec.compiler.passes.fuse_attention import fuse_attention
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.passes.keep_positions import keep_positions
 from edgec.compiler.passes.list_launches import list_launches
@@ -32,6 +33,7 @@ from edgec.compiler.passes.pair_in_place import pair_in_place
 from edgec.compiler.passes.place_parts import place_parts
 from edgec.compiler.passes.plan_memory import plan_memory
 from edgec.compiler.passes.recompute_activations import recompute_activations
+from edgec.compiler.passes.recompute_attention import recompute_attention
 from edgec.compiler.passes.replace_head import replace_head
 from edgec.compiler.passes.share_constants import share_constants
 from edgec.compiler.passes.shrink_saved import shrink_saved
@@ -186,9 +188,11 @@ MODULE_PASSES: tuple[Pass[Module], ...] = (
 )
 
 SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
+    Pass("recompute_attention", Phase.OPTIMISE, recompute_attention, optional=True),
     Pass("recompute_activations", Phase.OPTIMISE, recompute_activations, optional=True),
     Pass("tile_chains", Phase.OPTIMISE, tile_chains, optional=True),
     Pass("commit_updates", Phase.OPTIMISE, commit_updates, ensures=frozenset({Fact.COMMITTED})),
+    Pass("fuse_attention", Phase.OPTIMISE, fuse_attention, requires=frozenset({Fact.COMMITTED}), optional=True),
     Pass(
         "fuse_epilogue",
         Phase.OPTIMISE,

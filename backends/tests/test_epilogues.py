@@ -6,7 +6,7 @@ import pytest
 
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
-from edgec.backends.tvm.epilogue import Broadcast, Full, classify, same_order
+from edgec.backends.tvm.epilogue import Broadcast, Full, Rows, classify, same_order
 from edgec.backends.tvm.expressions import SUPPORTED
 from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops import ALL_OPS
@@ -146,10 +146,13 @@ PATTERNS = {
     (2, 19, 3, 5): Full(0),
     (19, 1, 1): Broadcast(0, column_stride=1),
     (1, 19, 1, 1): Broadcast(0, column_stride=1),
-    (2, 1, 3, 5): Broadcast(0, row_stride=1),
-    (2, 19, 1, 1): Broadcast(0, column_stride=1, row_stride=19, rows=15),
-    (2, 1, 1, 1): Broadcast(0, row_stride=1, rows=15),
-    (2, 1, 3, 1): Broadcast(0, row_stride=1, rows=5),
+    (2, 1, 3, 5): Broadcast(0, 0, (Rows(1),)),
+    (2, 19, 1, 1): Broadcast(0, 1, (Rows(19, 15),)),
+    (2, 1, 1, 1): Broadcast(0, 0, (Rows(1, 15),)),
+    (2, 1, 3, 1): Broadcast(0, 0, (Rows(1, 5),)),
+    (1, 1, 3, 5): Broadcast(0, 0, (Rows(1, 1, 15),)),  # the same for every image
+    (3, 5): Broadcast(0, 0, (Rows(1, 1, 15),)),
+    (1, 1, 3, 1): Broadcast(0, 0, (Rows(1, 5, 3),)),
     (1, 1): Broadcast(0),
     (): Broadcast(0),
 }
@@ -161,12 +164,16 @@ def test_patterns(shape: tuple[int, ...]):
     assert classify(0, shape, storage, SHAPE, NHWC) == PATTERNS[shape]
 
 
+def test_a_mask_of_a_batch_for_several_heads():
+    scores, mask = (5, 3, 7, 11), (5, 1, 7, 11)
+    found = classify(0, mask, Storage.row_major(mask), scores, Storage.row_major(scores))
+    assert found == Broadcast(0, 1, (Rows(11, 1, 7), Rows(77, 21)))
+
+
 @pytest.mark.parametrize(
     ("shape", "storage"),
     [
         (SHAPE, Storage.row_major(SHAPE)),  # other order
-        ((1, 1, 3, 5), Storage.row_major((1, 1, 3, 5))),  # repeats within an image and again over images
-        ((3, 5), Storage.row_major((3, 5))),
         ((2, 19, 1, 1), Storage((2, 19, 1, 1), (1, 0, 2, 3))),  # channels are not neighbours
     ],
 )
@@ -230,7 +237,7 @@ def test_fusion_is_offered_only_where_the_epilogue_can_read():
     backend = TvmBackend(TARGETS[0])
     graph, y = pointwise()
     conv = graph.nodes[0]
-    for shape, fits in (((19, 1, 1), True), ((2, 19, 1, 1), True), ((3, 5), False)):
+    for shape, fits in (((19, 1, 1), True), ((3, 5), True), ((19, 3, 5), False)):
         other = graph.add_leaf(Role.INPUT, graph.fresh_name("o"), tensor(F32, *shape))
         graph.emit1(Add(), y, other)
         assert backend.fusion()(conv, graph.nodes[-1]) is fits

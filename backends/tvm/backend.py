@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from edgec.backends.base import Argument, CanFuse, CodeImage, Group, KernelSpec, Lowering, Part, Progress, Target
+from edgec.backends.tvm.attention import lower_attention, pays
 from edgec.backends.tvm.build import build
 from edgec.backends.tvm.fusion import Fusion
 from edgec.backends.tvm.gpu.launches import guarded_spec, items_wait, merge_key, merged_spec
 from edgec.backends.tvm.layouts import Layouts, scalar_storage
+from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strategies import lower_group
 from edgec.backends.tvm.tuning.choice import MODEL, Chooser
 from edgec.graph.ir import Node, Role, Value
@@ -38,6 +40,17 @@ class TvmBackend:
     def fusion(self) -> CanFuse:
         return Fusion(self.target).allows
 
+    def attends(self, group: Group) -> bool:
+        if self.target.lanes == 1 or self.target.arch.is_device or not pays(group):
+            return False
+        layouts = Layouts(self.target)
+        # Readers of an input that is not row-major get a copy that lies as it should.
+        storage = {
+            value: layouts.of_activation(value) if value.role in (None, Role.INPUT) else layouts.expected(value)
+            for value in (*group.inputs, *group.outputs)
+        }
+        return lower_attention(Request(group, storage, {}, self.target, self.tuning)) is not None
+
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         chosen: dict[str, Storage] = {}
         if self.target.lanes == 1:
@@ -58,6 +71,8 @@ class TvmBackend:
 
     def in_place(self, group: Group) -> Sequence[tuple[Value, Value]]:
         """An output may overwrite what only elementwise nodes read, element by element."""
+        if group.is_attention:
+            return ()
         own = {value for node in group.nodes for value in node.outputs}
         fixed = () if group.anchor.op.elementwise else group.anchor.inputs
         if isinstance(group.anchor.op, GateByBits):

@@ -54,21 +54,30 @@ class Pointer:
     are constants).
     """
 
-    def __init__(self, buffer: tirx.Buffer):
-        self._buffer = buffer
+    def __init__(self, buffer: tirx.Buffer, start: Index = 0):
+        self._buffer, self._start = buffer, start
+
+    def at(self, start: Index) -> Pointer:
+        """The same memory, counted from element `start`, which may lie before its first."""
+        start = self._start + start
+        return Pointer(self._buffer, start if isinstance(start, int) else bind(start))
 
     def load(self, index: Index, lanes: int = 1) -> Expr:
         """`lanes` consecutive elements from `index`."""
+        index = self._from_start(index)
         return self._buffer[index if lanes == 1 else T.ramp(index, 1, lanes)]
 
     def store(self, index: Index, value: Expr) -> None:
         """Write as many consecutive elements as `value` has lanes."""
-        lanes = lanes_of(value)
+        lanes, index = lanes_of(value), self._from_start(index)
         T.buffer_store(self._buffer, value, [index if lanes == 1 else T.ramp(index, 1, lanes)])
 
     def address(self, index: Index) -> Expr:
         """Of one element, for a function that the target's text defines."""
-        return T.address_of(self._buffer[index])
+        return T.address_of(self._buffer[self._from_start(index)])
+
+    def _from_start(self, index: Index) -> Index:
+        return index if isinstance(self._start, int) and self._start == 0 else displaced(self._start + index)
 
 
 # Whether what is written is for a 64-bit Arm core, whose code is better with some help.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from edgec.backends.base import KernelSpec, Target
 from edgec.backends.tvm._tvm import PrimFunc
+from edgec.backends.tvm.attention import AttentionGradientSpec, AttentionSpec
+from edgec.backends.tvm.attention_code import emit_attention, emit_attention_gradient
 from edgec.backends.tvm.bits import GateByBitsSpec, InsideBitsSpec
 from edgec.backends.tvm.bits_code import emit_gate_by_bits, emit_inside_bits
 from edgec.backends.tvm.builder import DeviceKernel, build_device_kernel, instructions_of
@@ -61,6 +63,8 @@ from edgec.backends.tvm.winograd_code import emit_winograd, emit_winograd_filter
 
 # Spec class: emitter(spec, target) -> PrimFunc, of devices DeviceKernel. One line per kind of kernel.
 EMITTERS: Mapping[type, Callable[..., PrimFunc | DeviceKernel]] = {
+    AttentionSpec: emit_attention,
+    AttentionGradientSpec: emit_attention_gradient,
     DepthwiseReduceSpec: emit_depthwise_reduce,
     DepthwiseSpec: emit_depthwise,
     GatherSpec: emit_gather,

@@ -8,6 +8,7 @@ kernel cache. Nothing here loads tvm.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from edgec.graph.ops.sqrt import Sqrt
 from edgec.graph.ops.tanh import Tanh
 from edgec.runtime.abi import Access, Storage
 
+_MOST_ROWS = 2  # divisions for each row of results
 _LONG = (AdamUpdate, BceLogits, Cos, Erf, Exp, Log, Pow, Sigmoid, Sin, Sqrt, Tanh)
 
 
@@ -51,17 +53,25 @@ class Full:
 
 
 @dataclass(frozen=True)
-class Broadcast:
-    """Element `row // rows * row_stride + column * column_stride` of argument `argument`.
+class Rows:
+    """`row // rows % period * stride`; a period of 0 has no end."""
 
-    Per channel: (column_stride 1); per row: (row_stride 1); a scalar: neither; per image and channel:
-    column_stride 1, row_stride = channels, rows = pixels of an image.
+    stride: int
+    rows: int = 1
+    period: int = 0
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Element `column * column_stride` plus what `rows` come to, of argument `argument`.
+
+    Per channel: column_stride 1; per row: Rows(1); a scalar: neither; per image and channel: column_stride 1 and
+    Rows(channels, pixels of an image); one matrix for each of a batch: Rows(columns, 1, rows of the matrix).
     """
 
     argument: int
     column_stride: int = 0
-    row_stride: int = 0
-    rows: int = 1
+    rows: tuple[Rows, ...] = ()
 
 
 Reference = Accumulator | Result | Full | Broadcast
@@ -168,18 +178,22 @@ def classify(
     column_stride = strides[column_axis]
     if column_stride not in (0, 1):
         return None
-    axes = [(out.dims[axis], strides[axis]) for axis in row_axes if out.dims[axis] != 1]
-    rows = 1
-    while axes and axes[-1][1] == 0:
-        rows *= axes.pop()[0]
-    if not axes:
-        return Broadcast(argument, column_stride)
-    row_stride = step = axes[-1][1]
-    for extent, stride in reversed(axes):
-        if stride != step:
-            return None
-        step *= extent
-    return Broadcast(argument, column_stride, row_stride, rows)
+    rows: list[Rows] = []
+    below, fits = 1, 0  # rows below an axis, and the stride with which it would go on as the axis before did
+    for axis in reversed(row_axes):
+        extent, stride = out.dims[axis], strides[axis]
+        if extent == 1:
+            continue
+        if stride and stride == fits:
+            rows[-1] = Rows(rows[-1].stride, rows[-1].rows, rows[-1].period * extent)
+        elif stride:
+            rows.append(Rows(stride, below, extent))
+        below, fits = below * extent, stride * extent
+    if len(rows) > _MOST_ROWS:
+        return None
+    if rows and rows[-1].rows * rows[-1].period == below:
+        rows[-1] = Rows(rows[-1].stride, rows[-1].rows)
+    return Broadcast(argument, column_stride, tuple(rows))
 
 
 def bind_epilogue(
@@ -237,4 +251,4 @@ def bind_epilogue(
 def _at(pattern: Full | Broadcast, argument: int) -> Full | Broadcast:
     if isinstance(pattern, Full):
         return Full(argument)
-    return Broadcast(argument, pattern.column_stride, pattern.row_stride, pattern.rows)
+    return dataclasses.replace(pattern, argument=argument)

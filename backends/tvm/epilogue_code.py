@@ -39,9 +39,11 @@ def finish(epilogue: Epilogue, pointers: Sequence[Pointer], result: Expr, place:
                 return done[step][output]
             case Full(argument):
                 return pointers[argument].load(offset, lanes)
-            case Broadcast(argument, column_stride, row_stride, rows):
-                row = place.row if rows == 1 else place.row // rows
-                index = (row * row_stride if row_stride else 0) + (place.column if column_stride else 0)
+            case Broadcast(argument, column_stride, rows):
+                index = place.column if column_stride else 0
+                for part in rows:
+                    row = place.row if part.rows == 1 else place.row // part.rows
+                    index = index + (row % part.period if part.period else row) * part.stride
                 return broadcast(pointers[argument].load(index, lanes if column_stride else 1), lanes)
 
     for step in epilogue.steps:

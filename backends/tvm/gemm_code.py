@@ -48,19 +48,22 @@ class Gemm:
         self.opaque_zero = opaque_zero(lo)
 
     def run(self, lo: Expr, hi: Expr) -> None:
-        spec, width = self.spec, self.spec.right.width
+        spec = self.spec
         with serial(lo, hi) as task:
             group, rest = task % spec.panel_groups, task // spec.panel_groups
             # The last remainder changes nothing but bounds the offsets: without it they overflow TVM's int32.
             block, batch = rest % spec.row_blocks, rest // spec.row_blocks % spec.batch
-            count = self.panels + bool(self.tail)
-            first, last = share(count, spec.panel_groups, group)
-            if self.panels:
-                with serial(first, least(last, self.panels)) as panel:
-                    self.rows(batch, block, panel, width, spec.tile_rows)
-            if self.tail:
-                with when(last == count):
-                    self.rows(batch, block, self.panels, self.tail, spec.tail_rows)
+            self.row_block(batch, block, *share(self.panels + bool(self.tail), spec.panel_groups, group))
+
+    def row_block(self, batch: Index, block: Index, first: Index, last: Index) -> None:
+        """One of the row blocks of one of the products, by the panels from `first` to before `last`."""
+        spec = self.spec
+        if self.panels:
+            with serial(first, least(last, self.panels)) as panel:
+                self.rows(batch, block, panel, spec.right.width, spec.tile_rows)
+        if self.tail:
+            with when(last == self.panels + 1):
+                self.rows(batch, block, self.panels, self.tail, spec.tail_rows)
 
     def rows(self, batch: Index, block: Index, panel: Index, width: int, largest: int) -> None:
         """All tiles of one row block by one panel."""

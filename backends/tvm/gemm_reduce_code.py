@@ -30,11 +30,11 @@ from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
 def emit_gemm_reduce(spec: GemmReduceSpec, target: Target) -> PrimFunc:
     return build_kernel(
-        spec.arguments, lambda left, right, *rest: _Reduce(spec, target, left, right, rest[:-2]).run(*rest[-2:])
+        spec.arguments, lambda left, right, *rest: Reduce(spec, target, left, right, rest[:-2]).run(*rest[-2:])
     )
 
 
-class _Reduce:
+class Reduce:
     def __init__(self, spec: GemmReduceSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer]):
         self.spec, self.target, self.left, self.right = spec, target, left, right
         count = len(spec.epilogue.arguments)

@@ -14,6 +14,7 @@ from edgec.graph.ops.accumulate import Accumulate
 from edgec.graph.ops.adam_update import AdamUpdate
 from edgec.graph.ops.avg_pool2d import AvgPool2d
 from edgec.graph.ops.avg_pool2d_grad import AvgPool2dGrad
+from edgec.graph.ops.base import Op
 from edgec.graph.ops.broadcast_to import BroadcastTo
 from edgec.graph.ops.concat import Concat
 from edgec.graph.ops.conv2d import Conv2d
@@ -195,9 +196,10 @@ def _is_moved_by_readers(value: Value) -> bool:
 
 def _is_feature_map(value: Value) -> bool:
     """Whether a rank-4 value is [N,C,H,W] rather than a batch of matrices: what it was computed from last, of rank 4
-    all the way, is a convolution's or a pool's and not made up from another rank; or it goes to a pool.
+    all the way, is a convolution's or a pool's and not made up from another rank, or an input that no product of
+    matrices reads; or it goes to a pool.
     """
-    if _is_pooled(value):
+    if _goes_to(value, _POOLS):  # convolutions pad a copy of what lies in another order; pools have no such copy
         return True
     while value.producer is not None:
         node = value.producer
@@ -207,20 +209,18 @@ def _is_feature_map(value: Value) -> bool:
             return False
         computed = [v for v in node.inputs if v.type.rank == 4 and v.producer is not None]
         if not computed:
-            return not any(v.role in _WEIGHT_ROLES and v.type.shape == value.type.shape for v in node.inputs)
+            like_weight = any(v.role in _WEIGHT_ROLES and v.type.shape == value.type.shape for v in node.inputs)
+            return not (like_weight or _goes_to(value, (MatMul,)))
         value = max(computed, key=lambda v: v.type.size)  # of what is broadcast, the others
-    return True
+    return not _goes_to(value, (MatMul,))
 
 
-def _is_pooled(value: Value) -> bool:
-    """Whether a pool or the gradient of one reads what is computed from a value element by element.
-
-    Convolutions pad a copy of what lies in another order; pools have no such copy.
-    """
+def _goes_to(value: Value, ops: tuple[type[Op], ...]) -> bool:
+    """Whether one of these ops reads what is computed from a value element by element."""
     seen, ahead = {value}, [value]
     while ahead:
         for node, _ in ahead.pop().uses:
-            if isinstance(node.op, _POOLS):
+            if isinstance(node.op, ops):
                 return True
             fresh = {y for y in node.outputs if node.op.elementwise and y.type.shape == value.type.shape} - seen
             seen |= fresh

@@ -29,7 +29,7 @@ def emit_softmax(spec: SoftmaxSpec, target: Target) -> PrimFunc:
         share = -(-spec.rows // spec.tasks)
         with serial(lo * share, T.min(hi * share, spec.rows)) as row:
             start = row * spec.classes
-            _, partition = _exponentials(x, y, start, spec.classes, target)
+            _, partition = exponentials(x, y, start, spec.classes, target)
             scale = bind(constant(1.0) / partition)
 
             def normalise(i: Index, lanes: int) -> None:
@@ -49,7 +49,7 @@ def emit_cross_entropy(spec: CrossEntropySpec, target: Target) -> PrimFunc:
         share = -(-spec.rows // spec.tasks)
         with serial(lo * share, T.min(hi * share, spec.rows)) as row:
             start = row * spec.classes
-            highest, partition = _exponentials(logits, y, start, spec.classes, target)
+            highest, partition = exponentials(logits, y, start, spec.classes, target)
             rest_of = bind(log(partition))
             total, weights = (LaneFold(spec.classes, target.lanes, 0.0, lambda a, b: a + b) for _ in range(2))
 
@@ -75,7 +75,7 @@ def emit_cross_entropy(spec: CrossEntropySpec, target: Target) -> PrimFunc:
     return build_kernel(spec.arguments, body)
 
 
-def _exponentials(x: Pointer, y: Pointer | None, start: Index, classes: int, target: Target) -> tuple[Expr, Expr]:
+def exponentials(x: Pointer, y: Pointer | None, start: Index, classes: int, target: Target) -> tuple[Expr, Expr]:
     """exp(x - maximum) of the row at `start`, written if wanted; returns the maximum and their sum.
 
     x and y may be the same memory.

@@ -4,9 +4,11 @@ the rest.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
-from edgec.backends.base import Group, Lowering, Target
+from edgec.backends.base import Group, KernelCall, Lowering, Target, Workspace
+from edgec.backends.tvm.attention import lower_attention
 from edgec.backends.tvm.bits import lower_bits
 from edgec.backends.tvm.conv import lower_conv2d, lower_conv2d_input_grad, lower_conv2d_weight_grad
 from edgec.backends.tvm.conv_depthwise import lower_depthwise, lower_depthwise_weight_grad
@@ -66,6 +68,9 @@ def lower_group(
     tuning: Chooser = MODEL,
 ) -> Lowering:
     """Kernel calls for any group. `tuning` takes what a strategy leaves open."""
+    if group.is_attention:
+        whole = lower_attention(Request(group, storage, alias, target, tuning)) if target.lanes > 1 else None
+        return whole or node_by_node(group, storage, target, tuning)
     if target.arch.is_device:
         return (
             lower_device_depthwise(group, storage, alias)
@@ -81,3 +86,23 @@ def lower_group(
             if lowering is not None:
                 return lowering
     return lower_generic(group, storage, alias, target)
+
+
+def node_by_node(group: Group, storage: Mapping[Value, Storage], target: Target, tuning: Chooser) -> Lowering:
+    """Each node of a group by a kernel of its own; what lies between them in workspaces."""
+    calls: list[KernelCall] = []
+    workspaces: list[Workspace] = []
+
+    def workspace(size: int) -> Workspace:
+        workspaces.append(Workspace(len(workspaces), size))
+        return workspaces[-1]
+
+    inner = {v: workspace(v.type.bytes) for node in group.nodes for v in node.outputs if v not in group.outputs}
+    for node in group.nodes:
+        alone = Group((node,), tuple(dict.fromkeys(node.inputs)), node.outputs)
+        lowering = lower_group(alone, storage, {}, target, tuning)
+        own = {scratch: workspace(scratch.bytes) for scratch in lowering.workspaces}
+        for call in lowering.calls:
+            operands = tuple(own.get(v, v) if isinstance(v, Workspace) else inner.get(v, v) for v in call.operands)
+            calls.append(dataclasses.replace(call, operands=operands))
+    return Lowering(tuple(calls), tuple(workspaces))

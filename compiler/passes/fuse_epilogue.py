@@ -45,13 +45,16 @@ class _Fusion:
         self.can_fuse = schedule.backend.fusion()
         self.placed: list[list[Node]] = []
         self.owner: dict[Node, list[Node]] = {}
+        self.attention = {group.anchor for group in schedule.groups if group.is_attention}
 
     def run(self) -> list[list[Node]]:
-        for node in self.schedule.graph.nodes:
-            if not (node.op.elementwise and any(self._join(node, group) for group in self._candidates(node))):
-                group = [node]
+        for given in self.schedule.groups:
+            node = given.anchor
+            alone = len(given.nodes) == 1 and node.op.elementwise
+            if not (alone and any(self._join(node, group) for group in self._candidates(node))):
+                group = list(given.nodes)
                 self.placed.append(group)
-                self.owner[node] = group
+                self.owner.update(dict.fromkeys(group, group))
         return self.placed
 
     def _candidates(self, node: Node) -> Iterator[list[Node]]:
@@ -70,7 +73,7 @@ class _Fusion:
 
     def _join(self, node: Node, group: list[Node]) -> bool:
         anchor = group[0]
-        if is_copy(anchor) or may_be_view(anchor) or anchor in self.schedule.seams:
+        if is_copy(anchor) or may_be_view(anchor) or anchor in self.schedule.seams or anchor in self.attention:
             return False
         if (anchor in self.forward) != (node in self.forward):
             return False

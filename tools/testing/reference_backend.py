@@ -151,6 +151,9 @@ class ReferenceBackend:
     def fusion(self) -> CanFuse:
         return lambda anchor, follower: follower.op.elementwise
 
+    def attends(self, group: Group) -> bool:
+        return self.target.lanes > 1
+
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         leaves = {value for groups in programs for group in groups for value in group.inputs}
         return {v.name: self._leaf_storage(v.type) for v in leaves if v.role in (Role.PARAM, Role.STATE)}
