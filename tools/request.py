@@ -15,7 +15,7 @@ from edgec import __version__
 from edgec.backends.base import Target
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.backend import TvmBackend
-from edgec.backends.tvm.tuning.database import find_tuning, fingerprint
+from edgec.backends.tvm.tuning.database import find_tuning, fingerprint, records_for
 from edgec.compiler.adapt import ImageInput, NewHead
 from edgec.compiler.byte_sizes import wanted_bytes
 from edgec.compiler.passbase import Options
@@ -86,7 +86,7 @@ class Request:
     def provenance(self) -> dict:
         """For the manifest: where the artifact comes from. No path, no date: equal input gives equal bytes."""
         fixed = {"values": {name: np.asarray(value).tolist() for name, value in self.values.items()}}
-        tuning = find_tuning(self.tuning)
+        tuning = records_for(find_tuning(self.tuning), self.targets)
         tuned = {"tuning": fingerprint(tuning)} if tuning.records else {}
         made = {"edgec": __version__, **tuned, **(fixed if self.values else {})}
         if not isinstance(self.model, str | Path):

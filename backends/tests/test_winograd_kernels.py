@@ -81,7 +81,7 @@ def test_a_weight_that_is_trained_is_left_alone():
         ((1, 64, 56, 56), 64, 4),
         ((1, 128, 28, 28), 128, 4),
         ((1, 32, 14, 14), 32, 4),
-        ((1, 256, 14, 14), 256, 4),
+        ((8, 256, 14, 14), 256, 4),
         ((1, 8, 56, 56), 8, 4),
         ((1, 512, 28, 28), 512, 2),  # filters for 4 x 4 would take 38 MB
         ((1, 512, 7, 7), 512, 0),  # filters are all there is to move

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edgec.backends.targets import find_target
 from edgec.backends.tvm.tuning.choice import Record
 from edgec.backends.tvm.tuning.database import read_records, write_records
 from edgec.tools.bench import shipped
@@ -20,6 +21,7 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     rows = [Row("train", "small_cnn", "train", 1, 1), Row("infer", "small_cnn", "infer", 1, 1)]
     monkeypatch.setattr(shipped, "TUNED", rows)
     monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "shipped.json")
+    monkeypatch.setattr(shipped, "second_cache", lambda: 0)  # no cache here is larger than elsewhere
     write_records(tmp_path / "shipped.json", dict.fromkeys((OTHER, OLD), Record({"rows": 6}, 1.1)), "")
     return tmp_path
 
@@ -50,3 +52,14 @@ def test_what_wins_again_everywhere_is_shipped(folder: Path, monkeypatch):
     assert len(ours) == len(winners) - 1 and ours.keys() < winners
     assert sorted({record.gain for record in ours.values()}) == [1.1, 1.2]
     assert all(record.parameters == found[key].parameters for key, record in ours.items())
+
+
+@pytest.mark.parametrize(
+    ("winner", "larger"), [({"rows": 5, "block_rows": 384}, True), ({"rows": 5, "block_rows": 96}, False)]
+)
+def test_larger_blocks_are_told_from_other_gains(winner: dict[str, int], larger: bool, monkeypatch):
+    """AVX2 machines are known to have 256 KB: what more gains says nothing of them."""
+    usual, target = {"rows": 6, "block_rows": 96}, find_target("x86-64-v3")
+    for cache, told in ((1 << 20, larger), (256 << 10, False)):
+        monkeypatch.setattr(shipped, "second_cache", lambda cache=cache: cache)
+        assert shipped.gained_by_cache(winner, usual, target) == told

@@ -186,6 +186,18 @@ def test_compilations_use_what_was_tuned(folder: Path, last_wins, capsys):
     assert len(made["tuning"]) == 16 and "tuning" not in read_artifact(Path("plain.edge")).manifest["provenance"]
 
 
+def test_artifacts_name_the_records_of_their_targets_alone(folder: Path):
+    def tuning(target: str, **records: Record) -> str | None:
+        write_records(folder / "db.json", records, "")
+        return request(folder, target, tuning=folder / "db.json").provenance().get("tuning")
+
+    x86 = {f"product f32 {isa} rows:8": Record({"rows": 6}, 1.1) for isa in ("avx512", "avx2")}
+    plain = tuning("x86-64-v3"), tuning("x86-64-v4"), tuning("x86-64-v3,rpi4")
+    assert all(tuning(target, **x86) is None for target in ("rpi4", "cortex-m7", "jetson"))
+    tuned = tuning("x86-64-v3", **x86), tuning("x86-64-v4", **x86), tuning("x86-64-v3,rpi4", **x86)
+    assert tuned[0] == tuned[2] != tuned[1] and set(tuned).isdisjoint(plain)
+
+
 def test_targets_that_cannot_run_here_are_refused(folder: Path, capsys):
     for target in ("rpi4", "cortex-m7", "cuda", "x86,x86-64-v3"):
         target = {"cuda": "jetson"}.get(target, target)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgec.backends.base import Target
 from edgec.backends.cache import cache_folder, write_atomically
 from edgec.backends.tvm.tuning.choice import MODEL, Record, Tuning
+from edgec.backends.tvm.tuning.machine import machine_of
 from edgec.graph.errors import UserError
 
 # Of what parameters mean and how kernels behave under them: to be raised where old measurements would mislead.
@@ -87,6 +89,12 @@ def write_records(path: Path, records: Mapping[str, Record], cpu: str) -> None:
     except OSError as error:
         message = f"cannot write the tuning database: {error.strerror}"
         raise UserError("E0505", message, where=str(path)) from error
+
+
+def records_for(tuning: Tuning, targets: Sequence[Target]) -> Tuning:
+    """The part of `tuning` that compilations for `targets` can ask for."""
+    sets = {machine_of(target).isa for target in targets if target.lanes > 1 and not target.arch.is_device}
+    return Tuning({key: record for key, record in tuning.records.items() if set(key.split()[2:3]) <= sets})
 
 
 def fingerprint(tuning: Tuning) -> str:

@@ -59,7 +59,9 @@ class ProductProblem:
         widths = (self.width,)
         if not self.width:
             usual = panel_width(self.columns, target)
-            widths = (usual, *(w for w in (target.lanes, 3 * target.lanes) if w <= self.columns and w != usual))
+            others = (w for w in (target.lanes, 3 * target.lanes) if w <= self.columns and w != usual)
+            # Few rows take less time than the packing of their right matrix, of which nothing is known here.
+            widths = (usual, *(others if self.lines * self.rows >= tile_rows(usual, target) else ()))
         return tuple(
             ProductTiles(width, rows, block)
             for width in widths

@@ -14,8 +14,8 @@ from edgec.backends.tvm.tuning.problem import class_of_shapes
 from edgec.backends.tvm.winograd import TILES
 
 # Measured on AVX-512 and AVX2, 7 to 112 lines, 3 to 512 channels: cycles for each position of a tile and vector of
-# channels, of a transform and of a filter's; half of the time hides in which filters leave the far cache.
-_TRANSFORM, _FILTER, _SEEN = 2.5, 3.0, 0.5
+# channels, of a transform and of a filter's; some of the time hides in which filters leave the far cache.
+_TRANSFORM, _FILTER, _SEEN = 2.5, 3.0, 0.6
 _WORTH = 0.82  # of the direct product's time, at most: filtering takes memory
 _FILTER_BYTES = 1 << 24  # of transformed filters, at most
 
