@@ -12,6 +12,8 @@ from edgec.backends.tvm.builder import (
     bind,
     build_kernel,
     fill_value,
+    prefetch,
+    select,
     serial,
     shuffle,
     split_width,
@@ -20,6 +22,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 
+_LINE = 16  # elements of a line of the caches
 _SQUARE = 8  # widest block that is transposed in registers: wider ones cost more shuffles for each element
 _INTERLEAVED = 4  # most channels that are interleaved in registers
 
@@ -27,6 +30,12 @@ _INTERLEAVED = 4  # most channels that are interleaved in registers
 def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
     panels, tail = divmod(spec.columns, spec.width)
     sources, source_tail = divmod(spec.depth, spec.source_width)
+
+    def ahead(panel: Index, source: Index, base: Index, tap: Index) -> Expr:
+        """What is read after what begins at `base`: far from it, where a panel of the source ends."""
+        beside = base + spec.source_width * spec.all_taps * spec.columns
+        below = (tap * spec.columns + (panel + 1) * spec.width) * spec.source_width
+        return bind(select(source + 1 < sources, beside, below))
 
     def body(x: Pointer, y: Pointer, lo: Expr, hi: Expr) -> None:
         def move(panel: Index, width: int, source: Index, source_width: int, to: Index, tap: Index) -> None:
@@ -38,8 +47,12 @@ def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
                 + (to * spec.depth + source * spec.source_width) * width
             )
             side = min(_SQUARE, target.lanes)
+            next_base = ahead(panel, source, base, tap) if sources > 1 and width == spec.width else None
 
             def block(column: Index, lanes: int) -> None:
+                if next_base is not None and lanes == side:
+                    for line in range(0, lanes * source_width, _LINE):
+                        prefetch(x, next_base + column * source_width + line)
                 whole = source_width // lanes
                 if whole:
                     with serial(0, whole) as i:
