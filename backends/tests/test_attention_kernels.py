@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from test_register_tiles import SPILL, innermost
+from test_register_tiles import TARGETS as REGISTER_TARGETS
 
-from edgec.backends.base import Group
+from edgec.backends.base import Group, Target
 from edgec.backends.targets import find_target
 from edgec.backends.tvm.attention import AttentionGradientSpec, AttentionSpec
 from edgec.backends.tvm.backend import TvmBackend
@@ -20,7 +22,7 @@ from edgec.graph.ir import Graph, Role, Value
 from edgec.graph.ops import Add, Div, MatMul, Mul, ReduceSum, Softmax, Sub, Where
 from edgec.graph.types import DType, tensor
 from edgec.runtime.abi import Storage
-from edgec.tools.testing.kernel_call import run_lowering
+from edgec.tools.testing.kernel_call import disassemble, run_lowering
 
 F32 = DType.F32
 TARGETS = {name: find_target(name) for name in ("x86", "x86-64-v3")}
@@ -247,3 +249,17 @@ def test_windows_are_smaller_than_the_scores():
     storage |= {value: Storage.row_major(value.type.shape) for value in group.outputs}
     lowering = lower_group(group, storage, {}, TARGETS["x86"])
     assert sum(workspace.bytes for workspace in lowering.workspaces) < 8 * 512 * 512 * 4 / 3
+
+
+@pytest.mark.parametrize("part", ["forward", "gradient"])
+@pytest.mark.parametrize("target", REGISTER_TARGETS, ids=lambda t: t.name)
+def test_no_accumulator_is_spilled(target: Target, part: str):
+    """Also where a matrix takes several blocks, whose sums of dk and dv go on from those of the one before."""
+    net = Net((1, 2, 512, 512, 64, 64))
+    group = getattr(net, part)()
+    storage = {value: Storage.row_major(value.type.shape) for value in net.graph.values()}
+    spec = lower_group(group, storage, {}, target).calls[-1].spec
+    assert spec.shape.blocks > 1
+    hot = innermost(disassemble(spec, target), 8)
+    assert hot, "no loops of multiply-adds"
+    assert not [line for loop in hot for line in loop if SPILL.search(line)]
