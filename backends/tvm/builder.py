@@ -44,6 +44,7 @@ MEMORY_DTYPE = {
 # What kernels compute with: half floats in f32 (see `conversions`).
 VALUE_DTYPE = MEMORY_DTYPE | {DType.F16: "float32", DType.BF16: "float32"}
 
+LINE = 16  # elements of f32 in a line of the caches
 _MOST_TURNS = 1 << 16  # more than any loop over tiles or pieces of a tile has
 
 Index = Expr | int

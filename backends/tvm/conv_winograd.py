@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from edgec.backends.base import Lowering
 from edgec.backends.tvm.conv import bind_results, weight_fits
 from edgec.backends.tvm.epilogue import same_order
@@ -38,7 +36,7 @@ def lower_winograd(request: Request) -> Lowering | None:
     width = panel_width(columns, request.target)
     filters = WinogradFilterSpec(tile, channels, columns, width)
     rows, tail = tile_rows(width, request.target), columns % width
-    blocks, tasks = _blocks(_tiles(out, tile), filters, rows)
+    blocks, tasks = _blocks(problem.tiles(tile), filters, rows)
     spec = WinogradSpec(
         filters,
         out[0],
@@ -62,10 +60,6 @@ def lower_winograd(request: Request) -> Lowering | None:
 
 def _is_frozen(w: Value) -> bool:
     return w.role in (Role.PARAM, Role.CONSTANT) and not w.trainable
-
-
-def _tiles(out: tuple[int, ...], tile: int) -> int:
-    return out[0] * math.prod(-(-size // tile) for size in out[2:])
 
 
 def _blocks(tiles: int, filters: WinogradFilterSpec, rows: int) -> tuple[int, int]:

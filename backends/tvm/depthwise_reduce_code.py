@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, tirx
 from edgec.backends.tvm.builder import (
+    LINE,
     Index,
     Pointer,
     bind,
@@ -22,7 +23,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, finish
-from edgec.backends.tvm.gemm_code import FAR, LINE, least, share
+from edgec.backends.tvm.gemm_code import FAR, least, share
 from edgec.backends.tvm.gemm_reduce_code import Edge, is_edge
 from edgec.backends.tvm.tiling import even_split
 

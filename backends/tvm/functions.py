@@ -37,6 +37,11 @@ def _from_bits(i: Expr) -> Expr:
     return tirx.reinterpret(_typed("float32", i), i)
 
 
+def squared(x: Expr) -> Expr:
+    x = bind(x)
+    return x * x
+
+
 def horner(x: Expr, *coefficients: float) -> Expr:
     """coefficients[0] * x^n + ... + coefficients[n]."""
     total = _constant(coefficients[0], x)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
 from edgec.backends.tvm.builder import (
+    LINE,
     Index,
     Pointer,
     bind,
@@ -25,9 +26,7 @@ from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
 from edgec.backends.tvm.tiling import chains, even_split, interleaved_sums, multiplies_by_element
 
-# Elements of a line of the caches, and how far ahead lines of a panel are asked for: memory answers while 8 KB are
-# multiplied.
-LINE, _AHEAD = 16, 2048
+_AHEAD = 2048  # elements: how far ahead lines of a panel are asked for. Memory answers while 8 KB are multiplied.
 FAR = 8192  # elements of what does not stay in the nearest cache
 
 

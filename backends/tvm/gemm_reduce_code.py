@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc
 from edgec.backends.tvm.builder import (
+    LINE,
     Index,
     Pointer,
     bind,
@@ -24,7 +25,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmReduceSpec
-from edgec.backends.tvm.gemm_code import FAR, LINE, greatest, least, share
+from edgec.backends.tvm.gemm_code import FAR, greatest, least, share
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
 

@@ -19,6 +19,7 @@ from edgec.backends.tvm.builder import (
     split_width,
     when,
 )
+from edgec.backends.tvm.functions import squared
 from edgec.backends.tvm.moments import MergeMomentsSpec, PartMomentsSpec
 from edgec.backends.tvm.reductions import BLOCK_VECTORS
 from edgec.backends.tvm.reductions_code import Accumulators
@@ -32,8 +33,9 @@ def emit_part_moments(spec: PartMomentsSpec, target: Target) -> PrimFunc:
         size = column_block(spec.channels, target, BLOCK_VECTORS)
         whole, rest = divmod(spec.channels, size)
         with serial(lo, hi) as part:
-            with serial(0, whole) as block:
-                _part(spec, x, parts, part, block * size, split_width(size, target.lanes), opaque_zero(lo))
+            if whole:
+                with serial(0, whole) as block:
+                    _part(spec, x, parts, part, block * size, split_width(size, target.lanes), opaque_zero(lo))
             if rest:
                 _part(spec, x, parts, part, whole * size, split_width(rest, target.lanes), opaque_zero(lo))
 
@@ -47,8 +49,9 @@ def emit_merge_moments(spec: MergeMomentsSpec, target: Target) -> PrimFunc:
         *tensors, lo, hi = others
         size = column_block(spec.parts.channels, target, BLOCK_VECTORS)
         whole, rest = divmod(spec.parts.channels, size)
-        with serial(lo, T.min(hi, whole)) as block:
-            _merge(spec, parts, tensors, block * size, split_width(size, target.lanes), opaque_zero(lo))
+        if whole:
+            with serial(lo, T.min(hi, whole)) as block:
+                _merge(spec, parts, tensors, block * size, split_width(size, target.lanes), opaque_zero(lo))
         if rest:
             with when(hi > whole):
                 _merge(spec, parts, tensors, whole * size, split_width(rest, target.lanes), opaque_zero(lo))
@@ -97,7 +100,7 @@ def _part(
         return bind(sum_ / broadcast(number, lanes))
 
     means = [mean_of(sum_, lanes) for sum_, (_, lanes) in zip(total(lambda _, x: x), pieces, strict=True)]
-    squares = total(lambda number, x: _square(x - means[number]))
+    squares = total(lambda number, x: squared(x - means[number]))
     at = part * spec.channels + start
     for (channel, _), mean, square in zip(pieces, means, squares, strict=True):
         parts.store(at + channel, mean)
@@ -151,17 +154,12 @@ def _merge(
     means = [bind(mean) for mean in total(weighted_mean)]
 
     def squares_around(number: int, part: Index, rows: int) -> Expr:
-        off = _square(load(0, number, part) - means[number])
+        off = squared(load(0, number, part) - means[number])
         return load(1, number, part) + off * constant(float(rows), pieces[number][1])
 
     for (channel, _), mean, variance in zip(pieces, means, total(squares_around), strict=True):
         mean_out.store(start + channel, mean)
         variance_out.store(start + channel, variance)
-
-
-def _square(x: Expr) -> Expr:
-    x = bind(x)
-    return x * x
 
 
 def _over_copies(sums: Accumulators, pieces: Pieces) -> list[Expr]:

@@ -27,6 +27,7 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.expressions import evaluate
+from edgec.backends.tvm.functions import squared
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.lanes_code import fold_lanes
 from edgec.backends.tvm.maps import Slot
@@ -316,16 +317,11 @@ def _value(term: Term, load: Callable[[int], Expr]) -> Expr:
         case Term.WEIGHTED:
             return load(0) * load(1)
         case Term.CENTRED_SQUARE:
-            return _square(load(0) - load(1))
+            return squared(load(0) - load(1))
         case Term.WEIGHTED_SQUARE:
             # What weighs nothing may be so large that its square is infinite.
             weight = bind(load(2))
             zero = constant(0.0, lanes_of(weight))
-            return select(weight == zero, zero, _square(load(0) - load(1)) * weight)
+            return select(weight == zero, zero, squared(load(0) - load(1)) * weight)
         case Term.NORMAL_PRODUCT:
             return load(0) * ((load(1) - load(2)) * load(3))
-
-
-def _square(x: Expr) -> Expr:
-    x = bind(x)
-    return x * x

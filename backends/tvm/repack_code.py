@@ -7,6 +7,7 @@ import itertools
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc
 from edgec.backends.tvm.builder import (
+    LINE,
     Index,
     Pointer,
     bind,
@@ -22,7 +23,6 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
 
-_LINE = 16  # elements of a line of the caches
 _SQUARE = 8  # widest block that is transposed in registers: wider ones cost more shuffles for each element
 _INTERLEAVED = 4  # most channels that are interleaved in registers
 
@@ -51,7 +51,7 @@ def emit_transpose(spec: TransposeSpec, target: Target) -> PrimFunc:
 
             def block(column: Index, lanes: int) -> None:
                 if next_base is not None and lanes == side:
-                    for line in range(0, lanes * source_width, _LINE):
+                    for line in range(0, lanes * source_width, LINE):
                         prefetch(x, next_base + column * source_width + line)
                 whole = source_width // lanes
                 if whole:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, T
 from edgec.backends.tvm.builder import Index, Pointer, bind, broadcast, build_kernel, constant, serial
-from edgec.backends.tvm.functions import rsqrt
+from edgec.backends.tvm.functions import rsqrt, squared
 from edgec.backends.tvm.lanes_code import LaneFold, walk
 from edgec.backends.tvm.row_norms import RowNormSpec
 from edgec.graph.ops.layer_norm import LayerNorm
@@ -39,8 +39,7 @@ def _row(
         centred = lambda i, lanes: x.load(start + i, lanes) - broadcast(mean, lanes)  # noqa: E731
 
     def square(i: Index, lanes: int) -> Expr:
-        value = bind(centred(i, lanes))
-        return value * value
+        return squared(centred(i, lanes))
 
     scale = bind(rsqrt(mean_of(spec.width, target, square) + constant(spec.op.epsilon)))
     statistics.append(scale)

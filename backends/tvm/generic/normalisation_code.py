@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from edgec.backends.tvm._tvm import Expr
 from edgec.backends.tvm.builder import Index, bind, constant, select
-from edgec.backends.tvm.functions import rsqrt
+from edgec.backends.tvm.functions import rsqrt, squared
 from edgec.backends.tvm.generic.loops_code import Variable, divided, once
 from edgec.backends.tvm.generic.tensor_code import Tensor, unravel
 from edgec.graph.ops.batch_norm_train import BatchNormTrain
@@ -40,8 +40,7 @@ def rms_norm(op: RmsNorm, inputs: Sequence[Tensor], outputs: Sequence[Tensor | N
     others, rest = unravel(row, x.shape[: op.axis]), x.shape[op.axis :]
 
     def square(at: list[Index]) -> Expr:
-        value = bind(x.load([*others, *at]))
-        return value * value
+        return squared(x.load([*others, *at]))
 
     inv_rms = rsqrt(_mean(rest, square) + constant(op.epsilon))
     if y is not None:
@@ -165,8 +164,7 @@ def _moments(
     mean = bind(_mean(shape, lambda at: counted(element(at), at), count))
 
     def square(at: list[Index]) -> Expr:
-        centred = bind(element(at) - mean)
-        return counted(centred * centred, at)
+        return counted(squared(element(at) - mean), at)
 
     return mean, bind(_mean(shape, square, count))
 

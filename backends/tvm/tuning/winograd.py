@@ -56,11 +56,14 @@ class WinogradProblem:
         row = self.channels * results / machine.multiply_adds
         if parameters == DIRECT:
             return 9 * self.images * self.height * self.width * row
-        tiles = self.images * -(-self.height // tile) * -(-self.width // tile)
+        tiles = self.tiles(tile)
         outside = max(0.0, 1 - machine.far / self._filter_bytes(tile))
         waits = _SEEN * outside * 4 * target.lanes / machine.memory_bytes
         transforms = _TRANSFORM * tiles * (sources + results) + (_FILTER + waits) * self.channels * results
         return (tile + 2) ** 2 * (tiles * row + transforms) / _WORTH
+
+    def tiles(self, tile: int) -> int:
+        return self.images * -(-self.height // tile) * -(-self.width // tile)
 
     def _filter_bytes(self, tile: int) -> int:
         return 4 * (tile + 2) ** 2 * self.channels * self.columns
