@@ -146,15 +146,18 @@ def rename_symbol(data: bytes, old: str, new: str) -> bytes:
 
 
 def check_object(data: bytes, arch: Arch, symbol: str) -> None:
-    """One kernel's relocatable object: it defines `symbol`, needs nothing but `FILL` and holds nothing writable.
+    """One kernel's relocatable object: it defines `symbol`, which it never calls, needs nothing but `FILL` and holds
+    nothing writable.
 
-    InternalError names the kernel and what is wrong.
+    A kernel calls no kernel. Where its function has the name of one of C's library, a call of that name would be meant
+    for the library and end up here. InternalError names the kernel and what is wrong.
     """
     elf = parse(data)
     _require(elf.type == _ET_REL and elf.machine == _MACHINES[arch], symbol, "is not an object for its target")
     _check_closed(elf, symbol, {FILL})
     if not any(s.name == symbol and s.is_function and s.is_defined for s in elf.symbols):
         raise InternalError(f"kernel `{symbol}`: the object does not define its function")
+    _require(symbol not in _referred(data, elf), symbol, "calls itself")
 
 
 def check_image(data: bytes, arch: Arch) -> None:
@@ -219,6 +222,19 @@ def without_symbols(image: bytes) -> bytes:
 def needs_fill(data: bytes) -> bool:
     """Whether an object calls `FILL`."""
     return any(symbol.name == FILL and not symbol.is_defined for symbol in parse(data).symbols)
+
+
+def _referred(data: bytes, elf: Elf) -> set[str]:
+    """Names of the symbols that relocations of code and constants refer to."""
+    names = set()
+    for section in elf.sections:
+        if section.type == _SHT_RELA and not section.name.startswith((".rela.debug", ".rela.eh_frame")):
+            table = elf.sections[section.link]
+            strings = elf.sections[table.link].offset
+            for at in range(section.offset, section.offset + section.size, 24):
+                (info,) = struct.unpack_from("<Q", data, at + 8)
+                names.add(_string(data, strings + struct.unpack_from("<I", data, table.offset + 24 * (info >> 32))[0]))
+    return names
 
 
 def _check_closed(elf: Elf, where: str, given: Set[str] = frozenset()) -> None:

@@ -131,6 +131,7 @@ def test_progress_counts_to_the_number_of_distinct_kernels(own_cache):
         ("raise", "failed"),
         ("hang", "did not finish within 1 s"),
         ("libm", "failed"),
+        ("copy", "failed"),
     ],
 )
 def test_a_failing_kernel_is_named(behaviour, reason, monkeypatch):
@@ -140,7 +141,13 @@ def test_a_failing_kernel_is_named(behaviour, reason, monkeypatch):
         build_toys([ToySpec(), spec] if behaviour != "hang" else [spec], "x86")
     assert caught.value.code == "E0404"
     assert f"the code generator {reason} on kernel `edgec_f32_toy_{behaviour}__" in caught.value.message
-    expected = {"abort": "about to abort", "raise": "no such tile", "hang": "", "libm": "from outside: expf"}
+    expected = {
+        "abort": "about to abort",
+        "raise": "no such tile",
+        "hang": "",
+        "libm": "from outside: expf",
+        "copy": "calls itself",
+    }
     assert expected[behaviour] in caught.value.hint
 
 

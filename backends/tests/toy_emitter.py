@@ -32,6 +32,11 @@ def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
             for i in range(FILLED):
                 y.store(task + i, constant(0.0))
 
+    def copy(x: Pointer, y: Pointer, lo, hi) -> None:
+        """By the library's function, whose name objects use for the kernel's own."""
+        with serial(lo, hi) as task:
+            y.store(task, T.call_extern("float32", "memcpy", x.load(task), lo, hi))
+
     match spec.behaviour:
         case "abort":
             os.write(1, b"about to abort\n")
@@ -48,6 +53,8 @@ def emit(spec: KernelSpec, target: Target, symbol: str) -> PrimFunc:
             raise ValueError("no such tile")
         case "fill":
             return build_kernel(spec.arguments, fill, symbol)
+        case "copy":
+            return build_kernel(spec.arguments, copy, symbol)
         case "libm":
             return build_kernel(spec.arguments, call_libm, symbol)
     return build_kernel(spec.arguments, scale, symbol)
