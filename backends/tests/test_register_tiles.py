@@ -64,6 +64,17 @@ def test_no_accumulator_is_spilled(target: Target, layer: Layer, what: str):
         assert spills * 10 <= sum(bool(MULTIPLY_ADD.search(line)) for line in loop)
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_products_of_winograd_are_not_spilled(target: Target):
+    """Transforms of 6x6 pixels are: they have more values than there are registers, and few of their instructions
+    multiply.
+    """
+    hot = innermost(code_of(Layer(128, 128, 28, 3), "forward", target), 8)
+    dense = [loop for loop in hot if 3 * sum(bool(MULTIPLY_ADD.search(line)) for line in loop) > len(loop)]
+    assert len(dense) < len(hot), "not Winograd's"
+    assert dense and not any(SPILL.search(line) for loop in dense for line in loop)
+
+
 @pytest.mark.parametrize("depth", [384, 512])
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 def test_chains_of_long_sums_are_a_loop_without_spills(target: Target, depth: int):
