@@ -156,7 +156,7 @@ class _Block:
         spec = sum_spec(self.rows, left[1], right[1], self.target)
         (a, b) = (pointer.at(self.row * axis.stride) for pointer, axis in (left, right))
         out = out.at(self.matrix * (left[1].count * right[1].count))
-        Reduce(spec, self.target, a, b, (out,)).block(0, 0, 0, self.rows, Edge(self.shape.blocks == 1, True))
+        Reduce(spec, self.target, a, b, (out,), self.lo).block(0, 0, 0, self.rows, Edge(self.shape.blocks > 1, True))
 
     def softmax(self, window: Pointer, epilogue: Epilogue, rest: Sequence[Pointer]) -> None:
         with self.each_row() as (row, start):

@@ -81,25 +81,25 @@ class Pointer:
         return index if isinstance(self._start, int) and self._start == 0 else displaced(self._start + index)
 
 
-# Whether what is written is for a 64-bit Arm core, whose code is better with some help.
-_FOR_ARM: ContextVar[bool] = ContextVar("for Arm", default=False)
+# The processor that LLVM makes instructions for; None for what becomes text. Its code is better with some help.
+_PROCESSOR: ContextVar[Arch | None] = ContextVar("processor", default=None)
 
 
 @contextmanager
 def instructions_of(target: Target) -> Iterator[None]:
     """Write kernels for the instructions of a target."""
-    before = _FOR_ARM.set(target.arch is Arch.AARCH64)
+    before = _PROCESSOR.set(None if target.c_source or target.arch.is_device else target.arch)
     try:
         yield
     finally:
-        _FOR_ARM.reset(before)
+        _PROCESSOR.reset(before)
 
 
 def displaced(index: Index) -> Index:
-    """On Arm, the same index with its constant added last: LLVM then makes it the displacement of a load or store from
-    an address that neighbours share. Within a product it costs each access an addition and an extension.
+    """For LLVM, the same index with its constant added last: it becomes the displacement of a load or store from an
+    address that neighbours share. Within a product it costs each access an addition and an extension.
     """
-    if isinstance(index, int) or not _FOR_ARM.get():
+    if isinstance(index, int) or _PROCESSOR.get() is None:
         return index
     rest, constant = _split_constant(index)
     return rest + constant if constant else rest
@@ -281,6 +281,21 @@ def opaque_zero(lo: Expr) -> Expr:
     return (lo >> 31) * -_MOST_TURNS
 
 
+def opaque(index: Index, lo: Expr) -> Index:
+    """The same index, of which LLVM knows nothing more: it would keep a pointer of its own for each address that
+    follows from counters of loops, and advance all of them in each loop around. `lo` is a kernel's.
+    """
+    return index if isinstance(index, int) else bind(index | (lo >> 31))
+
+
+def masked(value: Expr, mask: Expr) -> Expr:
+    """f32 `value` where the i32 `mask` is -1, and 0 where it is 0, be `value` NaN there."""
+    lanes = lanes_of(value)
+    suffix = f"x{lanes}" if lanes > 1 else ""
+    bits = tirx.reinterpret(f"int32{suffix}", value) & broadcast(mask, lanes)
+    return tirx.reinterpret(f"float32{suffix}", bits)
+
+
 def broadcast(value: Expr, lanes: int) -> Expr:
     """A scalar in every lane; a vector of `lanes` stays as it is."""
     return value if lanes == 1 or lanes_of(value) == lanes else T.broadcast(value, lanes)
@@ -352,7 +367,7 @@ def _extremum(intrinsic: str, own: Callable[..., Expr], bound: Expr, x: Expr, be
 
 def _passes_nan_on(x: Expr) -> bool:
     """Whether the machine has extrema that do, in one instruction: `fmax` and `fmin` of Arm."""
-    return _FOR_ARM.get() and scalar_type(x) == "float32"
+    return _PROCESSOR.get() is Arch.AARCH64 and scalar_type(x) == "float32"
 
 
 def shuffle(vectors: Sequence[Expr], indices: Sequence[int]) -> Expr:

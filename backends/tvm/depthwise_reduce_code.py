@@ -15,6 +15,7 @@ from edgec.backends.tvm.builder import (
     choose,
     constant,
     local,
+    masked,
     opaque_zero,
     prefetch,
     serial,
@@ -24,7 +25,7 @@ from edgec.backends.tvm.builder import (
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm_code import FAR, least, share
-from edgec.backends.tvm.gemm_reduce_code import Edge, is_edge
+from edgec.backends.tvm.gemm_reduce_code import Edge, edge_of
 from edgec.backends.tvm.tiling import even_split
 
 
@@ -54,7 +55,7 @@ class _Reduce:
         # A block meets the channels of all tasks while it is near.
         with serial(0, blocks) as block, serial(lo, hi) as task:
             start = block * spec.line_block
-            count, edge = least(spec.lines - start, spec.line_block), is_edge(block, blocks)
+            count, edge = least(spec.lines - start, spec.line_block), edge_of(block, blocks)
             if whole:
                 with serial(*share(whole, spec.tasks, task)) as c:
                     self.vector(c * lanes, lanes, start, count, edge)
@@ -84,7 +85,8 @@ class _Reduce:
             sums.store(at, constant(0.0, lanes))
 
         def resume(at: int, offset: Index, tap: int) -> None:
-            sums.store(at, self.partial.load(offset, lanes))
+            before = self.partial.load(offset, lanes)
+            sums.store(at, before if edge.earlier is True else masked(before, edge.earlier))
 
         def end(at: int, offset: Index, tap: int) -> None:
             finish(spec.epilogue, self.rest, sums.load(at, lanes), Place(offset, tap, c))
@@ -92,7 +94,7 @@ class _Reduce:
         def suspend(at: int, offset: Index, tap: int) -> None:
             self.partial.store(offset, sums.load(at, lanes))
 
-        choose(edge.first, lambda: each(clear), lambda: each(resume))
+        each(resume if edge.earlier is not False else clear)
         with serial(0, count) as n:
             line = start + n
             image, y = line // spec.ys.count, line % spec.ys.count

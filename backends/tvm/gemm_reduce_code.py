@@ -14,30 +14,37 @@ from edgec.backends.tvm.builder import (
     bind,
     broadcast,
     build_kernel,
-    choose,
     constant,
     element,
     local,
+    masked,
+    opaque,
+    opaque_zero,
     prefetch,
     serial,
     split_width,
     when,
 )
-from edgec.backends.tvm.epilogue_code import Place, each_row, finish
+from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm import GemmReduceSpec
 from edgec.backends.tvm.gemm_code import FAR, greatest, least, share
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
+Visit = Callable[[Index, int, int, Index], None]  # of row, column, lanes and offset in the output
+
 
 def emit_gemm_reduce(spec: GemmReduceSpec, target: Target) -> PrimFunc:
     return build_kernel(
-        spec.arguments, lambda left, right, *rest: Reduce(spec, target, left, right, rest[:-2]).run(*rest[-2:])
+        spec.arguments,
+        lambda left, right, *rest: Reduce(spec, target, left, right, rest[:-2], rest[-2]).run(*rest[-2:]),
     )
 
 
 class Reduce:
-    def __init__(self, spec: GemmReduceSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer]):
-        self.spec, self.target, self.left, self.right = spec, target, left, right
+    def __init__(
+        self, spec: GemmReduceSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer], lo: Expr
+    ):
+        self.spec, self.target, self.left, self.right, self.lo = spec, target, left, right, lo
         count = len(spec.epilogue.arguments)
         self.rest = rest[:count]
         # Sums between row blocks: in their own buffer, or where they are to be stored.
@@ -54,7 +61,7 @@ class Reduce:
         with serial(0, spec.blocks) as block, serial(lo, hi) as task:
             start = block * spec.row_block
             count = least(total - start, spec.row_block)
-            self.block(task % spec.depth_groups, task // spec.depth_groups, start, count, is_edge(block, spec.blocks))
+            self.block(task % spec.depth_groups, task // spec.depth_groups, start, count, edge_of(block, spec.blocks))
 
     def block(self, group: Index, panel_group: Index, start: Index, count: Index, edge: Edge) -> None:
         """Add `count` rows from `start` on to all tiles of a task."""
@@ -109,37 +116,44 @@ class Reduce:
         images, ys, xs = spec.left.rows
         strides = spec.right_strides
         depth = (i * middle.count + j) * inner.count + k
+        # Of the tile's own corner in each matrix, LLVM need not know how it follows from counters of loops.
+        left_corner = spec.left.start + i * outer.stride + j * middle.stride + k * inner.stride
+        left_corner = opaque(left_corner, self.lo)
+        right_corner = opaque(panel * spec.width, self.lo)
+        pitch = spec.columns if spec.row_major else width
+        panel_start = panel * (spec.width * (1 if spec.row_major else spec.left.depth_count))
+        corner = opaque(panel_start + depth * pitch, self.lo)
         sums = local(height * width)
 
-        def each_of(row: Index, visit: Callable[[Index, int, int, Index], None]) -> None:
-            """Visit (row, column, lanes, offset in the output) of every vector of a row of the tile."""
+        def each_of(row: Index, visit: Visit) -> None:
             for column, lanes in vectors:
-                if spec.row_major:
-                    offset = (depth + row) * spec.columns + panel * spec.width + column
-                else:
-                    offset = panel * (spec.width * spec.left.depth_count) + (depth + row) * width + column
-                visit(row, column, lanes, offset)
+                visit(row, column, lanes, corner + row * pitch + column)
 
-        def each(visit: Callable[[int, int, int, Index], None]) -> None:
+        def each(visit: Visit) -> None:
             for row in range(height):
                 each_of(row, visit)
 
-        def clear(row: int, column: int, lanes: int, offset: Index) -> None:
+        def each_in_turn(visit: Visit) -> None:
+            """In a loop: what runs in one of the blocks need not be written out for every row."""
+            with serial(0, height + opaque_zero(self.lo)) as row:
+                each_of(row, visit)
+
+        def clear(row: Index, column: int, lanes: int, offset: Index) -> None:
             sums.store(row * width + column, constant(0.0, lanes))
 
-        def resume(row: int, column: int, lanes: int, offset: Index) -> None:
-            sums.store(row * width + column, self.partial.load(offset, lanes))
+        def resume(row: Index, column: int, lanes: int, offset: Index) -> None:
+            before = self.partial.load(offset, lanes)
+            sums.store(row * width + column, before if edge.earlier is True else masked(before, edge.earlier))
 
-        choose(edge.first, lambda: each(clear), lambda: each(resume))
+        each(resume if edge.earlier is not False else clear)
         if self.far and spec.epilogue.read_in_full:
-            with when(edge.last), serial(0, height) as row:
-                each_of(row, self.ask_for_operands)
+            with when(edge.last):
+                each_in_turn(self.ask_for_operands)
         ahead = self.ahead(k, height, panel, start + count) if self.far and not self.taps else None
 
         def add(image: Index, y: Index, x: Index) -> None:
-            left = spec.left.start + image * images.stride + y * ys.stride + x * xs.stride
-            left = left + i * outer.stride + j * middle.stride + k * inner.stride
-            right = image * strides[0] + y * strides[1] + x * strides[2] + panel * spec.width
+            left = left_corner + image * images.stride + y * ys.stride + x * xs.stride
+            right = right_corner + image * strides[0] + y * strides[1] + x * strides[2]
             if ahead:
                 prefetch(self.left, left + ahead[0])
                 for column in range(0, width, LINE):
@@ -158,22 +172,28 @@ class Reduce:
             with serial(0, count) as n:
                 add(0, 0, start + n)
 
-        def end(row: Index, results: Pointer) -> None:
-            def store(row: Index, column: int, lanes: int, offset: Index) -> None:
-                place = Place(offset, depth + row, panel * spec.width + column)
-                finish(spec.epilogue, self.rest, results.load(row * width + column, lanes), place)
+        def total(row: Index, column: int, lanes: int) -> Expr:
+            return sums.load(row * width + column, lanes)
 
-            each_of(row, store)
+        def end(row: Index, column: int, offset: Index, result: Expr) -> None:
+            finish(spec.epilogue, self.rest, result, Place(offset, depth + row, panel * spec.width + column))
 
-        def suspend(row: int, column: int, lanes: int, offset: Index) -> None:
-            self.partial.store(offset, sums.load(row * width + column, lanes))
-
-        # What is stored and nothing more may be stored after every block.
-        choose(
-            edge.last if spec.epilogue.steps else True,
-            lambda: each_row(spec.epilogue, sums, height, vectors, end),
-            lambda: each(suspend),
-        )
+        if not spec.epilogue.steps:
+            # What is stored and nothing more may be stored after every block.
+            each(lambda row, column, lanes, offset: end(row, column, offset, total(row, column, lanes)))
+        elif edge.last is True:
+            # Sums stay in registers only while all their indices are constants.
+            waiting = local(height * width)
+            each(lambda row, column, lanes, _: waiting.store(row * width + column, total(row, column, lanes)))
+            each_in_turn(
+                lambda row, column, lanes, offset: end(row, column, offset, waiting.load(row * width + column, lanes))
+            )
+        else:
+            each(lambda row, column, lanes, offset: self.partial.store(offset, total(row, column, lanes)))
+            with when(edge.last):
+                each_in_turn(
+                    lambda row, column, lanes, offset: end(row, column, offset, self.partial.load(offset, lanes))
+                )
 
     def ask_for_operands(self, row: Index, column: int, lanes: int, offset: Index) -> None:
         """What the epilogue reads was last touched a step ago."""
@@ -209,11 +229,13 @@ class Reduce:
 
 @dataclass(frozen=True)
 class Edge:
-    """Whether a block is the first, which starts from 0, and the last, after which the epilogue runs."""
+    """Where a block stands: whether blocks `earlier` left sums to go on with, as an i32 mask where it is known only
+    then, and whether it is the `last`, after which the epilogue runs.
+    """
 
-    first: Expr | bool
+    earlier: Expr | bool
     last: Expr | bool
 
 
-def is_edge(block: Index, blocks: int) -> Edge:
-    return Edge(True, True) if blocks == 1 else Edge(block == 0, block == blocks - 1)
+def edge_of(block: Index, blocks: int) -> Edge:
+    return Edge(False, True) if blocks == 1 else Edge(bind(-least(block, 1)), block == blocks - 1)
