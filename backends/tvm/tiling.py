@@ -4,6 +4,7 @@ model.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ _MOST_TASKS = 64
 # Rounding errors of a sum grow with the number of products that are added up one after another: beyond the first
 # number, in chains of at most the second, which takes 1 % of the time. Halves the error at depth 512, 5 at 4608.
 _LONGEST_CHAIN, _CHAIN = 256, 128
+_ENOUGH_SUMS = 16  # in a tile: fewer, and multiply-adds wait for loads
 _LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 _MOST_REDUCE_TASKS = 8  # each reads all rows, so more of them cost more than they help
 
@@ -57,6 +59,15 @@ def even_split(total: int, largest: int) -> tuple[int, int, int]:
     height = -(-total // parts)
     taller = total - parts * (height - 1)
     return height, taller, parts - taller
+
+
+def usual_heights(total: int, largest: int, vectors: int) -> tuple[int, ...]:
+    """Heights of tiles to begin with: the tallest that leaves no second height, whose code would be another copy, if
+    there is one of enough sums; then the largest.
+    """
+    enough = -(-_ENOUGH_SUMS // vectors)
+    alike = (height for height in range(largest, enough - 1, -1) if even_split(total, height)[2] == 0)
+    return tuple(dict.fromkeys((*itertools.islice(alike, 1), largest)))
 
 
 def chains(depth: Sequence[int]) -> tuple[int, int]:

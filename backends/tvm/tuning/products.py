@@ -12,6 +12,7 @@ from edgec.backends.tvm.tiling import (
     multiplies_by_element,
     panel_width,
     tile_rows,
+    usual_heights,
     vectors_of,
 )
 from edgec.backends.tvm.tuning.machine import machine_of
@@ -66,8 +67,13 @@ class ProductProblem:
             ProductTiles(width, rows, block)
             for width in widths
             for block in _BLOCKS
-            for rows in dict.fromkeys(max(1, tile_rows(width, target) - fewer) for fewer in _FEWER)
+            for rows in self._heights(width, target)
         )
+
+    def _heights(self, width: int, target: Target) -> tuple[int, ...]:
+        most = tile_rows(width, target)
+        usual = usual_heights(self.rows, most, vectors_of(width, target.lanes))
+        return tuple(dict.fromkeys((*usual, *(max(1, most - fewer) for fewer in _FEWER))))
 
     def cycles(self, parameters: ProductTiles, target: Target) -> float:
         panels, tail = divmod(self.columns, parameters.width)

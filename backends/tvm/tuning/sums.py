@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgec.backends.base import Target
-from edgec.backends.tvm.tiling import even_split, reduce_block, tile_rows, vectors_of
+from edgec.backends.tvm.tiling import even_split, reduce_block, tile_rows, usual_heights, vectors_of
 from edgec.backends.tvm.tuning.machine import machine_of
 from edgec.backends.tvm.tuning.problem import class_of_shapes
 
@@ -51,9 +51,10 @@ class SumProblem:
 
     def candidates(self, target: Target) -> tuple[SumTiles, ...]:
         most = tile_rows(self.width, target)
-        heights = dict.fromkeys(max(1, most - fewer) for fewer in _FEWER)
-        usual = self._usual_block(target)
-        blocks = (usual, *(block for block in _BLOCKS if block != usual))
+        usual = usual_heights(self.depth, most, vectors_of(self.width, target.lanes))
+        heights = dict.fromkeys((*usual, *(max(1, most - fewer) for fewer in _FEWER)))
+        near = self._usual_block(target)
+        blocks = (near, *(block for block in _BLOCKS if block != near))
         return tuple(SumTiles(height, block) for block in blocks for height in heights)
 
     def _usual_block(self, target: Target) -> int:
