@@ -49,12 +49,12 @@ INTERVALS = {
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -0.3], np.float32)
 
 
-def run(name: str, target: Target, x: np.ndarray, folder: Path) -> np.ndarray:
+def run(name: str, target: Target, x: np.ndarray, folder: Path, emitter: str = "toy_functions") -> np.ndarray:
     size = -(-x.size // LANES) * LANES
     padded = np.ones(size, np.float32)
     padded[: x.size] = x
     y = np.zeros_like(padded)
-    code = compile_kernel(FunctionSpec(name, size), target, "kernel", "toy_functions")
+    code = compile_kernel(FunctionSpec(name, size), target, "kernel", emitter)
     (folder / "f.o").write_bytes(elf.rename_symbol(code, FUNCTION, "kernel"))
     library = folder / f"{name}_{target.name}_{target.lanes}_{x.size}.so"
     subprocess.run(["gcc", "-shared", "-o", library, folder / "f.o"], check=True)
@@ -84,6 +84,20 @@ def test_error_is_at_most_two_ulp(name: str, target: str, tmp_path: Path):
     ulp = np.spacing(np.maximum(np.abs(rounded[finite]), np.float32(2.0**-126))).astype(np.float64)
     assert np.max(np.abs(y[finite] - exact[finite]) / ulp) <= 2.0
     np.testing.assert_array_equal(y[~finite], rounded[~finite])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_roots_by_instructions(target: str, tmp_path: Path):
+    x = np.concatenate([every_f32(), SPECIAL])
+    with np.errstate(invalid="ignore"):
+        expected = np.sqrt(x)
+    actual = run("sqrt", TARGETS[target], x, tmp_path, "toy_machine_functions")
+    np.testing.assert_array_equal(actual.view(np.uint32)[x >= 0], expected.view(np.uint32)[x >= 0])
+    assert np.isnan(actual[~(x >= 0)]).all()
+    x = x[(x > 2.0**-126) & np.isfinite(x)]
+    exact = 1 / np.sqrt(x.astype(np.float64))
+    error = run("rsqrt", TARGETS[target], x, tmp_path, "toy_machine_functions") - exact
+    assert np.max(np.abs(error) / np.spacing(exact.astype(np.float32))) <= 1.5
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -95,11 +95,16 @@ def instructions_of(target: Target) -> Iterator[None]:
         _PROCESSOR.reset(before)
 
 
+def by_llvm() -> bool:
+    """Whether LLVM makes the instructions, so that what every processor has can be asked for."""
+    return _PROCESSOR.get() is not None
+
+
 def displaced(index: Index) -> Index:
     """For LLVM, the same index with its constant added last: it becomes the displacement of a load or store from an
     address that neighbours share. Within a product it costs each access an addition and an extension.
     """
-    if isinstance(index, int) or _PROCESSOR.get() is None:
+    if isinstance(index, int) or not by_llvm():
         return index
     rest, constant = _split_constant(index)
     return rest + constant if constant else rest

@@ -1,4 +1,5 @@
 """exp, log, pow, erf and roots of f32 as polynomials, scalar or vector: no libm symbol, the same code on every target.
+Where LLVM makes the instructions, a root is one of them.
 
 Each function must be called where a statement may be emitted, since it binds its intermediate values: an expression
 tree would repeat them at every use. NaN operands give NaN, so that the guard sees a diverging loss. The errors stated
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 
 from edgec.backends.tvm._tvm import Expr, T, tirx
-from edgec.backends.tvm.builder import bind, broadcast, cast, constant, detach, lanes_of, select
+from edgec.backends.tvm.builder import bind, broadcast, by_llvm, cast, constant, detach, lanes_of, select
 
 # Adding 1.5 * 2^23 to |x| < 2^22 rounds x to the nearest integer, which then stands in the low bits of the sum.
 _ROUND = 12582912.0
@@ -130,6 +131,8 @@ def _log_tail(m: Expr) -> Expr:
 def rsqrt(x: Expr) -> Expr:
     """1 / sqrt(x) of a normal x > 0, at most 2 ulp off (Newton's iteration from the classic bit trick)."""
     x = detach(x)
+    if by_llvm():
+        return detach(_constant(1.0, x) / sqrt(x))
     y = bind(_from_bits(_integer(0x5F3759DF, x) - (_bits(x) >> _integer(1, x))))
     half = bind(x * _constant(0.5, x))
     for _ in range(4):
@@ -140,6 +143,9 @@ def rsqrt(x: Expr) -> Expr:
 def sqrt(x: Expr) -> Expr:
     """At most 1 ulp off; NaN below 0, -0 at -0 (`rsqrt`, and one step of Heron's method)."""
     x = detach(x)
+    if by_llvm():
+        # An instruction of x86 and Arm, rounded right. C has a function of libm for it, which kernels do not call.
+        return detach(T.call_llvm_pure_intrin(x.ty, "llvm.sqrt", x))
     tiny = x < _constant(2.0**-100, x)
     scaled = bind(select(tiny, x * _constant(2.0**48, x), x))
     root = bind(scaled * rsqrt(scaled))
