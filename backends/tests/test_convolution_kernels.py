@@ -188,8 +188,24 @@ def test_depthwise_weight_grad(target, geometry: Geometry, update: SgdUpdate | N
         Geometry((1, 11, 9, 9), (17, 11, 5, 5), Conv2d((2, 2))),  # sums in chains of two rows of taps
         Geometry((2, 130, 12, 12), (130, 1, 5, 5), Conv2d((2, 2), (2, 2, 2, 2), groups=130)),  # several channel tasks
         Geometry((4, 70, 13, 60), (70, 1, 3, 3), Conv2d(pads=(1, 1, 1, 1), groups=70)),
+        # Tiles at both borders in one loop with those between, borders wider than a tile's first column, phases.
+        Geometry((2, 19, 9, 57), (19, 1, 3, 3), Conv2d((2, 2), (1, 1, 1, 1), groups=19)),
+        Geometry((1, 18, 9, 56), (18, 1, 4, 3), Conv2d((1, 1), (3, 2, 1, 3), (1, 2), groups=18)),
+        Geometry((1, 16, 11, 85), (16, 1, 2, 3), Conv2d((3, 3), (1, 1, 0, 2), groups=16)),
+        Geometry((1, 16, 9, 17), (16, 1, 4, 4), Conv2d((2, 2), (1, 1, 1, 1), groups=16)),  # equally many taps
     ],
-    ids=["pointwise", "dense", "deep", "deep-5x5", "depthwise-strided", "depthwise-wide"],
+    ids=[
+        "pointwise",
+        "dense",
+        "deep",
+        "deep-5x5",
+        "depthwise-strided",
+        "depthwise-wide",
+        "depthwise-wide-strided",
+        "depthwise-wide-borders",
+        "depthwise-wide-phases",
+        "depthwise-wide-phases-alike",
+    ],
 )
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 def test_more_than_one_task_and_block(target, geometry: Geometry):

@@ -37,12 +37,12 @@ class Taps:
     def kernel_taps(self) -> tuple[int, ...]:
         return tuple(self.tap + t * self.tap_step for t in range(self.taps))
 
-    def valid(self, q: int, size: int) -> tuple[int, ...]:
-        """The t of result q that lie within a source of `size`."""
-        return tuple(t for t in range(self.taps) if 0 <= self.source(q, t) < size)
-
     def source(self, q: int, t: int) -> int:
         return q * self.source_stride + self.first + t * self.step
+
+    def column(self, q: int, t: int) -> int:
+        """The same, counted from where tap 0 of result 0 lies."""
+        return q * self.source_stride + t * self.step
 
 
 def forward_taps(count: int, kernel: int, stride: int, dilation: int, low: int) -> Taps:
@@ -108,29 +108,64 @@ class DepthwiseSpec:
 
 
 @dataclass(frozen=True)
+class Unsure:
+    """A source column, counted from the first result's tap 0, that lies outside for some of the tiles: before the line
+    if `shift` is positive, else behind it. The column `shift` further lies inside then.
+    """
+
+    column: int
+    shift: int
+
+
+@dataclass(frozen=True)
 class Tile:
-    """Neighbouring results along x that meet the same taps: `count` tiles of `width` from `start` on."""
+    """Neighbouring results along x: `count` tiles of `width` from `start` on, in one loop. A result has the `taps` that
+    it meets in some of the tiles.
+    """
 
     start: int
     count: int
     width: int
     taps: tuple[tuple[int, ...], ...]  # of each result in a tile
+    unsure: tuple[Unsure, ...]
 
 
-def tiles(taps: Taps, size: int, heights: tuple[int, int, int]) -> tuple[Tile, ...]:
-    """Tiles along an axis, those with equal taps merged into one loop. `heights` as `even_split` gives them."""
+def tiles(taps: Taps, size: int, heights: tuple[int, int, int], most_unsure: int) -> tuple[Tile, ...]:
+    """Tiles along an axis, in as few loops as their widths and `most_unsure` columns of each allow. `heights` as
+    `even_split` gives them.
+    """
     width, taller, shorter = heights
     found: list[Tile] = []
     start = 0
     for index in range(taller + shorter):
         own = width if index < taller else width - 1
-        inside = tuple(taps.valid(start + i, size) for i in range(own))
-        if found and found[-1].width == own and found[-1].taps == inside:
-            found[-1] = Tile(found[-1].start, found[-1].count + 1, own, inside)
+        last = found[-1] if found and found[-1].width == own else None
+        joined = _alike(taps, size, last.start, last.count + 1, own) if last else None
+        if joined and len(joined.unsure) <= most_unsure:
+            found[-1] = joined
         else:
-            found.append(Tile(start, 1, own, inside))
+            found.append(_alike(taps, size, start, 1, own))
         start += own
     return tuple(found)
+
+
+def _alike(taps: Taps, size: int, start: int, count: int, width: int) -> Tile | None:
+    """Some tiles as one loop; None if a column lies outside on both sides, or further than the line is long."""
+    firsts = [taps.source(start + number * width, 0) for number in range(count)]
+    inside, unsure = set(), []
+    for column in sorted({taps.column(i, t) for i in range(width) for t in range(taps.taps)}):
+        places = [first + column for first in firsts]
+        outside = [place for place in places if not 0 <= place < size]
+        if len(outside) == count:
+            continue
+        inside.add(column)
+        if outside:
+            shift = -min(outside) if outside[0] < 0 else size - 1 - max(outside)
+            if any(not 0 <= place + shift < size for place in outside):
+                return None
+            unsure.append(Unsure(column, shift))
+    met = tuple(tuple(t for t in range(taps.taps) if taps.column(i, t) in inside) for i in range(width))
+    return Tile(start, count, width, met, tuple(unsure))
 
 
 @dataclass(frozen=True)

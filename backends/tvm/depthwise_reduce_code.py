@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 from edgec.backends.base import Target
 from edgec.backends.tvm._tvm import Expr, PrimFunc, tirx
@@ -23,10 +24,13 @@ from edgec.backends.tvm.builder import (
     when,
 )
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, Tile, tiles
+from edgec.backends.tvm.depthwise_code import Border
 from edgec.backends.tvm.epilogue_code import Place, finish
-from edgec.backends.tvm.gemm_code import FAR, least, share
+from edgec.backends.tvm.gemm_code import FAR, greatest, least, share
 from edgec.backends.tvm.gemm_reduce_code import Edge, edge_of
 from edgec.backends.tvm.tiling import even_split
+
+Outside = Mapping[int, tuple[Index, Expr]]  # of kernel rows that may be: a line to read instead, and a mask for it
 
 
 def emit_depthwise_reduce(spec: DepthwiseReduceSpec, target: Target) -> PrimFunc:
@@ -100,48 +104,51 @@ class _Reduce:
             image, y = line // spec.ys.count, line % spec.ys.count
             height = spec.source_size[0]
             top = y * spec.ys.source_stride + spec.ys.first
-            inside = {row: self.row_inside(row, top, height) for row in rows}
-            unsure = [condition for condition in inside.values() if condition is not True]
+            unsure = [row for row in rows if not self.is_sure(row)]
+            inside = [(at >= 0, at < height) for at in (top + row * spec.ys.step for row in unsure)]
             if not unsure:
-                self.line(sums, rows, rows, image, y, c, lanes)
+                self.line(sums, rows, {}, image, y, c, lanes)
             else:
-                # At a border some kernel rows are outside: then each row goes by itself.
-                everything = unsure[0] if len(unsure) == 1 else tirx.all(*unsure)
+                everything = tirx.all(*itertools.chain(*inside))
                 with when(everything):
-                    self.line(sums, rows, rows, image, y, c, lanes)
+                    self.line(sums, rows, {}, image, y, c, lanes)
                 with when(tirx.Not(everything)):
-                    for row in rows:
-                        with when(inside[row]):
-                            self.line(sums, rows, range(row, row + 1), image, y, c, lanes)
+                    outside = {row: self.within(top + row * spec.ys.step) for row in unsure}
+                    self.line(sums, rows, outside, image, y, c, lanes)
         # What is stored and nothing more may be stored after every block.
         choose(edge.last if spec.epilogue.steps else True, lambda: each(end), lambda: each(suspend))
 
-    def row_inside(self, row: int, top: Index, height: int) -> Expr | bool:
+    def is_sure(self, row: int) -> bool:
+        """Whether a kernel row lies within the map wherever the kernel does."""
         ys = self.spec.ys
-        lowest, highest = ys.source(0, row), ys.source(ys.count - 1, row)
-        at = top + row * ys.step
-        if lowest >= 0 and highest < height:
-            return True
-        if lowest >= 0:
-            return at < height
-        return at >= 0 if highest < height else tirx.all(at >= 0, at < height)
+        return ys.source(0, row) >= 0 and ys.source(ys.count - 1, row) < self.spec.source_size[0]
 
-    def line(self, sums: Pointer, group: range, rows: range, image: Index, y: Index, c: Index, lanes: int) -> None:
-        """Add one line of dy, for the kernel rows `rows` of the `group` that `sums` holds."""
+    def within(self, y: Index) -> tuple[Index, Expr]:
+        """A line of the map, which is `y` if that is one, and a mask that is 0 if it is not."""
+        height = self.spec.source_size[0]
+        outside = (y | (height - 1 - y)) >> 31
+        return bind(greatest(least(y, height - 1), 0)), bind(-1 - outside)
+
+    def line(self, sums: Pointer, rows: range, outside: Outside, image: Index, y: Index, c: Index, lanes: int) -> None:
+        """Add one line of dy, for the kernel rows `rows`; those `outside` may be."""
         spec = self.spec
         height, width = spec.source_size
-        for tile in tiles(spec.xs, width, even_split(spec.xs.count, spec.tile)):
-            alike = tile.count if rows == group else tile.count + self.opaque_zero
+        split = even_split(spec.xs.count, spec.tile)
+        # Beside them what is read, and two that LLVM takes: with all of 16 in use it spilled sums.
+        spare = self.target.registers - len(rows) * spec.xs.taps - split[0] - 3
+        for tile in tiles(spec.xs, width, split, spare):
+            alike = tile.count + self.opaque_zero if outside else tile.count
             with serial(0, alike if tile.count > 1 else 1) as i:
                 x = tile.start + i * tile.width
-                self.tile(sums, group, rows, image * height, y, x, tile, (image * spec.ys.count + y), c, lanes)
+                border = Border(spec.xs, tile, x, width, spec.channels)
+                self.tile(sums, rows, outside, border, image, y, x, tile, c, lanes)
 
     def tile(
-        self, sums: Pointer, group: range, rows: range, top: Index, y: Index, x: Index, tile: Tile, line: Index,
-        c: Index, lanes: int,
+        self, sums: Pointer, rows: range, outside: Outside, border: Border, image: Index, y: Index, x: Index,
+        tile: Tile, c: Index, lanes: int,
     ) -> None:  # fmt: skip
         spec, xs, ys = self.spec, self.spec.xs, self.spec.ys
-        base = (line * xs.count + x) * spec.channels + c
+        base = ((image * ys.count + y) * xs.count + x) * spec.channels + c
         # Of each position a line is read, then those of the next channels when the block goes by again: what of it no
         # line above has read is asked for now.
         for i in range(tile.width) if self.far else ():
@@ -150,14 +157,16 @@ class _Reduce:
         columns: dict[int, list[tuple[int, int]]] = {}
         for i, taps in enumerate(tile.taps):
             for t in taps:
-                columns.setdefault(i * xs.source_stride + t * xs.step, []).append((i, t))
+                columns.setdefault(xs.column(i, t), []).append((i, t))
         for row in rows:
-            source_y = top + y * ys.source_stride + ys.first + row * ys.step
-            start = (source_y * spec.source_size[1] + x * xs.source_stride + xs.first) * spec.channels + c
+            source_y, mask = outside.get(row, (y * ys.source_stride + ys.first + row * ys.step, None))
+            start = (image * spec.source_size[0] + source_y) * spec.source_size[1] + x * xs.source_stride + xs.first
+            start = start * spec.channels + c
             for column, met in sorted(columns.items()):
                 if self.far and row in rows[-ys.source_stride :]:
-                    prefetch(self.source, start + column * spec.channels + LINE)
-                value = bind(self.source.load(start + column * spec.channels, lanes))
+                    prefetch(self.source, border.offset(start, column) + LINE)
+                value = border.load(self.source, start, column, lanes)
+                value = bind(value if mask is None else masked(value, mask))
                 for i, tap in met:
-                    at = ((row - group[0]) * xs.taps + tap) * lanes
+                    at = ((row - rows[0]) * xs.taps + tap) * lanes
                     sums.store(at, sums.load(at, lanes) + value * gradient[i])

@@ -4,7 +4,6 @@ model.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -66,8 +65,9 @@ def usual_heights(total: int, largest: int, vectors: int) -> tuple[int, ...]:
     there is one of enough sums; then the largest.
     """
     enough = -(-_ENOUGH_SUMS // vectors)
-    alike = (height for height in range(largest, enough - 1, -1) if even_split(total, height)[2] == 0)
-    return tuple(dict.fromkeys((*itertools.islice(alike, 1), largest)))
+    splits = (even_split(total, most) for most in range(largest, enough - 1, -1))
+    alike = next((height for height, _, shorter in splits if not shorter), largest)
+    return (largest,) if even_split(total, largest)[0] == alike else (alike, largest)
 
 
 def chains(depth: Sequence[int]) -> tuple[int, int]:
