@@ -385,14 +385,6 @@ def element(vector: Expr, lane: int) -> Expr:
     return tirx.Shuffle([vector], [lane])
 
 
-def transpose(rows: Sequence[Expr]) -> list[Expr]:
-    """The columns of a square block of vectors: as many rows as lanes. LLVM turns it into unpack and permute
-    instructions.
-    """
-    count = len(rows)
-    return [shuffle(rows, [column + count * row for row in range(count)]) for column in range(count)]
-
-
 # -- widths ----------------------------------------
 
 

@@ -21,13 +21,13 @@ from edgec.backends.tvm.builder import (
     number,
     serial,
     split_width,
-    transpose,
 )
 from edgec.backends.tvm.computation import Computed
 from edgec.backends.tvm.conversions import narrow, widen
 from edgec.backends.tvm.expressions import evaluate
 from edgec.backends.tvm.generic.tensor_code import unravel
 from edgec.backends.tvm.maps import MapSpec, Region, Slot
+from edgec.backends.tvm.transpose_code import transpose
 from edgec.graph.types import DType
 
 _UNROLLED = 4  # vectors of a row that are written out rather than looped over

@@ -18,10 +18,10 @@ from edgec.backends.tvm.builder import (
     serial,
     shuffle,
     split_width,
-    transpose,
     when,
 )
 from edgec.backends.tvm.repack import PadSpec, TransposeSpec
+from edgec.backends.tvm.transpose_code import transpose
 
 _SQUARE = 8  # widest block that is transposed in registers: wider ones cost more shuffles for each element
 _INTERLEAVED = 4  # most channels that are interleaved in registers
