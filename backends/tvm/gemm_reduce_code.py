@@ -30,6 +30,7 @@ from edgec.backends.tvm.gemm import GemmReduceSpec
 from edgec.backends.tvm.gemm_code import FAR, greatest, least, share
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
+_FEW_ROWS = 64  # take no longer than their epilogue, which is written out then
 Visit = Callable[[Index, int, int, Index], None]  # of row, column, lanes and offset in the output
 
 
@@ -178,7 +179,8 @@ class Reduce:
         def end(row: Index, column: int, offset: Index, result: Expr) -> None:
             finish(spec.epilogue, self.rest, result, Place(offset, depth + row, panel * spec.width + column))
 
-        if not spec.epilogue.steps:
+        few = spec.left.row_count <= _FEW_ROWS and not spec.epilogue.is_long
+        if not spec.epilogue.steps or (edge.last is True and few):
             # What is stored and nothing more may be stored after every block.
             each(lambda row, column, lanes, offset: end(row, column, offset, total(row, column, lanes)))
         elif edge.last is True:

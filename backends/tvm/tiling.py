@@ -15,7 +15,7 @@ _MOST_TASKS = 64
 # Rounding errors of a sum grow with the number of products that are added up one after another: beyond the first
 # number, in chains of at most the second, which takes 1 % of the time. Halves the error at depth 512, 5 at 4608.
 _LONGEST_CHAIN, _CHAIN = 256, 128
-_ENOUGH_SUMS = 16  # in a tile: fewer, and multiply-adds wait for loads
+_ENOUGH_SUMS = 18  # in a tile: with fewer, multiply-adds wait for loads, and on Arm for one another
 _LATENCY = 8  # independent multiply-adds that keep two FMA units busy
 _MOST_REDUCE_TASKS = 8  # each reads all rows, so more of them cost more than they help
 
