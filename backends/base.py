@@ -46,7 +46,8 @@ class Target:
 
 @dataclass(eq=False)
 class Group:
-    """Nodes that become one kernel: an anchor and the elementwise nodes that follow it, in execution order.
+    """Nodes that become one kernel, in execution order: an anchor, the elementwise nodes that follow it, and perhaps a
+    tail, which reduces a value that they make.
 
     `inputs` are read from memory and `outputs` written to it; values between nodes of the group that nobody else reads
     never exist in memory. A group of elementwise nodes alone has the first of them as its anchor. The one other kind is
@@ -61,14 +62,19 @@ class Group:
 
     @property
     def epilogue(self) -> tuple[Node, ...]:
-        return self.nodes[1:]
+        return self.nodes[1:] if self.tail is None else self.nodes[1:-1]
+
+    @property
+    def tail(self) -> Node | None:
+        last = self.nodes[-1]
+        return None if last.op.elementwise or last is self.anchor or self.is_attention else last
 
     inputs: tuple[Value, ...] = ()
     outputs: tuple[Value, ...] = ()
 
     @property
     def is_attention(self) -> bool:
-        return not all(node.op.elementwise for node in self.epilogue)
+        return not all(node.op.elementwise for node in self.nodes[1:-1])
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,11 @@ class Backend(Protocol):
     def attends(self, group: Group) -> bool:
         """Whether a group that is all of an attention, or all of its gradient (`graph.attention`), is best computed as
         one, without the matrix of scores.
+        """
+
+    def takes_tail(self, group: Group) -> bool:
+        """Whether the kernel of a group should also make its tail's sums, of what it has just stored: nobody then reads
+        the whole tensor again for them.
         """
 
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:

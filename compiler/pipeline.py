@@ -19,6 +19,7 @@ from edgec.compiler.passes.fold_batch_norm import fold_batch_norm
 from edgec.compiler.passes.fold_constants import fold_constants
 from edgec.compiler.passes.fuse_attention import fuse_attention
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
+from edgec.compiler.passes.fuse_tails import fuse_tails
 from edgec.compiler.passes.keep_positions import keep_positions
 from edgec.compiler.passes.list_launches import list_launches
 from edgec.compiler.passes.lower_groups import lower_groups
@@ -201,6 +202,7 @@ SCHEDULE_PASSES: tuple[Pass[TargetSchedules], ...] = (
         ensures=frozenset({Fact.FUSED}),
         optional=True,
     ),
+    Pass("fuse_tails", Phase.OPTIMISE, fuse_tails, requires=frozenset({Fact.FUSED}), optional=True),
     Pass(
         "choose_storage",
         Phase.OPTIMISE,

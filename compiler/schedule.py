@@ -183,15 +183,16 @@ class TargetSchedules:
 def make_group(graph: Graph, nodes: Sequence[Node]) -> Group:
     """A group of `nodes`, with what it reads from memory and what it hands out, each once, in order of appearance.
 
-    An anchor with several results hands out all of them, read or not: its kernel computes them together.
+    An anchor or a tail with several results hands out all of them, read or not: its kernel computes them together.
     """
-    anchor, members = nodes[0], set(nodes)
+    members = set(nodes)
+    whole = {nodes[0]} if nodes[-1].op.elementwise else {nodes[0], nodes[-1]}
     made = [value for node in nodes for value in node.outputs]
     inner = set(made)
     inputs = dict.fromkeys(value for node in nodes for value in node.inputs if value not in inner)
 
     def leaves(value: Value) -> bool:
-        if value.producer is anchor and len(anchor.outputs) > 1:
+        if value.producer in whole and len(value.producer.outputs) > 1:
             return True
         return any(reader not in members for reader, _ in value.uses) or graph.is_result(value)
 

@@ -14,7 +14,7 @@ from edgec.backends.targets import find_target
 from edgec.backends.tvm.attention import AttentionGradientSpec, AttentionSpec
 from edgec.backends.tvm.backend import TvmBackend
 from edgec.backends.tvm.generic.kernel import GenericSpec
-from edgec.backends.tvm.strategies import lower_group, node_by_node
+from edgec.backends.tvm.strategies import in_pieces, lower_group
 from edgec.backends.tvm.tuning.choice import MODEL
 from edgec.compiler.schedule import make_group
 from edgec.graph.interp import run
@@ -105,7 +105,10 @@ class Net:
 def computed(net: Net, group: Group, feeds: dict[str, np.ndarray], target: str, apart: bool = False) -> dict:
     storage = {value: Storage.row_major(value.type.shape) for value in net.graph.values()}
     machine = TARGETS[target]
-    lowering = node_by_node(group, storage, machine, MODEL) if apart else lower_group(group, storage, {}, machine)
+    if apart:
+        lowering = in_pieces(group, [(node,) for node in group.nodes], storage, {}, machine, MODEL)
+    else:
+        lowering = lower_group(group, storage, {}, machine)
     specs = [call.spec for call in lowering.calls]
     assert not any(isinstance(spec, GenericSpec) for spec in specs)
     assert any(isinstance(spec, AttentionSpec | AttentionGradientSpec) for spec in specs) != apart

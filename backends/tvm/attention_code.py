@@ -33,9 +33,10 @@ from edgec.backends.tvm.builder import (
 from edgec.backends.tvm.epilogue import Epilogue
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm import Axis, GemmSpec, Panels, Table
-from edgec.backends.tvm.gemm_code import Gemm, share
+from edgec.backends.tvm.gemm_code import Gemm
 from edgec.backends.tvm.gemm_reduce_code import Edge, Reduce
 from edgec.backends.tvm.lanes_code import LaneFold, walk
+from edgec.backends.tvm.ranges_code import share
 from edgec.backends.tvm.softmax_code import exponentials
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access

@@ -11,7 +11,7 @@ from edgec.backends.tvm.fusion import Fusion
 from edgec.backends.tvm.gpu.launches import guarded_spec, items_wait, merge_key, merged_spec
 from edgec.backends.tvm.layouts import Layouts, scalar_storage
 from edgec.backends.tvm.products import Request
-from edgec.backends.tvm.strategies import lower_group
+from edgec.backends.tvm.strategies import lower_group, with_tail
 from edgec.backends.tvm.tuning.choice import MODEL, Chooser
 from edgec.graph.ir import Node, Role, Value
 from edgec.graph.ops import ALL_OPS
@@ -43,13 +43,19 @@ class TvmBackend:
     def attends(self, group: Group) -> bool:
         if self.target.lanes == 1 or self.target.arch.is_device or not pays(group):
             return False
+        return lower_attention(Request(group, self._expected(group), {}, self.target, self.tuning)) is not None
+
+    def takes_tail(self, group: Group) -> bool:
+        return with_tail(group, self._expected(group), {}, self.target, self.tuning) is not None
+
+    def _expected(self, group: Group) -> dict[Value, Storage]:
+        """Where the tensors of a group will lie, before that is settled."""
         layouts = Layouts(self.target)
         # Readers of an input that is not row-major get a copy that lies as it should.
-        storage = {
+        return {
             value: layouts.of_activation(value) if value.role in (None, Role.INPUT) else layouts.expected(value)
             for value in (*group.inputs, *group.outputs)
         }
-        return lower_attention(Request(group, storage, {}, self.target, self.tuning)) is not None
 
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         chosen: dict[str, Storage] = {}
@@ -73,16 +79,19 @@ class TvmBackend:
         """An output may overwrite what only elementwise nodes read, element by element."""
         if group.is_attention:
             return ()
-        own = {value for node in group.nodes for value in node.outputs}
+        made = {value for node in group.nodes for value in node.outputs}
         fixed = () if group.anchor.op.elementwise else group.anchor.inputs
         if isinstance(group.anchor.op, GateByBits):
             fixed = fixed[1:]
+        if group.tail is not None:
+            made.update(group.tail.inputs)  # it reads what has been stored, and beside that
         candidates = [
             value
             for value in group.inputs
-            if value not in own and not any(value is v for v in fixed) and value.role is not Role.INPUT
+            if value not in made and not any(value is v for v in fixed) and value.role is not Role.INPUT
         ]
-        return [(output, value) for output in group.outputs for value in candidates if value.type == output.type]
+        outputs = [value for value in group.outputs if value.producer is not group.tail]
+        return [(output, value) for output in outputs for value in candidates if value.type == output.type]
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         return lower_group(group, storage, alias, self.target, self.tuning)

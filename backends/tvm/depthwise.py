@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgec.backends.base import Argument
 from edgec.backends.tvm.epilogue import Epilogue
+from edgec.backends.tvm.tails import Tail
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
@@ -73,8 +74,8 @@ class DepthwiseSpec:
     """output[n, y, x, c] = epilogue(sum over taps of source[n, y', x', c] * weight[tap_y, tap_x, c]).
 
     `source_size` and `size` are (H, W) of the source and the output; `ys` and `xs` give every output position
-    once. Lines with equal q in all `ys` form one unit of work. Arguments: source, weight, those of the epilogue.
-    Tasks: blocks of units.
+    once. Lines with equal q in all `ys` form one unit of work. Arguments: source, weight, those of the epilogue and of
+    the tail, whose blocks are the tasks. Tasks: blocks of units.
     """
 
     role: str
@@ -88,10 +89,11 @@ class DepthwiseSpec:
     epilogue: Epilogue
     tile: int  # most results along x in registers
     tasks: int
+    tail: Tail | None = None
 
     @property
     def stem(self) -> str:
-        return f"f32_{self.role}{self.epilogue.label}"
+        return f"f32_{self.role}{self.epilogue.label}{self.tail.label if self.tail else ''}"
 
     @property
     def lines(self) -> int:
@@ -104,6 +106,7 @@ class DepthwiseSpec:
             Argument(DType.F32, self.images * math.prod(self.source_size) * self.channels, Access.READ),
             Argument(DType.F32, math.prod(self.kernel) * self.channels, Access.READ),
             *self.epilogue.arguments,
+            *(self.tail.arguments if self.tail else ()),
         )
 
 

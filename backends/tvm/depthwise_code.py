@@ -21,21 +21,27 @@ from edgec.backends.tvm.builder import (
     local,
     masked,
     opaque_zero,
+    prefetch,
     serial,
     split_width,
     when,
 )
 from edgec.backends.tvm.depthwise import DepthwiseSpec, Taps, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
-from edgec.backends.tvm.gemm_code import share
+from edgec.backends.tvm.ranges_code import share
+from edgec.backends.tvm.tails_code import add_up, read_afar
 from edgec.backends.tvm.tiling import even_split
 
 
 def emit_depthwise(spec: DepthwiseSpec, target: Target) -> PrimFunc:
     def body(source: Pointer, weight: Pointer, *rest: Pointer | Expr) -> None:
         kernel = _Depthwise(spec, target, source, weight, rest[:-2], rest[-2])
-        with serial(*rest[-2:]) as task, serial(*share(spec.images * spec.lines, spec.tasks, task)) as unit:
-            kernel.unit(unit // spec.lines, unit % spec.lines)
+        with serial(*rest[-2:]) as task:
+            with serial(*share(spec.images * spec.lines, spec.tasks, task)) as unit:
+                kernel.unit(unit // spec.lines, unit % spec.lines)
+            if spec.tail:
+                columns = (0, spec.channels)
+                add_up(spec.tail, rest[:-2], task, columns, spec.channels, target, opaque_zero(rest[-2]))
 
     return build_kernel(spec.arguments, body)
 
@@ -45,6 +51,7 @@ class _Depthwise:
         self, spec: DepthwiseSpec, target: Target, source: Pointer, weight: Pointer, rest: Sequence[Pointer], lo: Expr
     ):
         self.spec, self.target, self.source, self.weight, self.rest, self.lo = spec, target, source, weight, rest, lo
+        self.asked = [rest[argument] for argument in read_afar(spec.epilogue, spec.tail)]
 
     def unit(self, image: Index, q: Index) -> None:
         spec = self.spec
@@ -82,6 +89,12 @@ class _Depthwise:
     ) -> None:  # fmt: skip
         spec = self.spec
         height, width = spec.source_size
+        out_height, out_width = spec.size
+        line = (image * out_height + ys.start + q * ys.stride) * out_width + xs.start
+        if self.asked:
+            with serial(0, tile.width + opaque_zero(self.lo)) as i:
+                for pointer in self.asked:
+                    prefetch(pointer, (line + (x + i) * xs.stride) * spec.channels + c)
         sums = local(tile.width * lanes)
         for i in range(tile.width):
             sums.store(i * lanes, fill_value(self.lo, lanes))
@@ -100,8 +113,6 @@ class _Depthwise:
                 value = bind(border.load(self.source, base, column, lanes))
                 for i, tap in met:
                     sums.store(i * lanes, sums.load(i * lanes, lanes) + value * weights[tap])
-        out_height, out_width = spec.size
-        line = (image * out_height + ys.start + q * ys.stride) * out_width + xs.start
 
         def store(i: Index, results: Pointer) -> None:
             place = line + (x + i) * xs.stride

@@ -26,8 +26,9 @@ from edgec.backends.tvm.builder import (
 from edgec.backends.tvm.depthwise import DepthwiseReduceSpec, Tile, tiles
 from edgec.backends.tvm.depthwise_code import Border
 from edgec.backends.tvm.epilogue_code import Place, finish
-from edgec.backends.tvm.gemm_code import FAR, greatest, least, share
+from edgec.backends.tvm.gemm_code import FAR
 from edgec.backends.tvm.gemm_reduce_code import Edge, edge_of
+from edgec.backends.tvm.ranges_code import greatest, least, share
 from edgec.backends.tvm.tiling import even_split
 
 Outside = Mapping[int, tuple[Index, Expr]]  # of kernel rows that may be: a line to read instead, and a mask for it

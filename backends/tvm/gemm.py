@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from edgec.backends.base import Argument
 from edgec.backends.tvm.epilogue import Epilogue
+from edgec.backends.tvm.tails import Tail
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
@@ -112,7 +113,8 @@ class GemmSpec:
     """output[row, column] = epilogue(sum over depth of left[row, depth] * right[depth, column]).
 
     A register tile has at most `tile_rows` rows, `tail_rows` in the last panel if that is narrower. Arguments:
-    left, right, those of the epilogue. Tasks: batch * row_blocks * panel_groups.
+    left, right, those of the epilogue and of the tail, whose blocks are the row blocks. Tasks: batch * row_blocks *
+    panel_groups.
     """
 
     role: str
@@ -125,10 +127,11 @@ class GemmSpec:
     row_blocks: int
     panel_groups: int
     batch: int = 1
+    tail: Tail | None = None
 
     @property
     def stem(self) -> str:
-        return f"f32_{self.role}{self.epilogue.label}"
+        return f"f32_{self.role}{self.epilogue.label}{self.tail.label if self.tail else ''}"
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
@@ -136,6 +139,7 @@ class GemmSpec:
             Argument(DType.F32, self.left.elements, Access.READ),
             Argument(DType.F32, self.right.elements, Access.READ),
             *self.epilogue.arguments,
+            *(self.tail.arguments if self.tail else ()),
         )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.base import Target
-from edgec.backends.tvm._tvm import Expr, PrimFunc, T
+from edgec.backends.tvm._tvm import Expr, PrimFunc
 from edgec.backends.tvm.builder import (
     LINE,
     Index,
@@ -24,6 +24,8 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.gemm import GemmSpec, Panels
+from edgec.backends.tvm.ranges_code import greatest, least, share
+from edgec.backends.tvm.tails_code import add_up, read_afar
 from edgec.backends.tvm.tiling import chains, even_split, interleaved_sums, multiplies_by_element
 
 _AHEAD = 2048  # elements: how far ahead lines of a panel are asked for. Memory answers while 8 KB are multiplied.
@@ -41,6 +43,7 @@ class Gemm:
         self, spec: GemmSpec, target: Target, left: Pointer, right: Pointer, rest: Sequence[Pointer], lo: Expr
     ):
         self.spec, self.target, self.left, self.right, self.rest = spec, target, left, right, rest
+        self.asked = [rest[argument] for argument in read_afar(spec.epilogue, spec.tail)]
         self.panels, self.tail = divmod(spec.right.columns, spec.right.width)
         # Loops over few chains must stay loops: unrolled, sums of one chain and totals fight for registers, and an
         # accumulator that loses costs a fifth of the time.
@@ -63,6 +66,15 @@ class Gemm:
         if self.tail:
             with when(last == self.panels + 1):
                 self.rows(batch, block, self.panels, self.tail, spec.tail_rows)
+        if spec.tail:
+            self.add_up(block, first, last)
+
+    def add_up(self, block: Index, first: Index, last: Index) -> None:
+        """What the tail makes of these panels of a row block: when all are stored, so that memory is read in order."""
+        right, panels = self.spec.right, self.panels + bool(self.tail)
+        columns = (first * right.width, least(last * right.width, right.columns))
+        fewest = panels // self.spec.panel_groups * right.width - (right.width - self.tail if self.tail else 0)
+        add_up(self.spec.tail, self.rest, block, columns, fewest, self.target, self.opaque_zero)
 
     def rows(self, batch: Index, block: Index, panel: Index, width: int, largest: int) -> None:
         """All tiles of one row block by one panel."""
@@ -88,16 +100,15 @@ class Gemm:
 
     def tile(self, batch: Index, image: Index, y: Index, x: Index, height: int, panel: Index, width: int) -> None:
         """`height` rows from `x` on of a line, by one panel."""
-        spec, vectors = self.spec, split_width(width, self.target.lanes)
+        spec, vectors, out = self.spec, split_width(width, self.target.lanes), self.spec.output
         images, ys, xs = spec.left.rows
         start = spec.left.start + batch * spec.left.batch_stride + image * images.stride + y * ys.stride + x * xs.stride
         parts = interleaved_sums(spec.left.depth[2].count, height, len(vectors))  # added at the end
         sums = local(parts * height * width)
-        self.multiply(sums, parts, start, self.panel_start(batch, panel, width), height, width)
-
-        out = spec.output
         line = out.start + batch * out.batch_rows + image * out.strides[0] + y * out.strides[1] + x * out.strides[2]
         column = batch * out.batch_columns + panel * spec.right.width
+        self.ask(line, column, height, width)
+        self.multiply(sums, parts, start, self.panel_start(batch, panel, width), height, width)
 
         for at in range(0, height * width, width):
             for start, lanes in vectors if parts > 1 else ():
@@ -113,6 +124,16 @@ class Gemm:
                 finish(spec.epilogue, self.rest, results.load(row * width + at, lanes), place)
 
         each_row(spec.epilogue, sums, height, vectors, store)
+
+    def ask(self, line: Index, column: Index, height: int, width: int) -> None:
+        """Ask for what is read of a tile's results: a line or two of each row, which no processor foresees."""
+        if not self.asked:
+            return
+        with serial(0, height + self.opaque_zero) as row:
+            own = (line + row * self.spec.output.strides[2]) * self.spec.output.columns + column
+            for pointer in self.asked:
+                for at in range(0, width, LINE):
+                    prefetch(pointer, own + at)
 
     def multiply(
         self, sums: Pointer, parts: int, start: Index, panel: tuple[Index, int], height: int, width: int
@@ -197,24 +218,3 @@ class Gemm:
             own = batch * (right.depth * width) if right.groups > 1 else 0  # else one matrix for the whole batch
             return panel * (right.width * right.depth * right.groups) + own, width
         return panel * right.width + batch * right.batch_stride, right.row_stride
-
-
-def share(total: int, parts: int, part: Index) -> tuple[Index, Index]:
-    """The range of `total` items that belongs to `part` of `parts`; constant where the cut is trivial."""
-    if parts == 1:
-        return 0, total
-    if parts == total:
-        return part, part + 1
-    # The first parts take one more each. No division by `parts`: TVM's simplifier overflows int32 on such bounds.
-    whole, left = divmod(total, parts)
-    if left == 0:
-        return part * whole, (part + 1) * whole
-    return part * whole + least(part, left), (part + 1) * whole + least(part + 1, left)
-
-
-def least(a: Index, b: Index) -> Index:
-    return min(a, b) if isinstance(a, int) and isinstance(b, int) else T.min(a, b)
-
-
-def greatest(a: Index, b: Index) -> Index:
-    return max(a, b) if isinstance(a, int) and isinstance(b, int) else T.max(a, b)

@@ -27,7 +27,8 @@ from edgec.backends.tvm.builder import (
 )
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm import GemmReduceSpec
-from edgec.backends.tvm.gemm_code import FAR, greatest, least, share
+from edgec.backends.tvm.gemm_code import FAR
+from edgec.backends.tvm.ranges_code import greatest, least, share
 from edgec.backends.tvm.tiling import even_split, multiplies_by_element
 
 _FEW_ROWS = 64  # take no longer than their epilogue, which is written out then

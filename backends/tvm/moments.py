@@ -1,8 +1,8 @@
 """Mean and variance of channels in one reading: of some rows by themselves, twice through while the nearest caches hold
 them, then of all such parts together.
 
-Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979). Loads no
-tvm.
+Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979). The kernel
+that stores the rows may make the parts (`tails.py`). Loads no tvm.
 """
 
 from __future__ import annotations
@@ -11,54 +11,42 @@ from dataclasses import dataclass
 
 from edgec.backends.base import Argument, Target
 from edgec.backends.tvm.reductions import BLOCK_VECTORS, ReduceSpec
+from edgec.backends.tvm.row_blocks import RowBlocks
+from edgec.backends.tvm.tails import MomentParts
 from edgec.backends.tvm.tiling import column_block
 from edgec.graph.types import DType
 from edgec.runtime.abi import Access
 
 _MOST_ROWS = 256  # 64 channels of them are 64 KB
-_FEWEST_ROWS = 8  # parts of less would be nearly as large as what they are parts of
+FEWEST_ROWS = 8  # parts of less would be nearly as large as what they are parts of
 
 
 @dataclass(frozen=True)
 class PartMomentsSpec:
-    """x[images * rows, channels] -> mean of each part and its sum of squares around that, [2, parts, channels]. A part
-    is `part_rows` neighbouring rows of an image, its last one what is left. A task is a part.
-    """
+    """x[images * rows, channels] -> `MomentParts`. A task is a block."""
 
-    images: int
-    rows: int
-    channels: int
-    part_rows: int
+    of: MomentParts
 
     @property
     def stem(self) -> str:
         return "f32_part_moments"
 
     @property
-    def pieces(self) -> int:
-        """Parts of an image."""
-        return -(-self.rows // self.part_rows)
-
-    @property
-    def parts(self) -> int:
-        return self.images * self.pieces
-
-    @property
-    def results(self) -> Argument:
-        return Argument(DType.F32, 2 * self.parts * self.channels, Access.WRITE)
-
-    @property
     def arguments(self) -> tuple[Argument, ...]:
-        return Argument(DType.F32, self.images * self.rows * self.channels, Access.READ), self.results
+        return Argument(DType.F32, self.of.blocks.rows * self.of.channels, Access.READ), self.of.results
+
+    @property
+    def tasks(self) -> int:
+        return self.of.blocks.count
 
 
 @dataclass(frozen=True)
 class MergeMomentsSpec:
-    """What `PartMomentsSpec` makes[, weights[images]] -> mean[channels], variance[channels]. The weight of an image is
-    shared by its rows; without weights there is one image, of weight 1.
+    """`MomentParts`[, weights[images]] -> mean[channels], variance[channels]. The weight of an image is shared by its
+    rows; without weights there is one image, of weight 1.
     """
 
-    parts: PartMomentsSpec
+    of: MomentParts
     weighted: bool
 
     @property
@@ -67,13 +55,13 @@ class MergeMomentsSpec:
 
     @property
     def arguments(self) -> tuple[Argument, ...]:
-        weights = (Argument(DType.F32, self.parts.images, Access.READ),) if self.weighted else ()
-        result = Argument(DType.F32, self.parts.channels, Access.WRITE)
-        return Argument(DType.F32, self.parts.results.elements, Access.READ), *weights, result, result
+        weights = (Argument(DType.F32, self.of.images, Access.READ),) if self.weighted else ()
+        result = Argument(DType.F32, self.of.channels, Access.WRITE)
+        return Argument(DType.F32, self.of.results.elements, Access.READ), *weights, result, result
 
     def tasks(self, target: Target) -> int:
         """Blocks of channels."""
-        return -(-self.parts.channels // column_block(self.parts.channels, target, BLOCK_VECTORS))
+        return -(-self.of.channels // column_block(self.of.channels, target, BLOCK_VECTORS))
 
 
 def merged_moments(mean: ReduceSpec) -> MergeMomentsSpec | None:
@@ -87,7 +75,8 @@ def merged_moments(mean: ReduceSpec) -> MergeMomentsSpec | None:
         return None
     images, rows = outer if weights and len(outer) == 2 else (1, *outer) if not weights and len(outer) == 1 else (0, 0)
     dense = (rows * channels, channels, 1)[-len(nest.extents) :]
-    if rows < _FEWEST_ROWS or x.strides != dense or any(own.strides != (1, 0, 0) for own in weights):
+    if rows < FEWEST_ROWS or x.strides != dense or any(own.strides != (1, 0, 0) for own in weights):
         return None
-    parts = PartMomentsSpec(images, rows, channels, -(-rows // -(-rows // _MOST_ROWS)))
-    return MergeMomentsSpec(parts, bool(weights))
+    pieces = -(-rows // _MOST_ROWS)  # of an image, if they can be equal
+    blocks = RowBlocks.of_most(images * rows, -(-rows // pieces))
+    return MergeMomentsSpec(MomentParts(blocks, images, channels), bool(weights))

@@ -45,6 +45,7 @@ class Term(enum.Enum):
     """What is folded, of the first slots of the nest."""
 
     VALUE = "x"
+    SECOND = "y"
     CENTRED_SQUARE = "(x - mean)^2"
     WEIGHTED = "x * weight"
     WEIGHTED_SQUARE = "(x - mean)^2 * weight"
@@ -57,6 +58,7 @@ class Term(enum.Enum):
 
 _READS = {
     Term.VALUE: 1,
+    Term.SECOND: 2,
     Term.CENTRED_SQUARE: 2,
     Term.WEIGHTED: 2,
     Term.WEIGHTED_SQUARE: 3,

@@ -314,6 +314,8 @@ def _value(term: Term, load: Callable[[int], Expr]) -> Expr:
     match term:
         case Term.VALUE:
             return load(0)
+        case Term.SECOND:
+            return load(1)
         case Term.WEIGHTED:
             return load(0) * load(1)
         case Term.CENTRED_SQUARE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.base import Lowering
-from edgec.backends.tvm.moments import MergeMomentsSpec, merged_moments
+from edgec.backends.tvm.moments import MergeMomentsSpec, PartMomentsSpec, merged_moments
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.reductions import ReduceSpec, Term, call_reduction, term_spec
 from edgec.graph.ir import Value
@@ -55,8 +55,9 @@ def lower_statistics(request: Request) -> Lowering | None:
 
 def _call_moments(request: Request, merge: MergeMomentsSpec) -> None:
     (x, *weights), results = request.group.anchor.inputs, request.group.anchor.outputs
-    parts = request.workspace(merge.parts.results.elements)
-    request.call(merge.parts, (x, parts), merge.parts.parts)
+    parts = request.workspace(merge.of.results.elements)
+    spec = PartMomentsSpec(merge.of)
+    request.call(spec, (x, parts), spec.tasks)
     request.call(merge, (parts, *weights, *results), merge.tasks(request.target))
 
 

@@ -26,7 +26,8 @@ from edgec.backends.tvm.builder import (
 from edgec.backends.tvm.epilogue import Epilogue
 from edgec.backends.tvm.epilogue_code import Place, finish
 from edgec.backends.tvm.gemm import UNIT, Axis, GemmSpec, Panels, Patches, Placement
-from edgec.backends.tvm.gemm_code import Gemm, least, share
+from edgec.backends.tvm.gemm_code import Gemm
+from edgec.backends.tvm.ranges_code import least, share
 from edgec.backends.tvm.tiling import even_split
 from edgec.backends.tvm.winograd import WinogradFilterSpec, WinogradSpec, transforms
 

@@ -6,7 +6,21 @@ import numpy as np
 from hypothesis import strategies as st
 
 from edgec.graph.ir import Graph, Module, Role, Value
-from edgec.graph.ops import Add, Clip, Conv2d, HardSwish, MatMul, Mul, ReduceMean, Relu, Reshape, SgdUpdate, Sub
+from edgec.graph.ops import (
+    Add,
+    Clip,
+    Conv2d,
+    HardSwish,
+    MatMul,
+    Moments,
+    Mul,
+    NormParamGrad,
+    ReduceMean,
+    Relu,
+    Reshape,
+    SgdUpdate,
+    Sub,
+)
 from edgec.graph.types import DType, TensorType
 
 
@@ -47,6 +61,7 @@ def random_trains(draw: st.DrawFn, max_nodes: int = 14) -> Graph:
     graph = Graph("train")
     image = TensorType(DType.F32, (2, 3, 4, 4))
     graph.add_leaf(Role.INPUT, "x", image)
+    graph.add_leaf(Role.INPUT, "weights", TensorType(DType.F32, (2, 1, 1, 1)))
     graph.add_leaf(Role.SCALAR, "lr", TensorType(DType.F32, ()))
     for name in ("w0", "w1"):
         graph.add_leaf(Role.PARAM, name, TensorType(DType.F32, (3, 3, 1, 1)), trainable=True)
@@ -73,7 +88,7 @@ def _random_node(draw: st.DrawFn, graph: Graph, pool: list[Value]) -> Value:
     same = [v for v in pool if v.type == x.type]
     kinds = ["unary", "binary", "reshape"]
     if x.type.shape == (2, 3, 4, 4):
-        kinds += ["conv", "conv", "bias", "mean"]
+        kinds += ["conv", "conv", "bias", "mean", "moments", "norm_grad"]
     elif x.type.rank == 2 and [v for v in pool if v.type.rank == 2 and v.type.shape[0] == x.type.shape[1]]:
         kinds += ["matmul"]
     kind = draw(st.sampled_from(kinds))
@@ -91,6 +106,14 @@ def _random_node(draw: st.DrawFn, graph: Graph, pool: list[Value]) -> Value:
     if kind == "bias":
         channels = [v for v in pool if v.type.shape == (3,)]
         return graph.emit1(Add(), x, graph.emit1(Reshape((3, 1, 1)), draw(st.sampled_from(channels))))
+    if kind == "moments":
+        weights = [[], *([v] for v in pool if v.type.shape == (2, 1, 1, 1))]
+        return draw(st.sampled_from(graph.emit(Moments(axes=(0, 2, 3)), x, *draw(st.sampled_from(weights)))))
+    if kind == "norm_grad":
+        channels = [v for v in pool if v.type.shape == (3,)]
+        mean, inverse = (graph.emit1(Reshape((3, 1, 1)), draw(st.sampled_from(channels))) for _ in range(2))
+        sums = graph.emit(NormParamGrad(axes=(0, 2, 3)), x, draw(st.sampled_from(same)), mean, inverse)
+        return draw(st.sampled_from(sums))
     if kind == "mean":
         return graph.emit1(ReduceMean(axes=(0, 2, 3), keepdims=False), x)
     right = [v for v in pool if v.type.rank == 2 and v.type.shape[0] == x.type.shape[1]]

@@ -154,6 +154,9 @@ class ReferenceBackend:
     def attends(self, group: Group) -> bool:
         return self.target.lanes > 1
 
+    def takes_tail(self, group: Group) -> bool:
+        return self.target.lanes > 1
+
     def choose_storage(self, programs: Sequence[Sequence[Group]]) -> dict[str, Storage]:
         leaves = {value for groups in programs for group in groups for value in group.inputs}
         return {v.name: self._leaf_storage(v.type) for v in leaves if v.role in (Role.PARAM, Role.STATE)}
@@ -184,15 +187,16 @@ class ReferenceBackend:
 
     def lower(self, group: Group, storage: Mapping[Value, Storage], alias: Mapping[Value, Value]) -> Lowering:
         anchor = group.anchor
-        if anchor.op.elementwise or not group.epilogue or len(anchor.outputs) > 1:
+        if anchor.op.elementwise or len(group.nodes) == 1 or len(anchor.outputs) > 1:
             return Lowering((self._call(group.nodes, group.inputs, group.outputs, storage, alias),))
         # Anchor and epilogue apart, with the anchor's result in a workspace: what a split reduction looks like.
         raw = anchor.output
         scratch = Workspace(0, raw.type.bytes)
         inputs = tuple(dict.fromkeys(anchor.inputs))
         first = self._call((anchor,), inputs, (raw,), storage, {}, {raw: scratch})
-        reads = (raw, *(v for v in group.inputs if any(n in group.epilogue for n, _ in v.uses)))
-        second = self._call(group.epilogue, reads, group.outputs, storage, alias, {raw: scratch})
+        rest = group.nodes[1:]
+        reads = (raw, *(v for v in group.inputs if any(n in rest for n, _ in v.uses)))
+        second = self._call(rest, reads, group.outputs, storage, alias, {raw: scratch})
         return Lowering((first, second), (scratch,))
 
     def _call(
