@@ -13,7 +13,7 @@ from typing import Protocol
 
 from edgec.graph.ir import Node, Value
 from edgec.graph.types import DType
-from edgec.runtime.abi import Access, Arch, Feature, Storage
+from edgec.runtime.abi import Access, Arch, Feature, Product, Storage
 
 _GRAPH_AHEAD = 16  # of a CUDA graph, whose branches run side by side
 
@@ -168,6 +168,7 @@ class CodeImage:
     data: bytes
     entries: Mapping[KernelSpec, int]
     names: Mapping[KernelSpec, str]  # symbol: edgec_<stem>__<hash8>
+    products: Mapping[KernelSpec, Product] = field(default_factory=dict)  # of CUDA: what a library could do as well
 
 
 Progress = Callable[[int, int], None]  # done, total

@@ -163,7 +163,8 @@ class _Packer:
     def _kernel(self, spec: KernelSpec) -> Kernel:
         arguments = tuple(KernelArgument(argument.bytes, argument.access) for argument in spec.arguments)
         threads = spec.threads if self.target.arch.is_device else 0
-        return Kernel(self.image.names[spec], self.image.entries[spec], arguments, threads)
+        image = self.image
+        return Kernel(image.names[spec], image.entries[spec], arguments, threads, image.products.get(spec))
 
     def _program(self, schedule: Schedule) -> Program:
         calls: list[Call] = []

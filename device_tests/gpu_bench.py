@@ -1,12 +1,13 @@
 """A training step of MobileNetV2 on a GPU beside torch's, each in a process of its own, in one run.
 
     python device_tests/gpu_check.py build FOLDER cuda:sm_90+tf32    here
-    python device_tests/gpu_bench.py FOLDER TARGET [BATCH ...]       there: needs torch and torchvision too
+    python device_tests/gpu_bench.py FOLDER TARGET [BATCH ...]       there: needs torch and torchvision too, and for
+                                                                     the last lines a cuBLASLt that the loader finds
 
 Both: 1000 classes, 224 x 224, norms frozen, plain SGD on all parameters, TF32 allowed. torch runs eager, as a CUDA
 graph, and compiled in a CUDA graph, in both memory formats, on a batch that is already on the device. Ours brings its
-batch there in every step: from the session's own buffers (`step`), or from arrays of Python's (`run`). Prints a JSON
-object a line, ratios to torch's best last.
+batch there in every step: from the session's own buffers (`step`), or from arrays of Python's (`run`); alone, and with
+cuBLASLt where that is the faster. Prints a JSON object a line, ratios to torch's best last.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def feeds_of(batch: int) -> dict[str, np.ndarray]:
     return feeds | ({"rows": np.int32(batch)} if batch > 1 else {})
 
 
-def measure_ours(path: str, target: str, batch: int) -> dict:
+def measure_ours(path: str, target: str, batch: int, *libraries: str) -> dict:
     from edgec.runtime import load  # noqa: PLC0415
     from edgec.runtime.layout import read_artifact  # noqa: PLC0415
     from edgec.runtime.library import library  # noqa: PLC0415
@@ -95,7 +96,7 @@ def measure_ours(path: str, target: str, batch: int) -> dict:
     variant = next(v for v in read_artifact(path).variants if v.target == target)
     arena = max(program.arena_bytes for program in variant.programs)
     feeds = feeds_of(batch)
-    with load(path, target=target) as model, model.session() as session:
+    with load(path, target=target, libraries=libraries) as model, model.session() as session:
         run = timed(lambda: session.run("train", feeds), lambda: None)
         index, handle = session.signature("train").index, session._handle
         step = timed(lambda: library().edgec_run(handle, index), lambda: None)
@@ -103,24 +104,26 @@ def measure_ours(path: str, target: str, batch: int) -> dict:
     return {"run_ms": run, "step_ms": step, "bytes": held}
 
 
-def count_kernels(path: str, target: str, batch: int) -> dict:
-    """That a profiler sees in one step, all of them ours."""
+def count_kernels(path: str, target: str, batch: int, *libraries: str) -> dict:
+    """That a profiler sees in one step: all of them ours, but for those of `libraries`; and microseconds of them."""
     import torch  # noqa: PLC0415
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415
 
     from edgec.runtime import load  # noqa: PLC0415
 
     torch.zeros(1, device="cuda")
-    with load(path, target=target) as model, model.session() as session:
+    with load(path, target=target, libraries=libraries) as model, model.session() as session:
         session.run("train", feeds_of(batch))
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
             session.run("train", feeds_of(batch))
             torch.cuda.synchronize()
     on_device = torch.autograd.DeviceType.CUDA
-    names = [event.name for event in seen.events() if event.device_type == on_device]
-    others = [name for name in names if not name.startswith(("edgec_", "Memcpy", "Memset"))]
-    assert not others, others
-    return {"kernels": sum(name.startswith("edgec_") for name in names)}
+    events = [event for event in seen.events() if event.device_type == on_device]
+    kernels = [event for event in events if not event.name.startswith(("Memcpy", "Memset"))]
+    others = [event.name for event in kernels if not event.name.startswith("edgec_")]
+    assert libraries or not others, others
+    times = sum(event.device_time for event in kernels)
+    return {"kernels": len(kernels), "of libraries": len(others), "us": round(times, 1)}
 
 
 def say(record: dict) -> None:
@@ -144,18 +147,22 @@ def main(folder: Path, target: str, batches: list[int]) -> None:
                 record = _alone("torch", mode, layout, batch)
                 say({"torch": mode, "layout": layout, "batch": batch} | record)
                 best, least = min(best, record.get("ms", best)), min(least, record.get("bytes", least))
-        ours = _alone("ours", folder / f"mobilenet_v2_b{batch}.edge", target, batch)
-        say({"ours": target, "batch": batch} | ours)
-        say({"batch": batch} | _alone("kernels", folder / f"mobilenet_v2_b{batch}.edge", target, batch))
-        ratios = {name.removesuffix("_ms"): round(ms / best, 3) for name, ms in ours.items() if name.endswith("_ms")}
-        memory = round(ours["bytes"] / least, 3)
-        say({"batch": batch, "of torch's best": ratios, "of its least memory": memory})
+        words = folder / f"mobilenet_v2_b{batch}.edge", target, batch
+        for libraries in ((), ("cublaslt",)):
+            about = {"batch": batch, "libraries": libraries}
+            ours = _alone("ours", *words, *libraries)
+            say({"ours": target} | about | ours)
+            say(about | _alone("kernels", *words, *libraries))
+            if "error" in ours:
+                continue
+            ratios = {name.removesuffix("_ms"): round(ours[name] / best, 3) for name in ("run_ms", "step_ms")}
+            say(about | {"of torch's best": ratios, "of its least memory": round(ours["bytes"] / least, 3)})
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--one":
         kind, *words = sys.argv[2:]
         measure = {"torch": measure_torch, "ours": measure_ours, "kernels": count_kernels}[kind]
-        say(measure(*words[:2], int(words[2])))
+        say(measure(*words[:2], int(words[2]), *words[3:]))
     else:
         main(Path(sys.argv[1]), sys.argv[2], [int(word) for word in sys.argv[3:]] or [1, 8])

@@ -1,16 +1,18 @@
 """Artifacts for GPUs, made on one machine and tried on another that has the GPU but no compiler.
 
     python device_tests/gpu_check.py build FOLDER [TARGET ...]    here: all op cases and some models, and what to feed
-    python device_tests/gpu_check.py run FOLDER                   there: needs numpy, ml_dtypes, the runtime's library
+    python device_tests/gpu_check.py run FOLDER [LIBRARY ...]     there: needs numpy, ml_dtypes, the runtime's library
 
 `run` prints a JSON object for each artifact and target: what differs from the ops' references or from the processor's
 losses, whether a second run gives the same bits, milliseconds a step, by how much the process and the device's memory
-grow in LONG steps, the kernels that take longest, and what opening took first and again. For each artifact with several
+grow in LONG steps, the kernels that take longest, what opening took first and again, and how many calls of a step are
+done by libraries, of which those named may stand in for kernels. For each artifact with several
 targets one more: training that goes from target to target by checkpoints.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
@@ -29,6 +31,7 @@ CPU = "x86-64-v3"
 GPUS = ("cuda:sm_90", "mobile-gpu")
 STEPS, TIMED, LONG = 10, 30, 1000
 TF32 = 2e-3  # of the largest result of PRODUCTS, where their operands may be rounded
+LIBRARY_NAMES = ("cublasLt",)  # of profiles
 PRODUCTS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad", "matmul")
 
 
@@ -54,35 +57,36 @@ def build(folder: Path, targets: tuple[str, ...]) -> None:
     write_artifact(folder / "ops.edge", result.artifact)
 
 
-def run(folder: Path) -> None:
+def run(folder: Path, libraries: list[str]) -> None:
+    opened = functools.partial(load, libraries=libraries)
     for path in sorted(folder.glob("*.edge")):
         targets = [variant.target for variant in read_artifact(path).variants]
         check = check_ops if path.stem == "ops" else check_model
         for target in targets:
             if target != CPU:
-                report(path, target, check, target)
+                report(path, target, check, target, opened)
         if CPU in targets:
             report(path, " and ".join(targets), check_moves, [*targets, CPU])
 
 
-def report(path: Path, name: str, check: Callable[..., dict], argument: object) -> None:
+def report(path: Path, name: str, check: Callable[..., dict], *arguments: object) -> None:
     began = time.perf_counter()
     record = {"artifact": path.stem, "target": name}
     try:
-        record |= check(path, argument)
+        record |= check(path, *arguments)
     except Exception as error:  # the next one may tell more
         record["error"] = f"{type(error).__name__}: {error}"
     sys.stdout.write(json.dumps(record | {"seconds": round(time.perf_counter() - began, 2)}) + "\n")
     sys.stdout.flush()
 
 
-def check_ops(path: Path, target: str) -> dict:
+def check_ops(path: Path, target: str, opened: Callable[..., Model]) -> dict:
     from cases.all_cases import OP_CASES  # noqa: PLC0415
     from cases.op_case import assert_agrees  # noqa: PLC0415
     from op_module import operands, results  # noqa: PLC0415
 
     wrong = {}
-    with load(path, target=target) as model:
+    with opened(path, target=target) as model:
         for case in OP_CASES:
             try:
                 got = model.run(operands(case), program=case.name)
@@ -102,10 +106,10 @@ def read_batches(path: Path) -> list[dict]:
     return [{name: array[i] for name, array in stacked.items()} for i in range(len(stacked["lr"]))]
 
 
-def opening(path: Path, target: str) -> float:
+def opening(path: Path, target: str, opened: Callable[..., Model]) -> float:
     """Milliseconds."""
     began = time.perf_counter()
-    load(path, target=target).close()
+    opened(path, target=target).close()
     return round((time.perf_counter() - began) * 1e3, 1)
 
 
@@ -125,13 +129,13 @@ def check_moves(path: Path, targets: list[str]) -> dict:
     return {"loss_error": max(abs(loss - wanted) / abs(wanted) for loss, wanted in zip(losses, expected, strict=True))}
 
 
-def check_model(path: Path, target: str) -> dict:
-    batches, opened = read_batches(path), [opening(path, target) for _ in range(2)]
+def check_model(path: Path, target: str, opened: Callable[..., Model]) -> dict:
+    batches, openings = read_batches(path), [opening(path, target, opened) for _ in range(2)]
     expected, _, outputs = train(load(path, target=CPU), batches)
-    losses, times, got = train(load(path, target=target), batches)
-    again, _, _ = train(load(path, target=target), batches)
-    with load(path, target=target) as model, model.session() as session:
-        slow = slowest(session, batches[0])
+    losses, times, got = train(opened(path, target=target), batches)
+    again, _, _ = train(opened(path, target=target), batches)
+    with opened(path, target=target) as model, model.session() as session:
+        slow, others = slowest(session, batches[0])
         for _ in range(3):
             session.run("train", batches[0])
         began = time.perf_counter()
@@ -149,7 +153,8 @@ def check_model(path: Path, target: str) -> dict:
         "loss_error": max(loss_errors),
         "inference_error": max(float(np.abs(got[name] - outputs[name]).max()) for name in outputs) / scale,
         "same_bits": losses == again,
-        "opening_ms": opened,
+        "opening_ms": openings,
+        "library_calls": others,
         "first_step_ms": round(times[0] * 1e3, 2),
         "step_ms": round(step, 3),
         "grown_kb": grown,
@@ -183,16 +188,18 @@ def train(model: Model, batches: list[dict]) -> tuple[list[float], list[float], 
     return losses, times, outputs
 
 
-def slowest(session, batch: dict) -> list[str]:
+def slowest(session, batch: dict) -> tuple[list[str], int]:
+    """The kernels of a step that take longest, and how many calls are a library's."""
     with session.profile() as calls:
         session.run("train", batch)
     ranked = sorted(calls, key=lambda call: -call.ns)[:12]
     total = sum(call.ns for call in calls)
-    return [f"{len(calls)} calls, {total / 1e6:.2f} ms"] + [f"{call.ns / 1e3:.0f} us {call.kernel}" for call in ranked]
+    lines = [f"{len(calls)} calls, {total / 1e6:.2f} ms"] + [f"{call.ns / 1e3:.0f} us {call.kernel}" for call in ranked]
+    return lines, sum(call.kernel in LIBRARY_NAMES for call in calls)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "build":
         build(Path(sys.argv[2]), tuple(sys.argv[3:]) or GPUS)
     else:
-        run(Path(sys.argv[2]))
+        run(Path(sys.argv[2]), sys.argv[3:])

@@ -34,6 +34,8 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == MAJOR ? capability / 10 : capability % 10;
     return device;
 }
+EXPORT int cuDeviceGetName(char *name) { return *name = '\0', 0; }
+EXPORT int cuDriverGetVersion(int *version) { return *version = 1, 0; }
 EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = &here, device; }
 EXPORT int cuModuleLoadData(void **loaded, const void *data) {
     Elf64_Ehdr header;
@@ -93,6 +95,9 @@ TAKES(cuMemHostUnregister, (void))
 TAKES(cuMemsetD8Async, (void))
 TAKES(cuStreamDestroy_v2, (void))
 TAKES(cuStreamSynchronize, (void))
+TAKES(cuStreamBeginCapture_v2, (void))
+TAKES(cuStreamEndCapture, (void))
+TAKES(cuGraphAddChildGraphNode, (void))
 TAKES(cuEventRecord, (void))
 TAKES(cuEventDestroy_v2, (void))
 TAKES(cuGraphDestroy, (void))

@@ -143,3 +143,33 @@ class Access(enum.IntEnum):
     READ = 1
     WRITE = 2
     READ_WRITE = 3
+
+
+@dataclass(frozen=True)
+class Factor:
+    """An operand of a `Product`: argument `argument` of the kernel, a matrix in rows of `leading` elements, the next
+    product's `stride` elements further (0: the same matrix). `transposed`: its rows are the product's depth (left) or
+    columns (right).
+    """
+
+    argument: int
+    leading: int
+    stride: int = 0
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Product:
+    """All that a kernel of a device does, where it is left[rows, depth] @ right[depth, columns] in f32, `batch` times:
+    a library could do it too. The results lie behind one another in argument `result`; what it holds behind them is 0.
+    `tf32`: operands may be rounded to 10 bits of mantissa.
+    """
+
+    batch: int
+    rows: int
+    columns: int
+    depth: int
+    left: Factor
+    right: Factor
+    result: int
+    tf32: bool = False

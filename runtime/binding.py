@@ -10,7 +10,7 @@ import ctypes
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -50,17 +50,26 @@ class Checkpoint:
         return Checkpoint(info.progress.step, info.progress.seed, bytes(info.fingerprint))
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None, *, target: str | None = None) -> Model:
+def load(
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    *,
+    target: str | None = None,
+    libraries: Collection[str] = (),
+) -> Model:
     """Open an artifact with the best variant that this machine can run, or the one of `target`.
 
-    `threads` counts the caller's; None means one per CPU of this process. Results do not depend on it.
+    `threads` counts the caller's; None means one per CPU of this process. Results do not depend on it. `libraries`
+    (`cublaslt`) may do products of matrices on a GPU instead of the artifact's kernels, where they are installed and
+    faster; the first time that is measured, and remembered in the user's cache folder.
     RuntimeFailure: E0501 not an artifact, E0502 damaged, E0503 newer format, E0504 for another machine, E0507 cannot be
     read, E0609 no memory.
     """
     where = os.fspath(path)
     handle, refused, shortage = ctypes.c_void_p(), c.Location(), c.Shortage()
     name = target.encode() if target else None
-    options = c.Options(target=name, refused=ctypes.pointer(refused), shortage=ctypes.pointer(shortage))
+    reports = {"refused": ctypes.pointer(refused), "shortage": ctypes.pointer(shortage)}
+    options = c.Options(target=name, libraries=c.library_bits(libraries), **reports)
     status = library().edgec_model_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
     check(status, where=where, refused=refused, shortage=shortage)
     model = Model(ModelHandle(handle), threads)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgec.runtime import tables
-from edgec.runtime.abi import MAX_RANK, Access, Arch, Feature, Storage
+from edgec.runtime.abi import MAX_RANK, Access, Arch, Factor, Feature, Product, Storage
 from edgec.runtime.dtypes import DTYPES, numpy_dtype
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import (
@@ -77,12 +77,24 @@ def _kernels(sections: Sections, index: int, names: _Names) -> tuple[Kernel, ...
     arguments = [
         KernelArgument(int(row["bytes"]), Access(row["access"])) for row in _rows(sections, Section.ARGUMENTS, index)
     ]
-    kernels = []
+    listed = _rows(sections, Section.PRODUCTS, index) if (Section.PRODUCTS, index) in sections else ()
+    products = {int(row["kernel"]): _product(row) for row in listed}
+    kernels: list[Kernel] = []
     for row in _rows(sections, Section.KERNELS, index):
         first, count = int(row["first_argument"]), int(row["argument_count"])
         own = tuple(arguments[first : first + count])
-        kernels.append(Kernel(names[row["name"]], int(row["entry"]), own, int(row["threads"])))
+        product = products.get(len(kernels))
+        kernels.append(Kernel(names[row["name"]], int(row["entry"]), own, int(row["threads"]), product))
     return tuple(kernels)
+
+
+def _product(row: np.void) -> Product:
+    left, right = (
+        Factor(int(row["factors"][i]), int(row["leading"][i]), int(row["strides"][i]), bool(row["transposed"][i]))
+        for i in range(2)
+    )
+    batch, rows, columns, depth = (int(row[name]) for name in ("batch", "rows", "columns", "depth"))
+    return Product(batch, rows, columns, depth, left, right, int(row["result"]), bool(row["tf32"]))
 
 
 def _programs(sections: Sections, index: int, names: _Names) -> tuple[Program, ...]:

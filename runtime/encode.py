@@ -198,6 +198,31 @@ def _encode_kernels(variant: Variant, names: Names) -> tuple[bytes, bytes]:
     return _table(tables.KERNEL, kernels), _table(tables.ARGUMENT, arguments)
 
 
+def _encode_products(variant: Variant) -> bytes:
+    """In the order of kernels."""
+    rows = []
+    for index, kernel in enumerate(variant.kernels):
+        if kernel.product is None:
+            continue
+        product, factors = kernel.product, (kernel.product.left, kernel.product.right)
+        rows.append(
+            {
+                "strides": [factor.stride for factor in factors],
+                "kernel": index,
+                "batch": product.batch,
+                "rows": product.rows,
+                "columns": product.columns,
+                "depth": product.depth,
+                "leading": [factor.leading for factor in factors],
+                "factors": [factor.argument for factor in factors],
+                "transposed": [factor.transposed for factor in factors],
+                "result": product.result,
+                "tf32": product.tf32,
+            }
+        )
+    return _table(tables.PRODUCT, rows)
+
+
 def _encode_programs(variant: Variant, names: Names) -> dict[Section, bytes]:
     """PROGRAMS, CALLS, OPERANDS, BINDINGS. Records of a program follow those of the one before it."""
     programs, calls, bindings = [], [], []
@@ -267,6 +292,8 @@ def encode_variant(artifact: Artifact, variant: Variant, names: Names, storages:
         Section.ARGUMENTS: arguments,
         **_encode_programs(variant, names),
     }
+    if products := _encode_products(variant):
+        sections[Section.PRODUCTS] = products
     if variant.code:
         sections[Section.CODE if variant.arch in IMAGE_ARCHS else Section.SOURCE] = variant.code
     return sections

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgec.runtime.abi import Access, Arch, Feature, Storage
+from edgec.runtime.abi import Access, Arch, Feature, Product, Storage
 
 
 class Region(enum.IntEnum):
@@ -80,13 +80,14 @@ class Kernel:
 
     `entry` is an offset into the image, or an index into the application's table where kernels are linked in. `name` is
     its symbol, which must then be the table's, and by which devices find it. `threads` are the work items of a group on
-    a device, where a task is a group.
+    a device, where a task is a group. `product`: what a library could do instead, on CUDA devices.
     """
 
     name: str
     entry: int
     arguments: tuple[KernelArgument, ...]
     threads: int = 0
+    product: Product | None = None
 
 
 class Opcode(enum.IntEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import functools
+from collections.abc import Collection
 from ctypes import POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -104,6 +105,9 @@ _HINTS = {
 }
 
 
+LIBRARIES = {"cublaslt": 1}  # edgec_library, by name
+
+
 class Allocator(Structure):
     _fields_ = [("allocate", c_void_p), ("release", c_void_p), ("context", c_void_p)]
 
@@ -125,7 +129,15 @@ class Options(Structure):
         ("refused", POINTER(Location)),
         ("shortage", POINTER(Shortage)),
         ("cache", c_char_p),
+        ("libraries", c_uint32),
     ]
+
+
+def library_bits(names: Collection[str]) -> int:
+    """`Options.libraries`; ValueError for a name that is not of LIBRARIES."""
+    if unknown := sorted(set(names) - set(LIBRARIES)):
+        raise ValueError(f"no library `{unknown[0]}`; there is {', '.join(LIBRARIES)}")
+    return sum(LIBRARIES[name] for name in set(names))
 
 
 class ModelInfo(Structure):

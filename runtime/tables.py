@@ -33,6 +33,7 @@ class Section(enum.IntEnum):
     BINDINGS = 23
     CODE = 24
     SOURCE = 25
+    PRODUCTS = 26
 
 
 HEADER = np.dtype(
@@ -136,6 +137,22 @@ BINDING = np.dtype(
         ("shape", "<u4", 8),
     ]
 )
+PRODUCT = np.dtype(
+    [
+        ("strides", "<u8", 2),
+        ("kernel", "<u4"),
+        ("batch", "<u4"),
+        ("rows", "<u4"),
+        ("columns", "<u4"),
+        ("depth", "<u4"),
+        ("leading", "<u4", 2),
+        ("factors", "u1", 2),
+        ("transposed", "u1", 2),
+        ("result", "u1"),
+        ("tf32", "u1"),
+        ("reserved", "u1", 6),
+    ]
+)
 
 RECORDS = {
     Section.STORAGES: STORAGE,
@@ -149,4 +166,5 @@ RECORDS = {
     Section.CALLS: CALL,
     Section.OPERANDS: OPERAND,
     Section.BINDINGS: BINDING,
+    Section.PRODUCTS: PRODUCT,
 }

@@ -31,7 +31,7 @@ from edgec.tools import static_templates as templates
 RUNTIME = "edgec"  # subfolder of the runtime's sources
 STACK_BYTES = 4096  # what opening and running need at most on a Cortex-M; the tests measure it
 _PROGRAM = "edgec_run.c"
-_GPU_ONLY = ("cuda.c", "device.c", "opencl.c", "program_cache.c", "program_cache.h")
+_GPU_ONLY = ("cublaslt.c", "cublaslt.h", "cuda.c", "device.c", "opencl.c", "program_cache.c", "program_cache.h")
 _FILES_ONLY = ("checkpoint.c", "checkpoint.h", "tensorfile.c", "tensorfile.h")
 
 

@@ -21,6 +21,7 @@ from edgec.backends.link import link
 from edgec.backends.nvrtc import cubin
 from edgec.backends.toolchain import TVM_REQUIREMENT
 from edgec.backends.tvm.c_source import PRELUDE
+from edgec.backends.tvm.gpu.matrix_products import matrix_product
 from edgec.backends.tvm.gpu.source import device_source
 from edgec.backends.tvm.isolate import JobFailure, run_isolated
 from edgec.graph.errors import InternalError, UserError
@@ -71,10 +72,11 @@ def _linked(code: dict[str, bytes], arch: Arch) -> tuple[bytes, dict[str, int]]:
 
 
 def _device_image(source: bytes, target: Target, names: dict[KernelSpec, str]) -> CodeImage:
-    kind, data = "opencl", source
-    if target.arch is Arch.CUDA:
-        kind, data = "cubin", cubin(source, target.cpu, partial(_run_alone, target))
-    return CodeImage(kind, data, dict.fromkeys(names, 0), names)
+    entries = dict.fromkeys(names, 0)
+    if target.arch is not Arch.CUDA:
+        return CodeImage("opencl", source, entries, names)
+    products = {spec: product for spec in names if (product := matrix_product(spec)) is not None}
+    return CodeImage("cubin", cubin(source, target.cpu, partial(_run_alone, target)), entries, names, products)
 
 
 def _run_alone(target: Target, job: Callable[[], bytes]) -> bytes:

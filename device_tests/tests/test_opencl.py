@@ -5,6 +5,7 @@ All op cases are in test_op_cases.py (`opencl`, long).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgec.graph.ops.matmul import MatMul
 from edgec.graph.ops.reduce_sum import ReduceSum
 from edgec.runtime import Model, RuntimeFailure, load
 from edgec.runtime.layout import write_artifact
+from edgec.tools.cli import main
 
 # One item for each result; sums and rows of a team; rows of one item; every width of integers; halves; generators.
 KINDS = (
@@ -135,3 +137,13 @@ def test_sessions_have_arenas_of_their_own(gpu: Model) -> None:
         alone = one.run("infer", first)[1]["logits"]
         two.run("infer", second)
         np.testing.assert_array_equal(one.run("infer", first)[1]["logits"], alone)
+
+
+def test_a_profile_of_a_gpu_has_no_peak(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the processor could do says nothing of it."""
+    for target, where in ((GPU, "this machine's GPU"), (CPU, "this machine")):
+        with pytest.raises(SystemExit) as ended:
+            main(["profile", str(artifact), "--target", target, "--runs", "2", "--threads", "1", "--json"])
+        record = json.loads(capsys.readouterr().out)
+        assert ended.value.code == 0 and record["device"] == where
+        assert (record["peak_gflops"] is None) == (target == GPU)

@@ -6,8 +6,10 @@
 #include <dlfcn.h>
 #include <string.h>
 
+#include "cublaslt.h"
+
 /* From the toolkit's header: cuda.h. */
-enum { OUT_OF_MEMORY = 2, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+enum { OUT_OF_MEMORY = 2, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, CAPTURE_RELAXED = 2 };
 
 typedef struct kernel_node { /* CUDA_KERNEL_NODE_PARAMS_v2 */
     void *function;
@@ -28,11 +30,14 @@ typedef struct cuda {
     void *library;
     int id, retained;
     void *context, *stream, *module;
+    cublaslt products;
 
     int (*Init)(unsigned);
     int (*DeviceGetCount)(int *);
     int (*DeviceGet)(int *, int);
     int (*DeviceGetAttribute)(int *, int, int);
+    int (*DeviceGetName)(char *, int, int);
+    int (*DriverGetVersion)(int *);
     int (*DevicePrimaryCtxRetain)(void **, int);
     int (*DevicePrimaryCtxRelease)(int);
     int (*CtxSetCurrent)(void *);
@@ -59,12 +64,15 @@ typedef struct cuda {
     int (*GraphCreate)(void **, unsigned);
     int (*GraphAddKernelNode)(void **, void *, void *const *, size_t, const kernel_node *);
     int (*GraphAddMemsetNode)(void **, void *, void *const *, size_t, const memset_node *, void *);
+    int (*GraphAddChildGraphNode)(void **, void *, void *const *, size_t, void *);
+    int (*StreamBeginCapture)(void *, int);
+    int (*StreamEndCapture)(void *, void **);
     int (*GraphInstantiate)(void **, void *, unsigned long long);
     int (*GraphDestroy)(void *);
     int (*GraphExecDestroy)(void *);
     int (*GraphLaunch)(void *, void *);
 
-    void *kernels[];
+    void *kernels[]; /* behind them: plans of products */
 } cuda;
 
 static edgec_status failure(int code) {
@@ -72,7 +80,9 @@ static edgec_status failure(int code) {
     return code == OUT_OF_MEMORY ? EDGEC_DEVICE_MEMORY : EDGEC_DEVICE_FAILED;
 }
 
-static size_t record_bytes(uint32_t kernels) { return sizeof(cuda) + kernels * sizeof(void *); }
+static size_t record_bytes(const artifact *a) {
+    return sizeof(cuda) + a->kernel_count * sizeof(void *) + a->product_count * sizeof(cublaslt_plan);
+}
 
 /* ---- Opening. ---- */
 
@@ -85,6 +95,8 @@ static edgec_status open_library(cuda *cu) {
         {"cuDeviceGetCount", &cu->DeviceGetCount},
         {"cuDeviceGet", &cu->DeviceGet},
         {"cuDeviceGetAttribute", &cu->DeviceGetAttribute},
+        {"cuDeviceGetName", &cu->DeviceGetName},
+        {"cuDriverGetVersion", &cu->DriverGetVersion},
         {"cuDevicePrimaryCtxRetain", &cu->DevicePrimaryCtxRetain},
         {"cuDevicePrimaryCtxRelease_v2", &cu->DevicePrimaryCtxRelease},
         {"cuCtxSetCurrent", &cu->CtxSetCurrent},
@@ -110,6 +122,9 @@ static edgec_status open_library(cuda *cu) {
         {"cuGraphCreate", &cu->GraphCreate},
         {"cuGraphAddKernelNode_v2", &cu->GraphAddKernelNode},
         {"cuGraphAddMemsetNode", &cu->GraphAddMemsetNode},
+        {"cuGraphAddChildGraphNode", &cu->GraphAddChildGraphNode},
+        {"cuStreamBeginCapture_v2", &cu->StreamBeginCapture},
+        {"cuStreamEndCapture", &cu->StreamEndCapture},
         {"cuGraphInstantiateWithFlags", &cu->GraphInstantiate},
         {"cuGraphDestroy", &cu->GraphDestroy},
         {"cuGraphExecDestroy", &cu->GraphExecDestroy},
@@ -164,6 +179,7 @@ static edgec_status open_device(device *d, const artifact *a) {
     if (code == OUT_OF_MEMORY) return EDGEC_DEVICE_MEMORY;
     for (uint32_t i = 0; i < a->kernel_count && code == 0; i++)
         code = cu->ModuleGetFunction(&cu->kernels[i], cu->module, artifact_string(a, a->kernels[i].name));
+    cu->products.plans = (cublaslt_plan *)(void *)&cu->kernels[a->kernel_count];
     return code == 0 ? EDGEC_OK : EDGEC_BAD_IMAGE;
 }
 
@@ -174,6 +190,7 @@ static void close_device(device *d) {
     cuda *cu = (cuda *)d;
     if (!cu->retained) return;
     if (enter(cu) == EDGEC_OK) {
+        cublaslt_close(&cu->products);
         if (cu->module != NULL) cu->ModuleUnload(cu->module);
         if (cu->stream != NULL) cu->StreamDestroy(cu->stream);
     }
@@ -243,6 +260,20 @@ static void list_arguments(const device_work *work, uint64_t *addresses, void **
     }
 }
 
+/* The plan of the library's that does this work; NULL: the kernel does. */
+static cublaslt_plan *plan_of(const cuda *cu, const device_work *work) {
+    return work->groups == 0 ? NULL : cublaslt_find(&cu->products, work->kernel);
+}
+
+/* If that fails the kernel does it, from then on. */
+static int multiply(cuda *cu, cublaslt_plan *plan, const uint64_t *addresses) {
+    uint64_t rest = addresses[plan->product->result] + plan->done;
+    int code = plan->rest > 0 ? cu->MemsetD8Async(rest, 0, plan->rest, cu->stream) : 0;
+    if (code == 0) code = cublaslt_multiply(&cu->products, plan, addresses, cu->stream);
+    if (code != 0) plan->chosen = 0;
+    return code;
+}
+
 static edgec_status perform(device *d, const device_work *work) {
     cuda *cu = (cuda *)d;
     uint64_t addresses[EDGEC_MAX_DEVICE_ARGUMENTS];
@@ -251,6 +282,8 @@ static edgec_status perform(device *d, const device_work *work) {
     if (status != EDGEC_OK) return status;
     list_arguments(work, addresses, arguments);
     if (work->groups == 0) return failure(cu->MemsetD8Async(addresses[0], 0, work->zeros, cu->stream));
+    cublaslt_plan *plan = plan_of(cu, work);
+    if (plan != NULL && multiply(cu, plan, addresses) == 0) return EDGEC_OK;
     return failure(cu->LaunchKernel(cu->kernels[work->kernel], work->groups, 1, 1, work->threads, 1, 1, 0, cu->stream,
                                     arguments, NULL));
 }
@@ -278,6 +311,20 @@ static edgec_status record(device *d, void **graph) {
     return status == EDGEC_OK ? failure(cu->GraphCreate(graph, 0)) : status;
 }
 
+/* What the library does on the stream becomes one node. */
+static int add_product(cuda *cu, cublaslt_plan *plan, const uint64_t *addresses, void *graph,
+                       void *const *earlier, uint32_t count, void **node) {
+    void *part = NULL;
+    int code = cu->StreamBeginCapture(cu->stream, CAPTURE_RELAXED);
+    if (code != 0) return code;
+    code = multiply(cu, plan, addresses);
+    int ended = cu->StreamEndCapture(cu->stream, &part);
+    if (code == 0) code = ended;
+    if (code == 0) code = cu->GraphAddChildGraphNode(node, graph, earlier, count, part);
+    if (part != NULL) cu->GraphDestroy(part);
+    return code;
+}
+
 static edgec_status add(device *d, void *graph, const device_work *work, void *const *earlier, uint32_t count,
                         void **node) {
     cuda *cu = (cuda *)d;
@@ -288,10 +335,10 @@ static edgec_status add(device *d, void *graph, const device_work *work, void *c
         memset_node zeros = {addresses[0], 0, 0, 1, work->zeros, 1};
         return failure(cu->GraphAddMemsetNode(node, graph, earlier, count, &zeros, cu->context));
     }
-    kernel_node launch = {.function = cu->kernels[work->kernel],
-                          .groups = {work->groups, 1, 1},
-                          .threads = {work->threads, 1, 1},
-                          .arguments = arguments};
+    cublaslt_plan *plan = plan_of(cu, work);
+    if (plan != NULL && add_product(cu, plan, addresses, graph, earlier, count, node) == 0) return EDGEC_OK;
+    kernel_node launch = {.function = cu->kernels[work->kernel], .arguments = arguments,
+                          .groups = {work->groups, 1, 1}, .threads = {work->threads, 1, 1}};
     return failure(cu->GraphAddKernelNode(node, graph, earlier, count, &launch));
 }
 
@@ -311,6 +358,19 @@ static edgec_status replay(device *d, void *recording) {
 static void forget(device *d, void *recording) {
     cuda *cu = (cuda *)d;
     if (enter(cu) == EDGEC_OK) cu->GraphExecDestroy(recording);
+}
+
+static void choose_libraries(device *d, const artifact *a, uint64_t (*programs)(void *context), void *context) {
+    cuda *cu = (cuda *)d;
+    char name[256] = "";
+    int version = 0;
+    if (a->product_count > 0 && enter(cu) == EDGEC_OK && cu->DeviceGetName(name, sizeof name - 1, cu->id) == 0 &&
+        cu->DriverGetVersion(&version) == 0)
+        cublaslt_open(&cu->products, d, a, name, version, programs, context);
+}
+
+static const char *library(device *d, uint32_t kernel) {
+    return cublaslt_find(&((cuda *)d)->products, kernel) != NULL ? "cublasLt" : NULL;
 }
 
 const device_driver cuda_driver = {
@@ -333,6 +393,8 @@ const device_driver cuda_driver = {
     .recorded = recorded,
     .replay = replay,
     .forget = forget,
+    .choose_libraries = choose_libraries,
+    .library = library,
 };
 
 #endif

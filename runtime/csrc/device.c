@@ -20,10 +20,23 @@ static edgec_status allocate_region(device *d, const void *data, uint64_t bytes,
     return status == EDGEC_OK ? d->driver->write(d, (device_operand){*memory, 0}, data, (size_t)bytes) : status;
 }
 
+static uint64_t time_programs(void *context);
+
+/* Programs that were tried have changed what they train: it is as the host has it again. */
+static edgec_status choose_libraries(edgec_model *model) {
+    const format_variant *v = model->artifact.variant;
+    device *d = model->device;
+    d->driver->choose_libraries(d, &model->artifact, time_programs, model);
+    if (!model->device_newer) return EDGEC_OK;
+    model->device_newer = 0;
+    edgec_status status = device_push(model, REGION_PARAM, 0, (size_t)v->param_bytes);
+    return status == EDGEC_OK ? device_push(model, REGION_STATE, 0, (size_t)v->state_bytes) : status;
+}
+
 edgec_status device_open(edgec_model *model, const edgec_options *options) {
     const artifact *a = &model->artifact;
     const device_driver *driver = driver_of(a->variant->arch);
-    size_t total = driver->bytes(a->kernel_count);
+    size_t total = driver->bytes(a);
     device *d = model->allocator.allocate(model->allocator.context, total, EDGEC_ALIGNMENT);
     if (d == NULL) return EDGEC_OUT_OF_MEMORY;
     memset(d, 0, total);
@@ -39,6 +52,8 @@ edgec_status device_open(edgec_model *model, const edgec_options *options) {
     if (status == EDGEC_OK) status = allocate_region(d, model->param, a->variant->param_bytes, &model->device_param);
     if (status == EDGEC_OK) status = allocate_region(d, model->state, a->variant->state_bytes, &model->device_state);
     if (status == EDGEC_OK) status = driver->finish(d);
+    if (status == EDGEC_OK && (options->libraries & EDGEC_CUBLASLT) && driver->choose_libraries != NULL)
+        status = choose_libraries(model);
     if (status == EDGEC_DEVICE_MEMORY && options->shortage != NULL)
         *options->shortage = (edgec_shortage){needed, free_bytes};
     if (status != EDGEC_OK) device_close(model);
@@ -53,6 +68,12 @@ void device_close(edgec_model *model) {
     d->driver->close(d);
     model->allocator.release(model->allocator.context, d, d->allocation);
     model->device = NULL;
+}
+
+const char *device_kernel_name(const edgec_model *model, uint32_t kernel) {
+    device *d = model->device;
+    const char *library = d != NULL && d->driver->library != NULL ? d->driver->library(d, kernel) : NULL;
+    return library != NULL ? library : artifact_string(&model->artifact, model->artifact.kernels[kernel].name);
 }
 
 edgec_status device_fetch(edgec_model *model) {
@@ -202,32 +223,100 @@ static edgec_status add_calls(const running *r, uint32_t first, uint32_t count, 
     return status;
 }
 
+static edgec_status record_calls(const running *r, uint32_t first, uint32_t last, void **recording) {
+    void *graph = NULL;
+    edgec_status status = r->d->driver->record(r->d, &graph);
+    if (status != EDGEC_OK) return status;
+    return r->d->driver->recorded(r->d, graph, add_calls(r, first, last - first, graph), recording);
+}
+
 /* Calls `first` to `last` - 1, none of which is a guard: recorded the first time, replayed from then on. */
 static edgec_status run_segment(const running *r, uint32_t first, uint32_t last) {
     const device_driver *driver = r->d->driver;
-    void **recording = &r->session->recordings[first], *graph = NULL;
+    void **recording = &r->session->recordings[first];
     edgec_status status = EDGEC_OK;
     if (*recording != NULL) return driver->replay(r->d, *recording);
     if (driver->record == NULL) {
         for (uint32_t i = first; i < last && status == EDGEC_OK; i++) status = do_call(r, &r->a->calls[i], NULL);
         return status;
     }
-    status = driver->record(r->d, &graph);
-    if (status == EDGEC_OK) status = driver->recorded(r->d, graph, add_calls(r, first, last - first, graph), recording);
+    status = record_calls(r, first, last, recording);
     return status == EDGEC_OK ? driver->replay(r->d, *recording) : status;
+}
+
+/* Where calls that are recorded together end. */
+static uint32_t segment_end(const artifact *a, uint32_t first, uint32_t end) {
+    uint32_t last = first;
+    while (last < end && last - first < DEVICE_RECORDED && !is_guard(&a->calls[last])) last++;
+    return last;
 }
 
 static edgec_status run_calls(const running *r, uint32_t first, uint32_t end) {
     edgec_status status = EDGEC_OK;
     while (first < end && status == EDGEC_OK) {
-        uint32_t last = first;
-        while (last < end && last - first < DEVICE_RECORDED && !is_guard(&r->a->calls[last])) last++;
+        uint32_t last = segment_end(r->a, first, end);
         if (last > first) status = run_segment(r, first, last);
         if (last < end && is_guard(&r->a->calls[last]) && status == EDGEC_OK)
             status = check_guard(r, &r->a->calls[last++], NULL);
         first = last;
     }
     return status;
+}
+
+/* ---- Timing. ---- */
+
+uint64_t device_duration(device *d, void *recording) {
+    enum { ROUNDS = 9 };
+    uint64_t times[ROUNDS];
+    for (int round = -1; round < ROUNDS; round++) { /* the first is not counted */
+        uint64_t start = platform_nanoseconds();
+        if (d->driver->replay(d, recording) != EDGEC_OK || d->driver->finish(d) != EDGEC_OK) return UINT64_MAX;
+        uint64_t time = platform_nanoseconds() - start;
+        int place = round;
+        if (round < 0) continue;
+        for (; place > 0 && times[place - 1] > time; place--) times[place] = times[place - 1];
+        times[place] = time;
+    }
+    return times[ROUNDS / 2];
+}
+
+/* Of all calls in an arena of zeros; guards let everything pass. */
+static uint64_t time_calls(const running *r) {
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < r->a->program_count; i++) {
+        const format_program *p = &r->a->programs[i];
+        for (uint32_t last, first = p->first_call, end = first + p->call_count; first < end; first = last) {
+            void *recording = NULL;
+            last = segment_end(r->a, first, end);
+            if (last == first) {
+                last++;
+                continue;
+            }
+            if (record_calls(r, first, last, &recording) != EDGEC_OK) return UINT64_MAX;
+            uint64_t time = device_duration(r->d, recording);
+            r->d->driver->forget(r->d, recording);
+            if (time == UINT64_MAX) return time;
+            total += time;
+        }
+    }
+    return total;
+}
+
+static uint64_t time_programs(void *context) {
+    edgec_model *model = context;
+    const edgec_allocator *allocator = &model->allocator;
+    device_session session = {0};
+    running r = {model, &session, model->device, &model->artifact};
+    size_t notes = device_notes_bytes(r.a);
+    uint64_t total = UINT64_MAX;
+    session.notes = allocator->allocate(allocator->context, notes, EDGEC_ALIGNMENT);
+    if (session.notes == NULL) return total;
+    model->device_newer = 1;
+    if (model->arena_bytes == 0 || r.d->driver->allocate(r.d, model->arena_bytes, &session.arena) == EDGEC_OK)
+        total = time_calls(&r);
+    if (session.arena != 0) r.d->driver->release(r.d, session.arena);
+    allocator->release(allocator->context, session.notes, notes);
+    return total;
 }
 
 static edgec_status run_observed(const running *r, const format_program *p, device_observer observer, void *context) {

@@ -36,7 +36,7 @@ typedef struct device_work {
 
 /* Everything is done in the order of the calls. All but `open` and `probe` are for a model's lock to serialise. */
 typedef struct device_driver {
-    size_t (*bytes)(uint32_t kernels); /* of a record */
+    size_t (*bytes)(const artifact *a); /* of a record */
 
     /* Whether a variant could be opened here: EDGEC_OK, EDGEC_NO_DRIVER or EDGEC_NO_DEVICE. */
     edgec_status (*probe)(const format_variant *variant);
@@ -71,6 +71,13 @@ typedef struct device_driver {
     edgec_status (*recorded)(device *d, void *graph, edgec_status status, void **recording);
     edgec_status (*replay)(device *d, void *recording);
     void (*forget)(device *d, void *recording);
+
+    /* Both NULL where a driver has none. Lets those libraries stand in for kernels that are the faster alone and make all
+     * programs faster, which `programs` times as they are: nanoseconds, UINT64_MAX if they cannot be run. The device
+     * works, and what programs need is there. */
+    void (*choose_libraries)(device *d, const artifact *a, uint64_t (*programs)(void *context), void *context);
+    /* That does what a kernel is for: its name; NULL: none does. */
+    const char *(*library)(device *d, uint32_t kernel);
 } device_driver;
 
 extern const device_driver cuda_driver, opencl_driver;
@@ -120,6 +127,12 @@ void device_session_close(edgec_model *model, device_session *session);
 edgec_status device_run(edgec_model *model, device_session *session, void *const *addresses, uint32_t program,
                         device_observer observer, void *context);
 
+/* Nanoseconds that a replay takes: the median of some. UINT64_MAX if it fails. */
+uint64_t device_duration(device *d, void *recording);
+
+/* What a profile calls a kernel: by its own name, or by that of the library that stands in for it. */
+const char *device_kernel_name(const edgec_model *model, uint32_t kernel);
+
 #else
 
 static inline edgec_status device_probe(const format_variant *v) { return (void)v, EDGEC_NO_DRIVER; }
@@ -136,6 +149,9 @@ static inline void device_session_close(edgec_model *m, device_session *s) { (vo
 static inline edgec_status device_run(edgec_model *m, device_session *s, void *const *addresses, uint32_t program,
                                       device_observer observer, void *context) {
     return (void)m, (void)s, (void)addresses, (void)program, (void)observer, (void)context, EDGEC_NO_DRIVER;
+}
+static inline const char *device_kernel_name(const edgec_model *m, uint32_t kernel) {
+    return artifact_string(&m->artifact, m->artifact.kernels[kernel].name);
 }
 
 #endif

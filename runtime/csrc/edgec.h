@@ -126,6 +126,9 @@ typedef struct edgec_shortage {
     uint64_t available;
 } edgec_shortage;
 
+/* Of the GPU's maker, opened at run time if they are installed. */
+typedef enum edgec_library { EDGEC_CUBLASLT = 1 } edgec_library;
+
 /* All zero is the default. Nothing that it points to is kept except the allocator's context and the kernels. */
 typedef struct edgec_options {
     const char *target;                 /* the variant to use; NULL: the best that this machine can run */
@@ -134,7 +137,11 @@ typedef struct edgec_options {
     uint32_t kernel_count;
     edgec_location *refused; /* if not NULL, set when the status is EDGEC_DAMAGED or EDGEC_MALFORMED */
     edgec_shortage *shortage; /* if not NULL, set when the status is EDGEC_DEVICE_MEMORY */
-    const char *cache; /* the folder for what a GPU's driver compiles; NULL: $EDGEC_CACHE or the user's cache folder; "": none */
+    const char *cache; /* the folder for what a GPU's driver compiles and for measured choices; NULL: $EDGEC_CACHE or the
+                          user's cache folder; "": none */
+    uint32_t libraries; /* bits of edgec_library: what may stand in for kernels where it is the faster. The first opening
+                           measures that and keeps it in `cache`, without which there are only kernels: so runs agree to
+                           the bit */
 } edgec_options;
 
 /* Maps the file, checks all of it that the chosen variant uses, and copies what training changes into RAM.

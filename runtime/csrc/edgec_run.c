@@ -74,13 +74,13 @@ static void *allocate(size_t count, size_t bytes) {
 
 typedef struct command {
     const char *artifact, *program, *inputs, *outputs;
-    const char *profile, *load_checkpoint, *save_checkpoint; /* or NULL */
+    const char *profile, *load_checkpoint, *save_checkpoint, *libraries; /* or NULL */
     uint32_t steps, threads;                                 /* threads 0: as many as there are CPUs */
 } command;
 
 static _Noreturn void die_usage(void) {
     fputs("usage: edgec-run ARTIFACT --program P --inputs IN --outputs OUT [--steps N] [--threads T]\n"
-          "                 [--profile JSON] [--load-checkpoint C] [--save-checkpoint C]\n", stderr);
+          "                 [--profile JSON] [--load-checkpoint C] [--save-checkpoint C] [--libraries cublaslt]\n", stderr);
     exit(2);
 }
 
@@ -103,6 +103,7 @@ static command parse(int argc, char **argv) {
         {"--profile", &c.profile},
         {"--load-checkpoint", &c.load_checkpoint},
         {"--save-checkpoint", &c.save_checkpoint},
+        {"--libraries", &c.libraries},
     };
     enum { FILES = sizeof files / sizeof *files };
     if (argc < 2) die_usage();
@@ -121,6 +122,7 @@ static command parse(int argc, char **argv) {
             die_usage();
     }
     if (c.program == NULL || c.inputs == NULL || c.outputs == NULL) die_usage();
+    if (c.libraries != NULL && strcmp(c.libraries, "cublaslt") != 0) die_usage();
     return c;
 }
 
@@ -162,7 +164,7 @@ static void record(void *context, const edgec_profile_event *event) {
 
 static void open_run(run *r, const command *c) {
     edgec_shortage shortage;
-    edgec_options options = {.shortage = &shortage};
+    edgec_options options = {.shortage = &shortage, .libraries = c->libraries != NULL ? EDGEC_CUBLASLT : 0};
     edgec_status status = edgec_model_open(c->artifact, &options, &r->model);
     if (status == EDGEC_DEVICE_MEMORY)
         die(code_of(status), "%s: %s (%" PRIu64 " bytes are needed, %" PRIu64 " are free)", c->artifact,

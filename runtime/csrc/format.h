@@ -50,7 +50,8 @@ enum format_section_type {
     SECTION_OPERANDS = 22,
     SECTION_BINDINGS = 23,
     SECTION_CODE = 24,  /* an ELF image, a cubin or OpenCL C; absent where the kernels are linked into the application */
-    SECTION_SOURCE = 25 /* C source of the kernels, for tools; not read here */
+    SECTION_SOURCE = 25, /* C source of the kernels, for tools; not read here */
+    SECTION_PRODUCTS = 26 /* of CUDA: kernels that a library could stand in for; may be absent */
 };
 
 /* In the order of the file; follows the header. */
@@ -129,6 +130,24 @@ typedef FORMAT_RECORD format_kernel {
     uint32_t threads; /* work items of a group on a device, 1..1024; else 0 */
 } format_kernel;
 _Static_assert(sizeof(format_kernel) == 24, "kernel");
+
+/* All that a kernel does: left[rows, depth] @ right[depth, columns] in f32, `batch` times. Factors are left and right:
+ * matrices in rows of `leading` elements, one every `strides` elements. The results lie dense in theirs, before zeros. */
+typedef FORMAT_RECORD format_product {
+    uint64_t strides[2]; /* elements; 0: one matrix for all */
+    uint32_t kernel;     /* ascending */
+    uint32_t batch;
+    uint32_t rows;
+    uint32_t columns;
+    uint32_t depth;
+    uint32_t leading[2];
+    uint8_t factors[2];    /* arguments of the kernel */
+    uint8_t transposed[2]; /* 1: the rows are of the depth (left), of the columns (right) */
+    uint8_t result;
+    uint8_t tf32; /* 1: factors may be rounded to 10 bits of mantissa */
+    uint8_t reserved[6];
+} format_product;
+_Static_assert(sizeof(format_product) == 56, "product");
 
 enum format_access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_READ_WRITE = 3 };
 

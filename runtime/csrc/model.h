@@ -31,6 +31,8 @@ typedef struct artifact {
     uint32_t kernel_count;
     const format_argument *arguments;
     uint32_t argument_count;
+    const format_product *products;
+    uint32_t product_count;
     const format_program *programs;
     uint32_t program_count;
     const format_call *calls;

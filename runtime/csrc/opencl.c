@@ -21,6 +21,8 @@ enum { MAX_PLATFORMS = 16, MAX_WORD = 256 };
 static const char *const options[] = {"-cl-std=CL1.2", "-cl-std=CL1.2 -DFEW_ITEMS"};
 enum { BUILDS = sizeof options / sizeof *options };
 
+static const program_kind kept = {"opencl", 64}; /* 1 GB at most */
+
 typedef struct built_kernel {
     void *kernel;
     size_t items; /* of a group */
@@ -72,7 +74,7 @@ static edgec_status failure(int32_t code) {
 
 static void *object(uint64_t memory) { return (void *)(uintptr_t)memory; }
 
-static size_t record_bytes(uint32_t kernels) { return sizeof(opencl) + kernels * sizeof(built_kernel); }
+static size_t record_bytes(const artifact *a) { return sizeof(opencl) + a->kernel_count * sizeof(built_kernel); }
 
 /* ---- Opening. ---- */
 
@@ -169,7 +171,7 @@ static void *program_of_binary(opencl *cl, const program_identity *identity, con
     const uint8_t *binary;
     size_t bytes;
     int32_t code, taken;
-    if (program_cache_find(cl->base.cache, identity, &file, &binary, &bytes) != EDGEC_OK) return NULL;
+    if (program_cache_find(cl->base.cache, kept, identity, &file, &binary, &bytes) != EDGEC_OK) return NULL;
     void *program = cl->CreateProgramWithBinary(cl->context, 1, &cl->id, &bytes, &binary, &taken, &code);
     platform_file_unmap(&file);
     if (code != 0) return NULL;
@@ -185,7 +187,7 @@ static void keep(opencl *cl, const program_identity *identity, void *program) {
     uint8_t *binary = allocator->allocate(allocator->context, bytes, 1);
     if (binary == NULL) return;
     if (cl->GetProgramInfo(program, PROGRAM_BINARIES, sizeof binary, &binary, NULL) == 0)
-        program_cache_keep(cl->base.cache, identity, binary, bytes);
+        (void)program_cache_keep(cl->base.cache, kept, identity, binary, bytes);
     allocator->release(allocator->context, binary, bytes);
 }
 

@@ -41,17 +41,17 @@ program_identity program_identify(const char *const *words, uint32_t count, cons
     return (program_identity){hash, bytes, checksum(source, bytes), 0};
 }
 
-static edgec_status locate(char *path, const char *folder, const program_identity *identity) {
+static edgec_status locate(char *path, const char *folder, program_kind kind, const program_identity *identity) {
     char name[32];
-    snprintf(name, sizeof name, "opencl-%02u.program", (unsigned)(identity->hash % PROGRAM_CACHE_FILES));
+    snprintf(name, sizeof name, "%s-%02u.program", kind.name, (unsigned)(identity->hash % kind.files));
     return platform_cache_path(path, folder, name);
 }
 
-edgec_status program_cache_find(const char *folder, const program_identity *identity, platform_file *file,
-                                const uint8_t **binary, size_t *bytes) {
+edgec_status program_cache_find(const char *folder, program_kind kind, const program_identity *identity,
+                                platform_file *file, const uint8_t **binary, size_t *bytes) {
     char path[PLATFORM_MAX_PATH];
     header h;
-    edgec_status status = locate(path, folder, identity);
+    edgec_status status = locate(path, folder, kind, identity);
     if (status == EDGEC_OK) status = platform_file_map(path, file);
     if (status != EDGEC_OK) return status;
     if (file->bytes > sizeof h) {
@@ -66,18 +66,20 @@ edgec_status program_cache_find(const char *folder, const program_identity *iden
     return EDGEC_CANNOT_READ;
 }
 
-void program_cache_keep(const char *folder, const program_identity *identity, const uint8_t *binary, size_t bytes) {
+edgec_status program_cache_keep(const char *folder, program_kind kind, const program_identity *identity,
+                                const void *binary, size_t bytes) {
     char path[PLATFORM_MAX_PATH];
     platform_writer writer;
     header h = {MAGIC, *identity, bytes, checksum(binary, bytes), 0};
-    if (bytes > PROGRAM_CACHE_BYTES || locate(path, folder, identity) != EDGEC_OK) return;
-    if (platform_writer_open(&writer, path) != EDGEC_OK) return;
-    edgec_status status = platform_writer_write(&writer, &h, sizeof h);
+    if (bytes > PROGRAM_CACHE_BYTES) return EDGEC_CANNOT_WRITE;
+    edgec_status status = locate(path, folder, kind, identity);
+    if (status == EDGEC_OK) status = platform_writer_open(&writer, path);
+    if (status != EDGEC_OK) return status;
+    status = platform_writer_write(&writer, &h, sizeof h);
     if (status == EDGEC_OK) status = platform_writer_write(&writer, binary, bytes);
-    if (status == EDGEC_OK)
-        (void)platform_writer_commit(&writer);
-    else
-        platform_writer_abandon(&writer);
+    if (status == EDGEC_OK) return platform_writer_commit(&writer);
+    platform_writer_abandon(&writer);
+    return status;
 }
 
 #endif

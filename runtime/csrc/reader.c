@@ -153,6 +153,18 @@ static edgec_status read_code(reader *r, uint32_t index) {
     return status;
 }
 
+/* What only says how to do the same faster may be absent. */
+static edgec_status read_products(reader *r, uint32_t index) {
+    r->a->product_count = 0;
+#ifdef EDGEC_BARE_METAL
+    (void)index; /* no devices here */
+#else
+    const table products = {SECTION_PRODUCTS, sizeof(format_product), &r->a->products, &r->a->product_count};
+    if (find_section(r->a, SECTION_PRODUCTS, index) != NULL) return read_tables(r, &products, 1, index);
+#endif
+    return EDGEC_OK;
+}
+
 static edgec_status read_variant(reader *r, uint32_t index) {
     artifact *a = r->a;
     uint32_t placement_count;
@@ -168,6 +180,7 @@ static edgec_status read_variant(reader *r, uint32_t index) {
     };
     a->variant = &a->variants[index];
     edgec_status status = read_tables(r, tables, sizeof tables / sizeof *tables, index);
+    if (status == EDGEC_OK) status = read_products(r, index);
     if (status == EDGEC_OK) status = read_code(r, index);
     if (status != EDGEC_OK) return status;
     if (placement_count != a->tensor_count) return refuse(r->refused, SECTION_PLACEMENTS, FORMAT_NONE);

@@ -259,7 +259,7 @@ static void tell(void *context, uint32_t index, uint64_t start, uint64_t ns) {
         .macs = call->macs,
         .tasks = (uint32_t)call->tasks,
     };
-    if (call->opcode == OPCODE_KERNEL) event.kernel = artifact_string(a, a->kernels[call->kernel].name);
+    if (call->opcode == OPCODE_KERNEL) event.kernel = device_kernel_name(session->model, call->kernel);
     session->profile(session->profile_context, &event);
 }
 

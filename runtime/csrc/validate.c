@@ -125,6 +125,41 @@ static int valid_kernel(const artifact *a, const format_kernel *k, uint32_t *end
     return a->code == NULL || (k->entry >= 64 && k->entry < a->code_bytes);
 }
 
+#ifndef EDGEC_BARE_METAL
+
+/* Whether `batch` matrices in rows of `leading` elements, one every `stride` elements, lie in an argument. */
+static int holds_matrices(const format_argument *argument, uint32_t batch, uint32_t rows, uint32_t columns,
+                          uint32_t leading, uint64_t stride) {
+    uint64_t elements = argument->bytes / sizeof(float), matrix = (uint64_t)(rows - 1) * leading + columns;
+    return leading >= columns && leading <= INT32_MAX && argument->bytes <= MAX_BYTES && matrix <= elements &&
+           (batch == 1 || stride <= (elements - matrix) / (batch - 1));
+}
+
+/* `next`: the first kernel that it may be of. */
+static int valid_product(const artifact *a, const format_product *p, uint32_t *next) {
+    const uint32_t extents[] = {p->batch, p->rows, p->columns, p->depth};
+    if (a->variant->arch != ARCH_CUDA || p->kernel < *next || p->kernel >= a->kernel_count) return 0;
+    *next = p->kernel + 1;
+    for (int i = 0; i < 4; i++)
+        if (extents[i] == 0 || extents[i] > INT32_MAX) return 0;
+    if (p->factors[0] > 2 || p->factors[1] > 2 || p->result > 2 || p->tf32 > 1) return 0;
+    if ((1u << p->factors[0] | 1u << p->factors[1] | 1u << p->result) != 7u) return 0;
+    const format_kernel *k = &a->kernels[p->kernel];
+    const format_argument *arguments = &a->arguments[k->first_argument];
+    if (k->argument_count != 3 || arguments[p->result].access != ACCESS_WRITE) return 0;
+    for (int i = 0; i < 2; i++) {
+        uint32_t rows = i == 0 ? p->rows : p->depth, columns = i == 0 ? p->depth : p->columns;
+        if (p->transposed[i] > 1 || arguments[p->factors[i]].access != ACCESS_READ) return 0;
+        if (!holds_matrices(&arguments[p->factors[i]], p->batch, p->transposed[i] ? columns : rows,
+                            p->transposed[i] ? rows : columns, p->leading[i], p->strides[i]))
+            return 0;
+    }
+    return holds_matrices(&arguments[p->result], p->batch, p->rows, p->columns, p->columns,
+                          (uint64_t)p->rows * p->columns);
+}
+
+#endif
+
 static int in_arena(const format_buffer *b, const format_program *p) { return within(b->offset, b->bytes, p->arena_bytes); }
 
 static int is_guard(const format_call *c) {
@@ -238,6 +273,11 @@ edgec_status validate_variant(const artifact *a, edgec_location *refused) {
             return refuse(refused, SECTION_ARGUMENTS, i);
     for (uint32_t i = 0; i < a->kernel_count; i++)
         if (!valid_kernel(a, &a->kernels[i], &arguments)) return refuse(refused, SECTION_KERNELS, i);
+#ifndef EDGEC_BARE_METAL
+    uint32_t kernel = 0;
+    for (uint32_t i = 0; i < a->product_count; i++)
+        if (!valid_product(a, &a->products[i], &kernel)) return refuse(refused, SECTION_PRODUCTS, i);
+#endif
     for (uint32_t i = 0; i < a->program_count; i++) {
         edgec_status status = validate_program(a, i, &end, refused);
         if (status != EDGEC_OK) return status;

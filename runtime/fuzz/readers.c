@@ -98,7 +98,8 @@ edgec_status read_artifact(const uint8_t *data, size_t bytes, edgec_location *re
     void *copy = copy_exactly(data, bytes);
     edgec_location elsewhere; /* in variants that this machine passes over */
     edgec_status status = edgec_model_open_memory(copy, bytes, &options, &model);
-    if (edgec_artifact_check(copy, bytes, &elsewhere) == EDGEC_OK && status == EDGEC_MALFORMED) abort();
+    edgec_status checked = edgec_artifact_check(copy, bytes, &elsewhere);
+    if (checked == EDGEC_OK && status == EDGEC_MALFORMED) abort();
     if (status == EDGEC_OK) {
         edgec_model_get(model, &info);
         touch_text(info.target);
@@ -107,6 +108,8 @@ edgec_status read_artifact(const uint8_t *data, size_t bytes, edgec_location *re
         use_programs(model, info.program_count);
         use_calls(&model->artifact);
         edgec_model_close(model);
+        *refused = elsewhere;
+        status = checked;
     }
     free(copy);
     return status;

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.runtime.abi import Access, Arch, Feature, Storage
+from edgec.runtime.abi import Access, Arch, Factor, Feature, Product, Storage
 from edgec.runtime.format import (
     Artifact,
     Binding,
@@ -237,6 +237,34 @@ def guarded_variant(capability: int) -> Variant:
     train = dataclasses.replace(plain.programs[1], calls=(*calls, UPDATE[0]))
     programs = (plain.programs[0], train, *plain.programs[2:])
     return dataclasses.replace(plain, kernels=tuple(kernels), programs=programs)
+
+
+# Kernel by which factors are stored transposed.
+PRODUCTS = {"product_nn": (False, False), "product_nt": (False, True), "product_tn": (True, False)}
+PRODUCTS |= {"product_tt": (True, True)}
+LEFT, RIGHT, RESULTS = (2, 4, 6), (2, 6, 5), (3, 4, 5)
+
+
+def product_variant(capability: int) -> Variant:
+    """The same with a program `products`, all of whose kernels a library could stand in for: of left[2, 4, 6] and
+    right[2, 6, 5], transposed or not, and zeros behind.
+    """
+    plain = guarded_variant(capability)
+    sizes, kernels, buffers = [192, 240, 240], list(plain.kernels), list(plain.buffers)
+    first = len(buffers)
+    buffers += [Buffer(Region.ARENA, 0, 192), Buffer(Region.ARENA, 192, 240)]
+    bindings = [Binding("left", Slot.INPUT, "f32", LEFT, first), Binding("right", Slot.INPUT, "f32", RIGHT, first + 1)]
+    calls = []
+    for index, (name, (left, right)) in enumerate(PRODUCTS.items()):
+        factors = Factor(0, 4 if left else 6, 24, left), Factor(1, 6 if right else 5, 30, right)
+        arguments = tuple(KernelArgument(size, access) for size, access in zip(sizes, (READ, READ, WRITE), strict=True))
+        calls.append(Call(Opcode.KERNEL, len(kernels), (first, first + 1, len(buffers)), 1, 240, label=name))
+        kernels.append(Kernel(name, 0, arguments, 32, Product(2, 4, 5, 6, *factors, 2)))
+        bindings.append(Binding(name, Slot.OUTPUT, "f32", RESULTS, len(buffers)))
+        buffers.append(Buffer(Region.ARENA, 448 + 256 * index, 240))
+    program = Program("products", 2048, tuple(calls), tuple(bindings))
+    programs = (*plain.programs, program)
+    return dataclasses.replace(plain, kernels=tuple(kernels), buffers=tuple(buffers), programs=programs)
 
 
 def sample(*variants: Variant) -> Artifact:

@@ -2,7 +2,8 @@
  * groups in order; of a graph's nodes that may be next, the last. It refuses what a real driver would, and says on
  * stderr what it is asked for where a test looks.
  *
- * STUB_CAPABILITY: of the device, such as 87; without it there is none. STUB_FREE: bytes. */
+ * STUB_CAPABILITY: of the device, such as 87; without it there is none. STUB_FREE: bytes. STUB_PRODUCT: microseconds of a
+ * product. STUB_AMID: microseconds that a library takes more in a small graph. STUB_DRIVER: the driver's version. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #include "invoke.h"
 #include "sample_kernels.c"
+#include "stub_stream.h"
 
 #define EXPORT __attribute__((visibility("default")))
 enum { INVALID = 1, NO_MEMORY = 2, NOT_FOUND = 500, MOST = 64, MAJOR = 75, MINOR = 76 };
@@ -39,18 +41,51 @@ static void guarded_count(int32_t *steps, const float *loss, int32_t lo, int32_t
     if (is_finite(loss)) sample_count(steps, lo, hi);
 }
 
+static void nap(const char *variable) {
+    const char *text = getenv(variable);
+    struct timespec time = {0, text != NULL ? atol(text) * 1000 : 0};
+    if (time.tv_nsec > 0) nanosleep(&time, NULL);
+}
+
+/* result[3, 4, 5] = left[2, 4, 6] @ right[2, 6, 5], and zeros; factors may be stored transposed. */
+static void product(const float *left, const float *right, float *result, int turned_left, int turned_right) {
+    nap("STUB_PRODUCT");
+    memset(result, 0, 3 * 4 * 5 * sizeof *result);
+    for (int b = 0; b < 2; b++)
+        for (int i = 0; i < 4; i++)
+            for (int j = 0; j < 5; j++)
+                for (int k = 0; k < 6; k++)
+                    result[b * 20 + i * 5 + j] += left[b * 24 + (turned_left ? k * 4 + i : i * 6 + k)] *
+                                                  right[b * 30 + (turned_right ? j * 6 + k : k * 5 + j)];
+}
+
+#define PRODUCT(name, turned_left, turned_right)                                                        \
+    static void name(const float *left, const float *right, float *result, int32_t lo, int32_t hi) {    \
+        if (lo < hi) product(left, right, result, turned_left, turned_right);                           \
+    }
+PRODUCT(product_nn, 0, 0)
+PRODUCT(product_nt, 0, 1)
+PRODUCT(product_tn, 1, 0)
+PRODUCT(product_tt, 1, 1)
+
 static const function functions[] = {
     {"sample_dense", (void (*)(void))sample_dense, 5},   {"sample_errors", (void (*)(void))sample_errors, 3},
     {"sample_mean", (void (*)(void))sample_mean, 2},     {"sample_update", (void (*)(void))sample_update, 6},
     {"sample_count", (void (*)(void))sample_count, 1},   {"sample_wide", (void (*)(void))sample_wide, 24},
     {"guarded_update", (void (*)(void))guarded_update, 7}, {"guarded_count", (void (*)(void))guarded_count, 2},
+    {"product_nn", (void (*)(void))product_nn, 3},       {"product_nt", (void (*)(void))product_nt, 3},
+    {"product_tn", (void (*)(void))product_tn, 3},       {"product_tt", (void (*)(void))product_tt, 3},
 };
+
+struct recording;
 
 typedef struct launch {
     const function *kernel;
     int32_t groups;
     void *pointers[24];
     size_t zeros; /* not a kernel: bytes to clear behind the first pointer */
+    stub_work library;         /* or this */
+    struct recording *child;   /* or these, in order */
     uint64_t waits; /* bits of the nodes that come before */
 } launch;
 
@@ -78,6 +113,7 @@ static _Thread_local int entered;
 static int launched; /* graphs */
 static int stream_here; /* its address is the stream */
 static const char *module;
+static recording *capture; /* of the stream */
 
 static int capability(void) {
     const char *text = getenv("STUB_CAPABILITY");
@@ -85,14 +121,35 @@ static int capability(void) {
 }
 
 static void perform(const launch *l) {
-    if (l->kernel == NULL)
+    if (l->child != NULL)
+        for (uint32_t i = 0; i < l->child->count; i++) perform(&l->child->launches[i]);
+    else if (l->library.perform != NULL)
+        l->library.perform(l->library.words);
+    else if (l->kernel == NULL)
         memset(l->pointers[0], 0, l->zeros);
     else
         invoke_kernel(l->kernel->code, l->pointers, l->kernel->count, 0, l->groups);
 }
 
+/* In a large one the same work is repeated. */
+static void perform_node(const recording *r, uint32_t node) {
+    if (r->launches[node].child != NULL && r->count < 16) nap("STUB_AMID");
+    perform(&r->launches[node]);
+}
+
 static int submit(const launch *l) {
-    return entered ? (perform(l), 0) : INVALID;
+    if (!entered || (capture != NULL && capture->count == MOST)) return INVALID;
+    if (capture != NULL)
+        capture->launches[capture->count++] = *l;
+    else
+        perform(l);
+    return 0;
+}
+
+/* What loads code must not be captured. */
+EXPORT int stub_submit(const stub_work *work, int loads, void *stream) {
+    launch l = {.library = *work};
+    return stream == &stream_here && !(loads && capture != NULL) ? submit(&l) : INVALID;
 }
 
 EXPORT int cuInit(unsigned flags) { return (int)flags; }
@@ -103,6 +160,12 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
     if (attribute != MAJOR && attribute != MINOR) return INVALID;
     *value = attribute == MAJOR ? capability() / 10 : capability() % 10;
     return 0;
+}
+EXPORT int cuDeviceGetName(char *name, int bytes, int device) {
+    return snprintf(name, (size_t)bytes, "stub") < bytes ? device : INVALID;
+}
+EXPORT int cuDriverGetVersion(int *version) {
+    return *version = getenv("STUB_DRIVER") != NULL ? atoi(getenv("STUB_DRIVER")) : 1, 0;
 }
 EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) { return (void)device, *context = &entered, 0; }
 EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { return device; }
@@ -129,7 +192,8 @@ EXPORT int cuMemGetInfo_v2(size_t *left, size_t *total) {
     return *total = *left, entered ? 0 : INVALID;
 }
 EXPORT int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
-    *address = (uint64_t)(uintptr_t)malloc(bytes);
+    if (capture != NULL) return INVALID;
+    *address = (uint64_t)(uintptr_t)aligned_alloc(256, (bytes + 255) / 256 * 256);
     return *address != 0 ? 0 : NO_MEMORY;
 }
 EXPORT int cuMemFree_v2(uint64_t address) { return free((void *)(uintptr_t)address), 0; }
@@ -154,7 +218,17 @@ EXPORT int cuMemsetD8Async(uint64_t at, unsigned char value, size_t bytes, void 
 }
 EXPORT int cuStreamCreate(void **stream, unsigned flags) { return *stream = &stream_here, (int)flags; }
 EXPORT int cuStreamDestroy_v2(void *stream) { return stream == &stream_here ? 0 : INVALID; }
-EXPORT int cuStreamSynchronize(void *stream) { return stream == &stream_here ? 0 : INVALID; }
+EXPORT int cuStreamSynchronize(void *stream) { return stream == &stream_here && capture == NULL ? 0 : INVALID; }
+EXPORT int cuStreamBeginCapture_v2(void *stream, int mode) {
+    if (!entered || stream != &stream_here || capture != NULL || mode != 2) return INVALID;
+    capture = calloc(1, sizeof *capture);
+    return capture != NULL ? 0 : NO_MEMORY;
+}
+EXPORT int cuStreamEndCapture(void *stream, void **graph) {
+    if (stream != &stream_here || capture == NULL) return INVALID;
+    *graph = capture;
+    return capture = NULL, 0;
+}
 EXPORT int cuLaunchKernel(void *kernel, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz,
                           unsigned shared, void *stream, void **arguments, void **extra) {
     launch l = {.kernel = kernel, .groups = (int32_t)x};
@@ -209,6 +283,12 @@ EXPORT int cuGraphAddMemsetNode(void **node, void *graph, void *const *earlier, 
     if (n->value != 0 || n->element_bytes != 1 || n->height != 1 || context != &entered) return INVALID;
     return add_node(node, graph, earlier, count, &l);
 }
+EXPORT int cuGraphAddChildGraphNode(void **node, void *graph, void *const *earlier, size_t count, const void *child) {
+    launch l = {.child = malloc(sizeof(recording))};
+    if (l.child == NULL) return NO_MEMORY;
+    memcpy(l.child, child, sizeof(recording));
+    return add_node(node, graph, earlier, count, &l);
+}
 EXPORT int cuGraphInstantiateWithFlags(void **executable, void *graph, unsigned long long flags) {
     const recording *r = graph;
     *executable = malloc(sizeof(recording));
@@ -229,7 +309,7 @@ EXPORT int cuGraphLaunch(void *executable, void *stream) {
         for (uint32_t i = 0; i < r->count; i++)
             if (!(done >> i & 1) && (r->launches[i].waits & ~done) == 0) next = i;
         if (next == r->count) return INVALID;
-        perform(&r->launches[next]);
+        perform_node(r, next);
         done |= (uint64_t)1 << next;
     }
     return 0;

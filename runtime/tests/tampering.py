@@ -11,6 +11,8 @@ from edgec.runtime.tables import Section
 
 SHARED = (Section.STRINGS, Section.STORAGES, Section.TENSORS, Section.VARIANTS, Section.WEIGHTS, Section.MANIFEST)
 
+REQUIRED = tuple(section for section in tables.RECORDS if section != Section.PRODUCTS)  # that may be absent
+
 
 class Tampered:
     """A file in pieces: `header`, `sections` (its table) and `content(section)`, all writable; `bytes()` seals it."""

@@ -4,15 +4,10 @@ Here and on aarch64 under emulation, by `edgec-run`, which the driver's library 
 """
 
 import dataclasses
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
-from library_sources import CSRC, SOURCES, STRICT
 from sample_artifact import (
     COLUMNS,
     DEVICE_BUFFERS,
@@ -24,66 +19,20 @@ from sample_artifact import (
     sample,
     variant,
 )
+from stub_runner import MACHINES, runner_on
 
 from edgec.runtime import load
 from edgec.runtime.check import check_artifact
 from edgec.runtime.errors import RuntimeFailure
 from edgec.runtime.format import Buffer, Region
 from edgec.runtime.layout import write_artifact
-from edgec.runtime.tensorfile import read_tensors, write_tensors
 
-HERE = Path(__file__).parent
-SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 STEPS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """How to build for it and to run a program on it."""
-
-    compiler: str
-    flags: tuple[str, ...]
-    prefix: tuple[str, ...]
-
-
-MACHINES = {
-    "here": Machine("gcc", SANITIZED, ()),
-    "aarch64": Machine("aarch64-linux-gnu-gcc", ("-O2",), ("qemu-aarch64-static", "-L", "/usr/aarch64-linux-gnu")),
-}
-
-
-class Runner:
-    """`edgec-run` and the stub in a folder."""
-
-    def __init__(self, folder: Path, machine: Machine):
-        self.folder, self.machine = folder, machine
-        self.program, self.drivers = folder / "edgec-run", folder / "drivers"
-        self.drivers.mkdir()
-        sources = [CSRC / "edgec_run.c", *SOURCES]
-        common = [machine.compiler, *STRICT, "-pthread", *machine.flags]
-        subprocess.run([*common, *sources, "-o", self.program, "-ldl"], check=True)
-        stub = [HERE / "stub_cuda.c", CSRC / "invoke.c", "-o", self.drivers / "libcuda.so.1"]
-        quiet = ["-Wno-cast-function-type", "-Wno-conversion", "-ffp-contract=off", f"-I{HERE}"]
-        subprocess.run([*common, *quiet, "-fPIC", "-shared", *stub], check=True)
-
-    def __call__(self, artifact, program, arrays, *options, drivers=True, **environment):
-        inputs, outputs = self.folder / "in.tensors", self.folder / "out.tensors"
-        outputs.unlink(missing_ok=True)
-        write_tensors(inputs, arrays)
-        words = [*self.machine.prefix, self.program, artifact, "--program", program]
-        words += ["--inputs", inputs, "--outputs", outputs, *options]
-        known = os.environ | environment | {"LD_LIBRARY_PATH": str(self.drivers) if drivers else ""}
-        known["ASAN_OPTIONS"] = "detect_leaks=0"  # what main allocates lives as long as the process
-        done = subprocess.run(words, capture_output=True, text=True, env=known, timeout=100)
-        return done, read_tensors(outputs) if outputs.exists() else {}
 
 
 @pytest.fixture(scope="module", params=MACHINES)
 def run(request, tmp_path_factory):
-    machine = MACHINES[request.param]
-    if not shutil.which(machine.compiler) or (machine.prefix and not shutil.which(machine.prefix[0])):
-        pytest.skip("needs qemu-user-static and gcc-aarch64-linux-gnu")
-    return Runner(tmp_path_factory.mktemp(request.param), machine)
+    return runner_on(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

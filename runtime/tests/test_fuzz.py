@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from library_sources import CSRC, REPOSITORY, SOURCES
-from sample_artifact import HOST, sample, unstarted, variant
+from sample_artifact import HOST, product_variant, sample, unstarted, variant
 
 from edgec.runtime import load
 from edgec.runtime.abi import Arch
@@ -34,7 +34,8 @@ needs_clang = pytest.mark.skipif("clang" not in COMPILER, reason="libFuzzer need
 def folder(tmp_path_factory):
     """A good artifact, a good checkpoint, and the objects of the fuzzer."""
     folder = tmp_path_factory.mktemp("fuzz")
-    write_artifact(folder / "sample.edge", unstarted(sample(variant(HOST), variant(Arch.PORTABLE))))
+    variants = variant(HOST), variant(Arch.PORTABLE), product_variant(87)
+    write_artifact(folder / "sample.edge", unstarted(sample(*variants)))
     with load(folder / "sample.edge", threads=1) as model:
         model.save_checkpoint(folder / "sample.edgeckpt", step=3, seed=4)
     subprocess.run([COMPILER, *FLAGS, *SANITIZERS, "-c", *SOURCES, *FUZZ.glob("*.c")], cwd=folder, check=True)

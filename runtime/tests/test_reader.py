@@ -6,7 +6,7 @@ from c_model import open_bytes, refused_at
 from hypothesis import given
 from hypothesis import strategies as st
 from sample_artifact import HOST, sample, variant
-from tampering import Tampered
+from tampering import REQUIRED, Tampered
 
 from edgec.runtime import tables
 from edgec.runtime.abi import Arch, Feature
@@ -177,7 +177,7 @@ def test_sections_overlap_or_repeat_or_are_missing():
     tampered.row(Section.BINDINGS)["type"] = Section.OPERANDS
     assert open_bytes(tampered.bytes())[0] == Status.MALFORMED
 
-    optional = {Section.MANIFEST, Section.SIGNATURE, Section.ORIGINALS, Section.CODE, Section.SOURCE}
+    optional = {Section.MANIFEST, Section.SIGNATURE, Section.ORIGINALS, Section.CODE, Section.SOURCE, Section.PRODUCTS}
     for section in set(Section) - optional:
         tampered = Tampered(GOOD)
         tampered.row(section)["type"] = 999
@@ -192,7 +192,7 @@ def test_section_count_beyond_the_file():
 
 
 def test_partial_records():
-    for section in tables.RECORDS:
+    for section in REQUIRED:
         tampered = Tampered(GOOD)
         tampered.row(section)["bytes"] -= 1
         assert refused_at(tampered.bytes()) == section

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from edgec.runtime.library import LIBRARIES as LIBRARY_BITS
 from edgec.tools.cli.console import located
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ TUNING = click.option(
     "--tuning",
     metavar="FILE",
     help="A database of `edgec tune`; by default the one in the cache folder, if any. off: the cost model alone.",
+)
+LIBRARIES = click.option(
+    "--libraries",
+    multiple=True,
+    type=click.Choice(tuple(LIBRARY_BITS)),
+    help="On CUDA: what may stand in for kernels where it is installed and faster, as the first run measures.",
 )
 TARGET = click.option("--target", help="The variant to run, if it is not clear from the device.")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from edgec.runtime import load
+from edgec.runtime.layout import read_manifest
 from edgec.tools.cli.arrays import whole_file
 from edgec.tools.cli.console import echo, format_count, located, show_json, show_table
-from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
+from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, LIBRARIES, TARGET, THREADS
 from edgec.tools.profile import (
     CallTime,
     KernelTime,
@@ -34,6 +35,7 @@ from edgec.tools.trace import trace as as_trace
 @click.option("--trace", type=click.Path(dir_okay=False, path_type=Path), help="Write all runs for Perfetto (.json).")
 @DEVICE
 @TARGET
+@LIBRARIES
 @THREADS
 @JSON
 def command(
@@ -44,22 +46,24 @@ def command(
     trace: Path | None,
     device: str,
     target: str | None,
+    libraries: tuple[str, ...],
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Show which kernels of ARTIFACT take the time, and how near they come to this machine's peak.
 
-    The peak is that of numpy's matrix product with as many threads, measured right after. Times under emulation are
-    those of the emulator.
+    The peak is that of numpy's matrix product with as many threads, measured right after; of a GPU there is none. Times
+    under emulation are those of the emulator.
 
     Example: edgec profile model.edge --program train --threads 1 --trace step.json
     """
     peak = None
     if device == "local":
-        with located(artifact), load(artifact, threads, target=target) as model:
-            measured = profile_here(model, program, runs)
-        rows, where = summarise(measured), "this machine"
-        peak = measure_peak(threads or default_threads())
+        with located(artifact), load(artifact, threads, target=target, libraries=libraries) as model:
+            measured, on_gpu = profile_here(model, program, runs), _is_of_gpu(artifact, model.target)
+        rows, where = summarise(measured), "this machine's GPU" if on_gpu else "this machine"
+        if not on_gpu:
+            peak = measure_peak(threads or default_threads())
         if trace is not None:
             with whole_file(trace) as file:
                 file.write(json.dumps(as_trace(artifact.name, threads or default_threads(), measured)).encode())
@@ -80,6 +84,11 @@ def command(
     if peak is not None:
         macs = sum(row.macs for row in rows)
         echo(f"peak {peak:.1f} GFLOP/s; the program reaches {2 * macs / max(total, 1):.1f}")
+
+
+def _is_of_gpu(artifact: Path, target: str) -> bool:
+    kinds = {code["target"]: code["kind"] for code in read_manifest(artifact).get("code", ())}
+    return kinds.get(target) in ("cubin", "opencl")
 
 
 def _profile_elsewhere(

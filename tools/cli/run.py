@@ -11,7 +11,7 @@ from edgec.graph.errors import UserError
 from edgec.runtime import load
 from edgec.tools.cli.arrays import read_arrays, write_arrays
 from edgec.tools.cli.console import echo, located, show_json, show_table
-from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
+from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, LIBRARIES, TARGET, THREADS
 
 
 @click.command("run")
@@ -21,6 +21,7 @@ from edgec.tools.cli.options import ARTIFACT, DEVICE, JSON, TARGET, THREADS
 @click.option("--program", default="infer", show_default=True, help="Which program to run.")
 @DEVICE
 @TARGET
+@LIBRARIES
 @THREADS
 @click.option("--check-finite", is_flag=True, help="Fail if an output holds a NaN or an infinity.")
 @JSON
@@ -31,6 +32,7 @@ def command(
     program: str,
     device: str,
     target: str | None,
+    libraries: tuple[str, ...],
     threads: int | None,
     check_finite: bool,
     as_json: bool,
@@ -40,7 +42,7 @@ def command(
     Example: edgec run model.edge --input in.npz -o out.npz --device ssh://pi@raspberrypi
     """
     if device == "local":
-        with located(artifact), load(artifact, threads, target=target) as model:
+        with located(artifact), load(artifact, threads, target=target, libraries=libraries) as model:
             model.signature(program)
             with located(inputs):
                 outputs = model.run(read_arrays(inputs), program=program)
