@@ -158,3 +158,34 @@ def test_only_vector_processors_take_tails(target: str) -> None:
     y = graph.emit1(Conv2d(**attributes), leaf(graph, Role.INPUT, "x", *x), w)
     group = group_of(graph, [y, *graph.emit(Moments(NCHW), y)])
     assert TvmBackend(find_target(target)).takes_tail(group) is (target not in ("cortex-m7", "jetson"))
+
+
+@pytest.mark.parametrize(
+    ("case", "gradient", "wanted"),
+    [
+        ((8, 24, 144, 24, 24, 1, 1, False), False, True),
+        ((8, 144, 24, 24, 24, 1, 1, False), False, False),  # reads six times what it stores
+        ((8, 144, 24, 24, 24, 1, 1, False), True, True),
+        ((8, 24, 144, 24, 24, 1, 1, False), True, False),
+        ((8, 144, 144, 24, 24, 3, 1, True), False, True),
+        ((8, 144, 144, 24, 24, 3, 1, True), True, False),  # 2.7 MB are still near
+        ((8, 144, 144, 56, 56, 3, 1, True), True, True),
+    ],
+)
+def test_tails_that_pay(case: tuple, gradient: bool, wanted: bool) -> None:
+    n, c, o, height, width, kernel, stride, depthwise = case
+    graph = Graph("pays")
+    w = leaf(graph, Role.PARAM, "w", o, 1 if depthwise else c, kernel, kernel)
+    attributes = {"strides": (stride, stride), "pads": (kernel // 2,) * 4, "groups": c if depthwise else 1}
+    if gradient:
+        y = graph.emit1(
+            Conv2dInputGrad(**attributes, input_size=(height, width)),
+            leaf(graph, Role.INPUT, "dy", n, o, height, width),
+            w,
+        )
+        statistics = [leaf(graph, Role.INPUT, each, c, 1, 1) for each in ("mean", "inverse")]
+        sums = graph.emit(NormParamGrad(NCHW), y, leaf(graph, Role.INPUT, "x", n, c, height, width), *statistics)
+    else:
+        y = graph.emit1(Conv2d(**attributes), leaf(graph, Role.INPUT, "x", n, c, height, width), w)
+        sums = graph.emit(Moments(NCHW), y)
+    assert TvmBackend(TARGETS[0]).takes_tail(group_of(graph, [y, *sums])) is wanted

@@ -10,6 +10,7 @@ from edgec.backends.tvm.build import build
 from edgec.backends.tvm.fusion import Fusion
 from edgec.backends.tvm.gpu.launches import guarded_spec, items_wait, merge_key, merged_spec
 from edgec.backends.tvm.layouts import Layouts, scalar_storage
+from edgec.backends.tvm.lower_tails import pays as pays_as_tail
 from edgec.backends.tvm.products import Request
 from edgec.backends.tvm.strategies import lower_group, with_tail
 from edgec.backends.tvm.tuning.choice import MODEL, Chooser
@@ -46,6 +47,8 @@ class TvmBackend:
         return lower_attention(Request(group, self._expected(group), {}, self.target, self.tuning)) is not None
 
     def takes_tail(self, group: Group) -> bool:
+        if not pays_as_tail(group):
+            return False
         return with_tail(group, self._expected(group), {}, self.target, self.tuning) is not None
 
     def _expected(self, group: Group) -> dict[Value, Storage]:

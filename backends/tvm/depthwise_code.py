@@ -21,7 +21,6 @@ from edgec.backends.tvm.builder import (
     local,
     masked,
     opaque_zero,
-    prefetch,
     serial,
     split_width,
     when,
@@ -29,7 +28,7 @@ from edgec.backends.tvm.builder import (
 from edgec.backends.tvm.depthwise import DepthwiseSpec, Taps, Tile, tiles
 from edgec.backends.tvm.epilogue_code import Place, each_row, finish
 from edgec.backends.tvm.ranges_code import share
-from edgec.backends.tvm.tails_code import add_up, read_afar
+from edgec.backends.tvm.tails_code import add_up
 from edgec.backends.tvm.tiling import even_split
 
 
@@ -51,7 +50,6 @@ class _Depthwise:
         self, spec: DepthwiseSpec, target: Target, source: Pointer, weight: Pointer, rest: Sequence[Pointer], lo: Expr
     ):
         self.spec, self.target, self.source, self.weight, self.rest, self.lo = spec, target, source, weight, rest, lo
-        self.asked = [rest[argument] for argument in read_afar(spec.epilogue, spec.tail)]
 
     def unit(self, image: Index, q: Index) -> None:
         spec = self.spec
@@ -91,10 +89,6 @@ class _Depthwise:
         height, width = spec.source_size
         out_height, out_width = spec.size
         line = (image * out_height + ys.start + q * ys.stride) * out_width + xs.start
-        if self.asked:
-            with serial(0, tile.width + opaque_zero(self.lo)) as i:
-                for pointer in self.asked:
-                    prefetch(pointer, (line + (x + i) * xs.stride) * spec.channels + c)
         sums = local(tile.width * lanes)
         for i in range(tile.width):
             sums.store(i * lanes, fill_value(self.lo, lanes))

@@ -19,6 +19,7 @@ from edgec.backends.tvm.row_blocks import RowBlocks
 from edgec.backends.tvm.tails import MomentParts, NormGradParts, Tail
 from edgec.backends.tvm.tiling import even_split
 from edgec.graph.ir import Node, Value
+from edgec.graph.ops.convolution import Convolution
 from edgec.graph.ops.moments import Moments
 from edgec.graph.types import DType, tensor
 from edgec.runtime.abi import MAX_KERNEL_ARGS, Storage
@@ -26,6 +27,8 @@ from edgec.runtime.abi import MAX_KERNEL_ARGS, Storage
 _OWN = 2  # operands of a convolution's kernel before those of its epilogue
 _NEAR = 1 << 18  # bytes that a task may read and store before it adds them up: they stay in the second cache
 
+
+_FAR = 1 << 23  # bytes of a tensor that is no longer near when a kernel has stored all of it
 
 Cut = tuple[GemmSpec | DepthwiseSpec, RowBlocks]
 
@@ -45,6 +48,19 @@ def lower_with_tail(request: Request, body: Lowering) -> Lowering | None:
     request.calls.extend(body.calls[:-1])
     lower = _lower_moments if isinstance(tail.op, Moments) else _lower_norm_grad
     return request.lowering() if lower(request, tail, call) else None
+
+
+def pays(group: Group) -> bool:
+    """Whether a tail takes less time than a kernel that reads what was stored.
+
+    While it runs, the kernel's own operands stop streaming from memory: a product that reads much more than it stores
+    loses more by that than it saves. So does a depthwise convolution that begins to read a tensor beside its own, for
+    the gradients, unless results have left the caches before a second kernel could read them.
+    """
+    anchor, stored = group.anchor, group.tail.inputs[0].type
+    if isinstance(anchor.op, Convolution) and anchor.op.groups > 1:
+        return isinstance(group.tail.op, Moments) or stored.bytes >= _FAR
+    return anchor.inputs[0].type.size <= 2 * stored.size
 
 
 def without_tail(group: Group) -> Group:
