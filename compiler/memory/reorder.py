@@ -47,6 +47,9 @@ class Reordering:
         outputs = {schedule.home(value) for value in schedule.graph.outputs.values()}
         homes = list(touching)
         self.touching = [list(touching[home]) for home in homes]
+        # What nobody reads is filled before the first step; what is there from end to end makes no difference.
+        unread = {schedule.home(leaf) for leaf in schedule.graph.leaves.values()}.difference(touching, outputs)
+        self.unread = sum(aligned(home.type.bytes) for home in unread if schedule.in_arena(home))
         self.bytes = np.array([aligned(home.type.bytes) for home in homes], np.int64)
         self.from_start = np.array([home.role in (Role.INPUT, Role.SCALAR) for home in homes], bool)
         self.to_end = np.array([home in outputs for home in homes], bool)
@@ -82,6 +85,8 @@ class Reordering:
         change = np.zeros(len(self.groups) + 1, np.int64)
         np.add.at(change, starts, self.bytes)
         np.subtract.at(change, ends + 1, self.bytes)
+        change[0] += self.unread
+        change[1] -= self.unread
         return np.cumsum(change)[:-1]
 
     def _score(self, numbers: list[int]) -> Score:
