@@ -28,9 +28,8 @@ def interpreter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return request.param.open(SUBJECT, tmp_path_factory.mktemp(str(request.param)))
 
 
-# The unscheduled kernels have tests of their own in backends/; rpi5 is rpi4 with another pipeline model; a driver takes
-# 0.2 s for each kernel of opencl, of which test_opencl.py has one of a kind.
-LONG = ("generic", "opencl", "rpi5")
+# The unscheduled kernels have tests of their own in backends/; rpi5 is rpi4 with another pipeline model.
+LONG = ("generic", "rpi5")
 
 
 @pytest.fixture(
