@@ -26,8 +26,6 @@ from edgec.runtime.abi import MAX_KERNEL_ARGS, Storage
 
 _OWN = 2  # operands of a convolution's kernel before those of its epilogue
 _NEAR = 1 << 18  # bytes that a task may read and store before it adds them up: they stay in the second cache
-
-
 _FAR = 1 << 23  # bytes of a tensor that is no longer near when a kernel has stored all of it
 
 Cut = tuple[GemmSpec | DepthwiseSpec, RowBlocks]

@@ -7,32 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from edgec.backends.base import Backend, CanFuse, Group
-from edgec.compiler.passbase import Options
-from edgec.compiler.passes.commit_updates import commit_updates
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
-from edgec.compiler.schedule import Schedule, TargetSchedules, verify_schedule
-from edgec.graph.ir import Module
-from edgec.graph.parse import parse_graph
+from edgec.compiler.schedule import Schedule
+from edgec.tools.testing.fused import fused_by, group_texts
 from edgec.tools.testing.reference_backend import ReferenceBackend
 
 
 def fused(text: str, backend: Backend | None = None) -> Schedule:
-    graph = parse_graph(text)
-    subject = TargetSchedules.of(Module({graph.name: graph}), backend or ReferenceBackend())
-    commit_updates(subject, Options())
-    fuse_epilogue(subject, Options())
-    schedule = subject.programs[graph.name]
-    verify_schedule(schedule)
-    return schedule
-
-
-def shape_of(schedule: Schedule) -> list[str]:
-    """Groups as `ops -> outputs`."""
-
-    def text(group: Group) -> str:
-        return "+".join(n.op.name for n in group.nodes) + " -> " + ",".join(v.name for v in group.outputs)
-
-    return [text(group) for group in schedule.groups]
+    return fused_by((fuse_epilogue,), text, backend)
 
 
 CASES: dict[str, tuple[str, list[str]]] = {
@@ -170,7 +152,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_groups(name: str) -> None:
     text, wanted = CASES[name]
-    assert shape_of(fused(text)) == wanted
+    assert group_texts(fused(text)) == wanted
 
 
 UPDATE = """graph train {{
@@ -193,7 +175,7 @@ UPDATE = """graph train {{
 
 def test_an_update_joins_its_gradient_behind_the_last_reader_of_the_old_weight() -> None:
     schedule = fused(UPDATE.format(extra="", result=""))
-    assert shape_of(schedule) == [
+    assert group_texts(schedule) == [
         "matmul -> y",
         "reduce_mean -> loss",
         "matmul -> dx",
@@ -203,7 +185,7 @@ def test_an_update_joins_its_gradient_behind_the_last_reader_of_the_old_weight()
 
 def test_an_update_stays_apart_where_another_reader_of_the_old_weight_needs_the_gradient() -> None:
     schedule = fused(UPDATE.format(extra="%s: f32[4,4] = matmul(%dw, %w)", result='output "s" = %s'))
-    groups = shape_of(schedule)
+    groups = group_texts(schedule)
     assert "matmul -> dw" in groups
     assert groups[-2:] == ["matmul -> s", "sgd_update -> w.new"]
 
@@ -212,7 +194,7 @@ def test_an_update_joins_an_elementwise_reader_of_the_old_weight() -> None:
     extra = """%p: f32[4,4] = mul(%dw, %w)
                %s: f32[4] = reduce_sum(%p) {axes=(0), keepdims=false}"""
     schedule = fused(UPDATE.format(extra=extra, result='output "s" = %s'))
-    assert shape_of(schedule)[-2:] == ["matmul+mul+sgd_update -> p,w.new", "reduce_sum -> s"]
+    assert group_texts(schedule)[-2:] == ["matmul+mul+sgd_update -> p,w.new", "reduce_sum -> s"]
 
 
 def test_forward_and_rest_share_no_group() -> None:
@@ -228,7 +210,7 @@ def test_forward_and_rest_share_no_group() -> None:
           loss "loss"
         }"""
     )
-    assert shape_of(schedule) == ["add -> y", "reduce_mean -> loss", "relu -> later"]
+    assert group_texts(schedule) == ["add -> y", "reduce_mean -> loss", "relu -> later"]
     assert schedule.guard == 2
 
 
@@ -239,7 +221,7 @@ class _Refusing(ReferenceBackend):
 
 def test_the_backend_decides_what_it_can_fuse() -> None:
     text, _ = CASES["a chain joins its anchor"]
-    assert shape_of(fused(text, _Refusing())) == ["conv2d+relu -> r", "hard_swish -> y"]
+    assert group_texts(fused(text, _Refusing())) == ["conv2d+relu -> r", "hard_swish -> y"]
 
 
 class _NeverInPlace(ReferenceBackend):
@@ -253,7 +235,7 @@ class _NeverInPlace(ReferenceBackend):
     ("backend", "wanted"), [(ReferenceBackend, "matmul+sgd_update -> w.new"), (_NeverInPlace, "sgd_update -> w.new")]
 )
 def test_an_update_joins_only_a_kernel_that_can_write_in_place(backend: Callable[[], Backend], wanted: str) -> None:
-    assert wanted in shape_of(fused(UPDATE.format(extra="", result=""), backend()))
+    assert wanted in group_texts(fused(UPDATE.format(extra="", result=""), backend()))
 
 
 def test_a_group_never_needs_more_pointers_than_a_kernel_has() -> None:

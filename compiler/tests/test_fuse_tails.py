@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from edgec.backends.base import Backend, Group
-from edgec.compiler.passbase import Options
-from edgec.compiler.passes.commit_updates import commit_updates
+from edgec.backends.base import Backend
 from edgec.compiler.passes.fuse_epilogue import fuse_epilogue
 from edgec.compiler.passes.fuse_tails import fuse_tails
-from edgec.compiler.schedule import Schedule, TargetSchedules, verify_schedule
-from edgec.graph.ir import Module
-from edgec.graph.parse import parse_graph
+from edgec.compiler.schedule import Schedule
+from edgec.tools.testing.fused import fused_by, group_texts
 from edgec.tools.testing.reference_backend import SCALAR_TARGET, ReferenceBackend
 
 
 def fused(text: str, backend: Backend | None = None, again: tuple[str, ...] = ()) -> Schedule:
-    graph = parse_graph(text)
-    subject = TargetSchedules.of(Module({graph.name: graph}), backend or ReferenceBackend())
-    schedule = subject.programs[graph.name]
-    schedule.again = {n for n in schedule.graph.nodes if any(v.name in again for v in n.outputs)}
-    for step in (commit_updates, fuse_epilogue, fuse_tails):
-        step(subject, Options())
-    verify_schedule(schedule)
-    return schedule
-
-
-def groups_of(schedule: Schedule) -> list[str]:
-    def text(group: Group) -> str:
-        return "+".join(n.op.name for n in group.nodes) + " -> " + ",".join(v.name for v in group.outputs)
-
-    return [text(group) for group in schedule.groups]
+    return fused_by((fuse_epilogue, fuse_tails), text, backend, again)
 
 
 NET = """graph train {{
@@ -111,12 +94,12 @@ CASES: dict[str, tuple[str, list[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_groups(name: str) -> None:
     nodes, wanted = CASES[name]
-    assert groups_of(fused(NET.format(nodes=nodes))) == wanted
+    assert group_texts(fused(NET.format(nodes=nodes))) == wanted
 
 
 def test_the_backend_decides() -> None:
     nodes, _ = CASES["moments of what a convolution and its epilogue store"]
-    assert groups_of(fused(NET.format(nodes=nodes), ReferenceBackend(SCALAR_TARGET))) == [
+    assert group_texts(fused(NET.format(nodes=nodes), ReferenceBackend(SCALAR_TARGET))) == [
         "conv2d+relu -> r",
         "moments -> mean,variance",
     ]
@@ -132,14 +115,14 @@ def test_sums_for_the_backward_part_stay_behind_the_guard() -> None:
         output "mean" = %mean
         update %w = %w.new
         loss "loss\""""
-    assert "moments -> mean,variance" in groups_of(fused(NET.format(nodes=nodes)))
+    assert "moments -> mean,variance" in group_texts(fused(NET.format(nodes=nodes)))
 
 
 def test_what_is_computed_again_and_what_is_not_stay_apart() -> None:
     nodes, wanted = CASES["moments of what a convolution and its epilogue store"]
     text = NET.format(nodes=nodes)
-    assert groups_of(fused(text, again=("c", "r"))) != wanted
-    assert groups_of(fused(text, again=("c", "r", "mean"))) == wanted
+    assert group_texts(fused(text, again=("c", "r"))) != wanted
+    assert group_texts(fused(text, again=("c", "r", "mean"))) == wanted
 
 
 def test_a_result_never_overwrites_what_the_tail_reads() -> None:

@@ -112,20 +112,17 @@ def test_what_cannot_be_remembered_is_not_used(products, library):
     assert products(*USE, libraries=library, cache="/dev/null", **FASTER)[0] == list(PRODUCTS)
 
 
-def tf32(product):
-    return dataclasses.replace(product, tf32=True)
-
-
 @pytest.mark.parametrize("changed", [{"STUB_VERSION": "130001"}, {"STUB_DRIVER": "2"}, {"artifact": None}], ids=str)
 def test_a_choice_is_for_one_artifact_library_and_driver(products, library, changed, tmp_path):
     products(*USE, libraries=library, **FASTER)
     if "artifact" in changed:
         kernels = product_variant(87).kernels
-        exact = [
+        rounding = [
             dataclasses.replace(k, product=k.product and dataclasses.replace(k.product, tf32=True)) for k in kernels
         ]
-        write_artifact(tmp_path / "exact.edge", sample(dataclasses.replace(product_variant(87), kernels=tuple(exact))))
-        changed = {"artifact": tmp_path / "exact.edge"}
+        variant = dataclasses.replace(product_variant(87), kernels=tuple(rounding))
+        write_artifact(tmp_path / "tf32.edge", sample(variant))
+        changed = {"artifact": tmp_path / "tf32.edge"}
     names, said = products(*USE, libraries=library, **SLOWER, **changed)
     assert names == list(PRODUCTS) and LOOKS in said
 
